@@ -240,6 +240,7 @@ async fn buy(orders: &Arc<OrderService>, token: String) -> Response {
             public_key: None,
             wanted: None,
             run: Run::Ssh,
+            http: None,
         },
         password: Some(Secret::new("a good password")),
     };

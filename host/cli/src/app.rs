@@ -11,10 +11,11 @@ use paygress_cluster::guard::Allowed;
 use paygress_core::Cluster;
 use paygress_core::backend::pod_streams::PodStreams;
 use paygress_core::backend::responder::{PodReply, ReplyTo, Responder, SendError};
+use paygress_core::live_leases::LiveLeases;
 use paygress_core::model::secret::Secret;
 use paygress_core::orders::{Backends, OrderService, Settings};
 use paygress_core::protocol::{PodAccessDetails, Response};
-use paygress_http::HttpServer;
+use paygress_http::{AppBackends, HttpServer};
 use paygress_nostr::http_auth::HttpAuth;
 use paygress_nostr::{Inbox, OfferPublisher, ReplyPublisher};
 use paygress_oci::{ComponentFetcher, Registry, RegistryOptions, VerificationPolicy};
@@ -187,10 +188,27 @@ pub(crate) fn order_settings(config: &Config) -> Settings {
     }
 }
 
+/// What serves the HTTP ports of pods, if they are to be served.
+fn app_backends(
+    http: &HttpConfig,
+    ledger: &Arc<SqlStore>,
+    streams: Option<&Arc<dyn PodStreams>>,
+) -> Result<Option<AppBackends>> {
+    let Some(domain) = http.apps_domain.clone() else { return Ok(None) };
+    let streams = streams.context("APPS_DOMAIN: there is no way to the pods of this cluster")?;
+    Ok(Some(AppBackends {
+        domain,
+        leases: Arc::new(LiveLeases::new(ledger.clone())),
+        streams: Arc::clone(streams),
+        used_codes: ledger.clone(),
+    }))
+}
+
 async fn open_http(
     config: &Config,
     http: &HttpConfig,
     orders: &Arc<OrderService>,
+    apps: Option<AppBackends>,
 ) -> Result<HttpServer> {
     let settings = paygress_http::Settings {
         bind: http.bind,
@@ -208,6 +226,7 @@ async fn open_http(
         orders: Arc::clone(orders),
         verifier: Arc::new(HttpAuth),
         shell: Arc::new(SshShell),
+        apps,
     };
     Ok(HttpServer::bind(settings, backends).await?)
 }
@@ -293,7 +312,10 @@ impl App {
             }),
         );
         let http = match &config.http {
-            Some(http) => Some(open_http(config, http, &orders).await?),
+            Some(http) => {
+                let apps = app_backends(http, &ledger, streams.as_ref())?;
+                Some(open_http(config, http, &orders, apps).await?)
+            }
             None => None,
         };
         let gateway = open_gateway(config, &orders, &ledger, streams).await?;

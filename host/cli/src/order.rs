@@ -63,6 +63,13 @@ enum Action {
         /// What runs in the pod: the SSH server alone, or beside it what the image starts by itself.
         #[arg(long, value_parser = ["ssh", "image"])]
         run: Option<String>,
+        /// The pod's port that browsers reach, if the service offers that: you alone, with the link
+        /// that `status` prints.
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+        http_port: Option<u16>,
+        /// Anybody reaches that port.
+        #[arg(long, requires = "http_port")]
+        http_public: bool,
         /// The tier; see `offers`.
         #[arg(long)]
         tier: Option<String>,
@@ -237,6 +244,8 @@ fn prepare<'a>(action: &'a Action, key_file: &Path) -> Result<Prepared<'a>> {
             token,
             image,
             run,
+            http_port,
+            http_public,
             tier,
             minutes,
             username,
@@ -254,6 +263,8 @@ fn prepare<'a>(action: &'a Action, key_file: &Path) -> Result<Prepared<'a>> {
                 cashu_token: Some(read_token(token)?),
                 pod_image: image.clone(),
                 run: run.clone(),
+                http_port: http_port.map(u64::from),
+                http_public: http_public.then_some(true),
                 tier: tier.clone(),
                 duration_minutes: *minutes,
                 ssh_username: username.clone(),
@@ -348,6 +359,9 @@ fn print_offers(offers: &[DiscoveredOffer], json: bool) -> Result<ExitCode> {
         }
         if offer.content.run_image == Some(true) {
             print_line("  the image's own program: --run image");
+        }
+        if offer.content.http_ports == Some(true) {
+            print_line("  HTTP ports of pods: --http-port PORT");
         }
         print_ways(&offer.content.access);
         let images = &offer.content.images;

@@ -1,4 +1,4 @@
-//! Connections to pods' SSH servers: by the network of the pods, or by the API server.
+//! Connections to pods' SSH servers and other ports: by the network of the pods, or by the API server.
 
 use crate::requests::request;
 use crate::settings::PodRoute;
@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::api::{Api, ListParams, Portforwarder};
 use paygress_core::backend::cluster::ClusterError;
-use paygress_core::backend::pod_streams::{ByteStream, OpenError, PodStreams};
+use paygress_core::backend::pod_streams::{ByteStream, OpenError, PodPort, PodStreams};
 use paygress_core::model::ids::PodName;
+use std::error::Error;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -62,7 +63,7 @@ impl PodRoute {
     }
 }
 
-/// The pod's name in the cluster, and where its server listens.
+/// The pod's name in the cluster, and the port to connect to.
 struct Target {
     name: String,
     ip: Option<IpAddr>,
@@ -70,22 +71,23 @@ struct Target {
 }
 
 impl KubernetesPods {
-    async fn target(&self, pod: &PodName) -> Result<Target, OpenError> {
+    async fn target(&self, pod: &PodName, port: PodPort) -> Result<Target, OpenError> {
         let selector = (self.selector)(pod).map_err(OpenError::new)?;
         let params = ListParams::default().labels(&selector);
         let listed = request(self.pods.list(&params)).await.map_err(OpenError::new)?;
-        target(chosen(&listed.items).ok_or_else(|| OpenError::new(NoConnection::NoPod))?)
+        let pod = chosen(&listed.items).ok_or_else(|| OpenError::new(NoConnection::NoPod))?;
+        target(pod, port)
     }
 
     /// The kubelet reports an address up to a second after the pod's server has answered.
-    async fn addressed_target(&self, pod: &PodName) -> Result<Target, OpenError> {
-        let mut target = self.target(pod).await?;
+    async fn addressed_target(&self, pod: &PodName, port: PodPort) -> Result<Target, OpenError> {
+        let mut target = self.target(pod, port).await?;
         for _ in 0..ADDRESS_READS {
             if target.ip.is_some() {
                 break;
             }
             tokio::time::sleep(ADDRESS_PAUSE).await;
-            target = self.target(pod).await?;
+            target = self.target(pod, port).await?;
         }
         Ok(target)
     }
@@ -104,17 +106,24 @@ impl KubernetesPods {
 
 #[async_trait]
 impl PodStreams for KubernetesPods {
-    async fn open(&self, pod: &PodName) -> Result<Box<dyn ByteStream>, OpenError> {
+    async fn open(&self, pod: &PodName, port: PodPort) -> Result<Box<dyn ByteStream>, OpenError> {
         if self.route == PodRoute::PortForward {
-            return self.forward(&self.target(pod).await?).await;
+            return self.forward(&self.target(pod, port).await?).await;
         }
-        let target = self.addressed_target(pod).await?;
+        let target = self.addressed_target(pod, port).await?;
         match (direct(&target).await, self.route) {
             (Ok(stream), _) => Ok(Box::new(stream)),
             (Err(error), PodRoute::PodNetwork) => Err(error),
+            // It was reached, and nothing listens: nothing would by the API server either.
+            (Err(error), _) if port != PodPort::Ssh && is_refused(&error) => Err(error),
             (Err(_), _) => self.forward(&target).await,
         }
     }
+}
+
+fn is_refused(error: &OpenError) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|source| source.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 async fn direct(target: &Target) -> Result<TcpStream, OpenError> {
@@ -138,8 +147,11 @@ fn chosen(pods: &[Pod]) -> Option<&Pod> {
     pods.iter().find(|pod| is_ready(pod)).or_else(|| pods.iter().find(|pod| !has_ended(pod)))
 }
 
-fn target(pod: &Pod) -> Result<Target, OpenError> {
-    let port = pod.spec.iter().flat_map(|spec| &spec.containers).find_map(ssh_port);
+fn target(pod: &Pod, port: PodPort) -> Result<Target, OpenError> {
+    let port = match port {
+        PodPort::Ssh => pod.spec.iter().flat_map(|spec| &spec.containers).find_map(ssh_port),
+        PodPort::Tcp(port) => Some(port.get()),
+    };
     let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse().ok());
     Ok(Target {
         name: pod.metadata.name.clone().unwrap_or_default(),
@@ -207,11 +219,15 @@ impl AsyncWrite for Forwarded {
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+    use std::num::NonZeroU16;
 
     fn port_of(container: &Value) -> Option<u16> {
         let status = json!({"podIP": "10.88.0.7"});
         let pod = json!({"metadata": {"name": "ssh-pod-a-x"}, "spec": {"containers": [container]}, "status": status});
-        let found = target(&serde_json::from_value(pod).unwrap()).ok()?;
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let other = target(&pod, PodPort::Tcp(NonZeroU16::MIN)).unwrap();
+        assert_eq!(other.port, 1, "whatever the template names");
+        let found = target(&pod, PodPort::Ssh).ok()?;
         assert_eq!((found.name.as_str(), found.ip), ("ssh-pod-a-x", "10.88.0.7".parse().ok()));
         Some(found.port)
     }
@@ -257,6 +273,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let target = |port| Target { name: String::new(), ip: Some(address.ip()), port };
         assert!(direct(&target(address.port())).await.is_ok());
+        drop(listener);
+        assert!(is_refused(&direct(&target(address.port())).await.unwrap_err()));
         let unknown = Target { ip: None, ..target(address.port()) };
         assert_eq!(direct(&unknown).await.unwrap_err().code(), "pod-unreachable");
     }

@@ -16,7 +16,7 @@
 //! - [`protocol`]: requests and responses of both transports, as types.
 //! - [`limits`]: every limit that untrusted input meets. [`keyed_limit`]: how many of something a
 //!   customer or a host has. [`recent`]: what was seen lately. [`every_nth`]: when to look at what
-//!   piles up. [`backoff`]: pauses between attempts. [`sanitize`]: untrusted text for terminals.
+//!   piles up. [`backoff`]: pauses between attempts. [`live_leases`]: when leases end. [`sanitize`]: untrusted text for terminals.
 //!
 //! ```
 //! use paygress_core::protocol::{Request, Response};
@@ -34,6 +34,7 @@ mod error_chain;
 pub mod every_nth;
 pub mod keyed_limit;
 pub mod limits;
+pub mod live_leases;
 pub mod model;
 pub mod orders;
 pub mod protocol;

@@ -100,6 +100,7 @@ pub fn catalog(msat: u64, available: Option<u32>) -> Catalog {
         utilisation: None,
         root: false,
         run_image: false,
+        http_ports: false,
         access: AccessModes::default(),
         ways: GatewayWays::default(),
     }
@@ -126,6 +127,7 @@ pub fn lease(id: LeaseId, created_at: u64, expires_at: u64) -> Lease {
         root: None,
         pod_key: None,
         ssh_host: None,
+        http: None,
     }
 }
 
@@ -146,6 +148,7 @@ pub fn spawn() -> Purchase {
         public_key: None,
         wanted: None,
         run: Run::Ssh,
+        http: None,
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 /// use paygress_core::model::secret::Secret;
 /// use paygress_gateway::{
 ///     ByteStream, Gateway, GatewayHostKey, JumpHost, LeaseAccess, LeaseLogin, LookupError,
-///     OpenError, PodStreams, Way,
+///     OpenError, PodPort, PodStreams, Way,
 /// };
 /// use std::sync::Arc;
 /// use tokio::net::{TcpListener, TcpStream};
@@ -41,7 +41,7 @@ use tokio::sync::watch;
 ///
 /// #[async_trait]
 /// impl PodStreams for OnePod {
-///     async fn open(&self, _: &PodName) -> Result<Box<dyn ByteStream>, OpenError> {
+///     async fn open(&self, _: &PodName, _: PodPort) -> Result<Box<dyn ByteStream>, OpenError> {
 ///         let stream = TcpStream::connect("127.0.0.1:2222").await.map_err(OpenError::new)?;
 ///         Ok(Box::new(stream))
 ///     }

@@ -50,6 +50,6 @@ pub use gateway::Gateway;
 pub use host_key::{GatewayHostKey, HostKeyError};
 pub use jump::JumpHost;
 pub use metrics::{Counts, Rejection, Way};
-pub use paygress_core::backend::pod_streams::{ByteStream, OpenError, PodStreams};
+pub use paygress_core::backend::pod_streams::{ByteStream, OpenError, PodPort, PodStreams};
 pub use russh::keys::PublicKey;
 pub use ticket::{GatewayTicket, TicketError};

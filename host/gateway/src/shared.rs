@@ -3,7 +3,7 @@
 use crate::access::{LeaseAccess, LeaseLogin, LookupError};
 use crate::limits;
 use crate::metrics::{Counts, OpenSession, Rejection, Way};
-use paygress_core::backend::pod_streams::{ByteStream, PodStreams};
+use paygress_core::backend::pod_streams::{ByteStream, PodPort, PodStreams};
 use paygress_core::error_chain;
 use paygress_core::keyed_limit::{KeyedLimit, Permit};
 use paygress_core::model::ids::PodName;
@@ -71,7 +71,7 @@ impl Shared {
 
     /// A connection to the pod's SSH server.
     pub(crate) async fn open(&self, pod: &PodName) -> Option<Box<dyn ByteStream>> {
-        match tokio::time::timeout(limits::OPEN, self.streams.open(pod)).await {
+        match tokio::time::timeout(limits::OPEN, self.streams.open(pod, PodPort::Ssh)).await {
             Ok(Ok(stream)) => return Some(stream),
             Ok(Err(error)) => {
                 tracing::info!(%pod, error = %error_chain(&error), "a pod cannot be reached");
@@ -108,7 +108,7 @@ mod tests {
 
     #[async_trait]
     impl PodStreams for Nothing {
-        async fn open(&self, _: &PodName) -> Result<Box<dyn ByteStream>, OpenError> {
+        async fn open(&self, _: &PodName, _: PodPort) -> Result<Box<dyn ByteStream>, OpenError> {
             Err(OpenError::new("no route"))
         }
     }

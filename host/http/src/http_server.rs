@@ -1,6 +1,8 @@
 //! The server, from binding to serving.
 
+use crate::apps::AppProxy;
 use crate::router::router;
+use crate::sites::Sites;
 use crate::state::{App, Backends, Settings};
 use crate::{limits, server};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -30,6 +32,7 @@ pub struct HttpServer {
     listener: TcpListener,
     address: SocketAddr,
     app: Arc<App>,
+    apps: Option<Arc<AppProxy>>,
 }
 
 impl HttpServer {
@@ -37,12 +40,17 @@ impl HttpServer {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn bind(settings: Settings, backends: Backends) -> Result<Self, Error> {
+    pub async fn bind(settings: Settings, mut backends: Backends) -> Result<Self, Error> {
         let failed = |source| Error::Bind { address: settings.bind, source };
         let listener = TcpListener::bind(&addresses(settings.bind)[..]).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let app = App::new(settings, backends, address);
-        Ok(Self { listener, address, app: Arc::new(app) })
+        let apps = backends.apps.take();
+        let app = Arc::new(App::new(settings, backends, address));
+        let apps = apps.map(|backends| AppProxy::new(Arc::clone(&app), backends)).map(Arc::new);
+        if let Some(apps) = &apps {
+            app.orders.set_apps(apps.links());
+        }
+        Ok(Self { listener, address, app, apps })
     }
 
     /// Where it listens.
@@ -54,17 +62,27 @@ impl HttpServer {
     /// Serves until it is dropped.
     pub async fn run(self) {
         tracing::info!(address = %self.address, url = self.app.public_url, "HTTP server started");
-        let router = router(&self.app);
+        let sites = Sites::new(router(&self.app), self.apps.clone());
         let forget = async {
             let mut tick = tokio::time::interval(limits::FORGET_RATES);
             loop {
                 tick.tick().await;
                 self.app.rates.forget();
+                if let Some(apps) = &self.apps {
+                    apps.forget_rates();
+                }
+            }
+        };
+        let watch = async {
+            match &self.apps {
+                Some(apps) => apps.watch().await,
+                None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = server::serve(&self.listener, &router, &self.app.settings.trusted_proxies) => {}
+            () = server::serve(&self.listener, &sites, &self.app.settings.trusted_proxies) => {}
             () = forget => {}
+            () = watch => {}
         }
     }
 }

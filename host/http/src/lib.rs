@@ -19,6 +19,8 @@
 //!   `pay.rs`: where wallets post to; `auth.rs`: `/auth`.
 //! - `pods.rs`: status and stopping; `events.rs`: progress; `terminal.rs`: a shell in the browser.
 //! - `operator.rs`, `metrics.rs`, `health.rs`: the operator's view.
+//! - `sites.rs`: what is the service's and what a pod's, by the host of a request; `apps/`: the HTTP
+//!   ports of pods.
 //! - `openapi.rs`: OpenAPI; `assets.rs`: the page, whose files are in `../web`; `router.rs`: all of
 //!   it together.
 //!
@@ -53,6 +55,7 @@
 //! assert!(paygress_http::openapi().contains("/spawn-pod"));
 //! ```
 
+mod apps;
 mod assets;
 mod auth;
 mod client_address;
@@ -79,6 +82,7 @@ mod request_metrics;
 mod responder;
 mod router;
 mod server;
+mod sites;
 mod sorted_json;
 mod state;
 mod terminal;
@@ -89,4 +93,4 @@ pub use identity::bearer_key;
 pub use ipnet::IpNet;
 pub use openapi::openapi;
 pub use responder::{PolledResponder, TRANSPORT};
-pub use state::{Backends, Settings};
+pub use state::{AppBackends, Backends, Settings};

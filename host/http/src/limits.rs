@@ -1,6 +1,7 @@
 //! The limits of the HTTP transport for external clients, each with its reason.
 
 use crate::networks::NETWORKS;
+use paygress_core::model::units::Seconds;
 use std::time::Duration;
 
 /// Connections at the same time: each costs two buffers and a task.
@@ -69,3 +70,20 @@ pub(crate) const ADDRESSES: usize = 100_000;
 pub(crate) const QR_BYTES: usize = 2_048;
 /// How far back the operator's charts go.
 pub(crate) const CHART_SECONDS: u64 = 14 * 86_400;
+/// Requests to pods' HTTP ports that are under way at the same time: each costs a descriptor, two
+/// buffers and a task beside its connection…
+pub(crate) const APP_REQUESTS: usize = 1_024;
+/// …of one lease: a page with some WebSockets fits, and the pod's own server takes hardly more…
+pub(crate) const APP_REQUESTS_OF_LEASE: usize = 128;
+/// …and of each of the networks that a client is in, those behind a trusted proxy too.
+pub(crate) const APP_REQUESTS_OF_ONE: [usize; NETWORKS] = [64, 256, 512];
+/// How many times `REQUESTS_PER_MINUTE` an address has there: a page loads many files.
+pub(crate) const APP_ALLOWANCE: u32 = 10;
+/// How long it may take to reach a pod.
+pub(crate) const APP_OPEN: Duration = Duration::from_secs(10);
+/// A pod that sends and takes nothing for so long is cut off, a WebSocket too.
+pub(crate) const APP_IDLE: Duration = Duration::from_secs(300);
+/// How long a link logs a browser in: it is opened at once, or comes by a message…
+pub(crate) const APP_CODE: Seconds = Seconds(300);
+/// …and how long the browser stays logged in: a working day.
+pub(crate) const APP_COOKIE: Seconds = Seconds(12 * 3_600);

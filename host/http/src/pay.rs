@@ -10,7 +10,9 @@ use paygress_core::model::ids::Customer;
 use paygress_core::model::order::State as OrderState;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
-use paygress_core::protocol::{Request, RequestBody, Response, duration_minutes, sorted, unpaid};
+use paygress_core::protocol::{
+    Request, RequestBody, Response, duration_minutes, http_port, sorted, unpaid,
+};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
@@ -34,6 +36,11 @@ pub(crate) struct PaidFor {
     /// As in `/spawn-pod`.
     run: Option<String>,
     /// As in `/spawn-pod`.
+    #[serde(default, deserialize_with = "http_port")]
+    http_port: Option<u64>,
+    /// As in `/spawn-pod`.
+    http_public: Option<bool>,
+    /// As in `/spawn-pod`.
     ssh_username: Option<String>,
     /// As in `/spawn-pod`.
     ssh_public_key: Option<String>,
@@ -51,6 +58,8 @@ impl PaidFor {
             pod_image: self.pod_image,
             tier: self.tier,
             run: self.run,
+            http_port: self.http_port,
+            http_public: self.http_public,
             ssh_username: self.ssh_username,
             ssh_public_key: self.ssh_public_key,
             duration_minutes: self.duration_minutes.filter(|_| !is_top_up),

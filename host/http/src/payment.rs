@@ -9,6 +9,7 @@ use crate::state::App;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use paygress_core::backend::wallet::PaymentRequest;
+use paygress_core::model::http_port::HttpPort;
 use paygress_core::model::ids::Customer;
 use paygress_core::model::order::Purchase;
 use paygress_core::model::secret::Secret;
@@ -88,11 +89,14 @@ fn target(app: &App, purchase: &Purchase, customer: &Customer) -> String {
     let mut query: Vec<(&str, String)> = vec![("for", customer.to_string())];
     match purchase {
         Purchase::TopUp { pod } => query.push(("pod_name", pod.to_string())),
-        Purchase::Spawn { image, tier, username, public_key, wanted, run } => {
+        Purchase::Spawn { image, tier, username, public_key, wanted, run, http } => {
             query.push(("ssh_username", username.clone()));
             query.extend(image.iter().map(|image| ("pod_image", image.clone())));
             query.extend(tier.iter().map(|tier| ("tier", tier.clone())));
             query.extend((!run.is_ssh()).then(|| ("run", run.as_str().to_owned())));
+            query.extend(http.iter().map(|http| ("http_port", http.port().to_string())));
+            let is_public = http.is_some_and(HttpPort::is_public);
+            query.extend(is_public.then(|| ("http_public", "true".to_owned())));
             query.extend(public_key.iter().map(|key| ("ssh_public_key", key.clone())));
             query.extend(
                 wanted

@@ -4,7 +4,8 @@
 use crate::limits;
 use crate::networks::networks;
 use crate::unread_body::UnreadBody;
-use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -63,8 +64,22 @@ impl ConnectionPermit {
     }
 }
 
+/// What answers requests.
+pub(crate) trait Site:
+    Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+}
+
+impl<S> Site for S where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
 /// Serves until it is dropped; its connections end with it, but for terminals.
-pub(crate) async fn serve(listener: &TcpListener, router: &Router, proxies: &[IpNet]) {
+pub(crate) async fn serve<S: Site>(listener: &TcpListener, site: &S, proxies: &[IpNet]) {
     let (all, counts) = (Arc::new(Semaphore::new(limits::CONNECTIONS)), KeyedLimit::default());
     let mut connections = JoinSet::new();
     loop {
@@ -90,12 +105,12 @@ pub(crate) async fn serve(listener: &TcpListener, router: &Router, proxies: &[Ip
             tracing::debug!(%peer, "too many connections; one more was closed");
             continue;
         };
-        let router = router.clone();
-        connections.spawn(connection(stream, Peer { address, _permit: permit }, router));
+        let site = site.clone();
+        connections.spawn(connection(stream, Peer { address, _permit: permit }, site));
     }
 }
 
-async fn connection(stream: TcpStream, peer: Peer, router: Router) {
+async fn connection<S: Site>(stream: TcpStream, peer: Peer, site: S) {
     let address = peer.address;
     // Server-sent events and terminals are small pieces that should not wait for each other.
     let _ = stream.set_nodelay(true);
@@ -104,9 +119,9 @@ async fn connection(stream: TcpStream, peer: Peer, router: Router) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (mut request, unread) = UnreadBody::of(request);
         request.extensions_mut().insert(peer.clone());
-        let mut router = router.clone();
+        let mut site = site.clone();
         async move {
-            let mut response = router.call(request).await?;
+            let mut response = site.call(request).await?;
             unread.finish(&mut response).await;
             Ok::<_, Infallible>(response)
         }

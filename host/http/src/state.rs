@@ -5,8 +5,12 @@ use crate::rate_limit::Rates;
 use crate::request_metrics::RequestMetrics;
 use ipnet::IpNet;
 use paygress_core::backend::http_auth::Nip98Verifier;
+use paygress_core::backend::pod_streams::PodStreams;
+use paygress_core::backend::store::MessageLog;
 use paygress_core::backend::terminal::Shell;
 use paygress_core::keyed_limit::KeyedLimit;
+use paygress_core::live_leases::LiveLeases;
+use paygress_core::model::apps_domain::AppsDomain;
 use paygress_core::model::ids::Customer;
 use paygress_core::model::secret::Secret;
 use paygress_core::orders::OrderService;
@@ -43,6 +47,18 @@ pub struct Backends {
     pub orders: Arc<OrderService>,
     pub verifier: Arc<dyn Nip98Verifier>,
     pub shell: Arc<dyn Shell>,
+    /// What serves the HTTP ports of pods; none: they are not served.
+    pub apps: Option<AppBackends>,
+}
+
+/// What it takes to serve the HTTP ports of pods.
+pub struct AppBackends {
+    /// Each pod has a name below it.
+    pub domain: AppsDomain,
+    pub leases: Arc<LiveLeases>,
+    pub streams: Arc<dyn PodStreams>,
+    /// Which codes of links were used: all replicas share it.
+    pub used_codes: Arc<dyn MessageLog>,
 }
 
 /// When readiness was checked last, and what was found.

@@ -51,6 +51,10 @@ function orderFields() {
   if ($('username').value.trim()) order.ssh_username = $('username').value.trim();
   if ($('image').value.trim()) order.pod_image = $('image').value.trim();
   if ($('run-image').checked && !$('run-image-field').hidden) order.run = 'image';
+  if ($('http-port').value && !$('http-field').hidden) {
+    order.http_port = Number($('http-port').value);
+    order.http_public = $('http-public').checked;
+  }
   if ($('public-key').value.trim()) order.ssh_public_key = $('public-key').value.trim();
   return order;
 }
@@ -81,6 +85,7 @@ async function showOffers() {
   $('mints').textContent = offer.whitelisted_mints.join(', ');
   $('root').textContent = describeRoot(offer.root);
   $('run-image-field').hidden = !offer.run_image;
+  $('http-field').hidden = !offer.http_ports;
   $('tiers').replaceChildren(...offer.pod_specs.map((spec, index) => {
     const radio = element('input', '', { type: 'radio', name: 'tier', value: spec.id });
     radio.checked = index === 0;
@@ -248,6 +253,13 @@ async function refresh(pod) {
   fillCard(await ask(`/pods/${encodeURIComponent(pod)}`, { bearer: key }));
 }
 
+/** With a link of its own each time: it logs this browser in, once. */
+async function openHttp(pod) {
+  const status = await ask(`/pods/${encodeURIComponent(pod)}`, { bearer: key });
+  if (!status.http_url) throw new Error('This pod has no website any more.');
+  window.open(status.http_login_url || status.http_url, '_blank', 'noopener,noreferrer');
+}
+
 function makeCard(pod) {
   if (!cards.size) $('pods').replaceChildren();
   const card = $('pod-card').content.cloneNode(true).querySelector('article');
@@ -259,6 +271,7 @@ function makeCard(pod) {
   part('copy-known-hosts').addEventListener('click', () => copy(part('copy-known-hosts'), part('known-hosts').value));
   part('copy-ssh').addEventListener('click', () => copy(part('copy-ssh'), part('ssh').value));
   part('open-terminal').addEventListener('click', () => busy(part('open-terminal'), () => openTerminal(pod)));
+  part('open-http').addEventListener('click', () => busy(part('open-http'), () => openHttp(pod)));
   part('stop').addEventListener('click', () => busy(part('stop'), async () => {
     if (!confirm(`Stop ${pod}? All data in it will be lost.`)) return;
     const stopped = await ask(`/pods/${encodeURIComponent(pod)}`, { method: 'DELETE', bearer: key });
@@ -288,6 +301,7 @@ function fillCard(pod) {
   part('pod-status').classList.toggle('ended', ended);
   for (const name of ['actions', 'more']) part(name).hidden = pod.status !== 'running';
   part('login').hidden = pod.status !== 'running';
+  part('open-http').hidden = !pod.http_url;
   if (ended) part('pod-left').textContent = '';
   if (pod.refund_token) {
     part('refund').hidden = false;

@@ -15,7 +15,7 @@ use paygress_core::backend::capacity::Demand;
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, ReadyPod, StartupPhase,
 };
-use paygress_core::backend::pod_streams::{ByteStream, OpenError, PodStreams};
+use paygress_core::backend::pod_streams::{ByteStream, OpenError, PodPort, PodStreams};
 use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::PodName;
 use paygress_core::model::login::Login;
@@ -101,17 +101,33 @@ impl LocalCluster {
     }
 }
 
+/// What stands for the other ports of pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OtherPorts {
+    /// Those of this machine, which pods in this process share with it.
+    OfThisMachine,
+    /// Nothing: they would be those of whoever runs the demo.
+    None,
+}
+
 /// The ports of the servers that run. Weak: they end with their cluster.
-struct LocalPods(Weak<Shared>);
+struct LocalPods(Weak<Shared>, OtherPorts);
 
 #[async_trait]
 impl PodStreams for LocalPods {
-    async fn open(&self, pod: &PodName) -> Result<Box<dyn ByteStream>, OpenError> {
-        let port = self.0.upgrade().and_then(|shared| {
+    async fn open(&self, pod: &PodName, port: PodPort) -> Result<Box<dyn ByteStream>, OpenError> {
+        let ssh = self.0.upgrade().and_then(|shared| {
             let pods = shared.pods.lock().unwrap_or_else(PoisonError::into_inner);
             pods.get(pod).map(|pod| pod.port)
         });
-        let port = port.ok_or_else(|| OpenError::new(ClusterError::NotFound))?;
+        let ssh = ssh.ok_or_else(|| OpenError::new(ClusterError::NotFound))?;
+        let port = match (port, self.1) {
+            (PodPort::Ssh, _) => ssh,
+            (PodPort::Tcp(port), OtherPorts::OfThisMachine) => port.get(),
+            (PodPort::Tcp(_), OtherPorts::None) => {
+                return Err(OpenError::new("pods of the demo have no port but that of SSH"));
+            }
+        };
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
         Ok(Box::new(stream.map_err(OpenError::new)?))
     }
@@ -202,7 +218,11 @@ impl Cluster for LocalCluster {
     }
 
     fn pod_streams(&self) -> Option<Arc<dyn PodStreams>> {
-        Some(Arc::new(LocalPods(Arc::downgrade(&self.shared))))
+        let others = match self.runtime {
+            Runtime::InProcess(_) => OtherPorts::OfThisMachine,
+            Runtime::Isolated(_) => OtherPorts::None,
+        };
+        Some(Arc::new(LocalPods(Arc::downgrade(&self.shared), others)))
     }
 
     async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError> {

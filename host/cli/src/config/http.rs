@@ -1,6 +1,7 @@
 //! The HTTP server.
 
 use super::reader::Reader;
+use paygress_core::model::apps_domain::AppsDomain;
 use paygress_core::model::secret::Secret;
 use paygress_http::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -21,14 +22,18 @@ pub struct HttpConfig {
     pub cors_origins: Vec<String>,
     /// Requests of one address.
     pub requests_per_minute: u32,
+    /// Below which pods have names for their HTTP ports; none: these are not served.
+    pub apps_domain: Option<AppsDomain>,
 }
 
 impl HttpConfig {
     pub(super) fn read(reader: &mut Reader) -> Self {
         let requests = reader.number("REQUESTS_PER_MINUTE", 1..=1_000_000);
+        let public_url = reader.public_url();
         Self {
             bind: reader.bind_address(),
-            public_url: reader.public_url(),
+            apps_domain: reader.apps_domain(public_url.as_deref()),
+            public_url,
             operator_token: reader.operator_token(),
             trusted_proxies: reader.trusted_proxies(),
             cors_origins: reader.cors_origins(),
@@ -59,6 +64,21 @@ impl Reader {
             self.problem("PUBLIC_URL: must be https://host[:port], without a path");
         }
         Some(url)
+    }
+
+    fn apps_domain(&mut self, public_url: Option<&str>) -> Option<AppsDomain> {
+        let text = self.text("APPS_DOMAIN")?;
+        let Ok(domain) = AppsDomain::parse(&text) else {
+            self.problem("APPS_DOMAIN: must be a name such as apps.example.com, without *. and without a port");
+            return None;
+        };
+        // Pods would be where the service's own page is.
+        if public_url.and_then(host).is_some_and(|host| domain.contains(host)) {
+            self.problem(
+                "APPS_DOMAIN: must not be the host of PUBLIC_URL, nor a domain that it is in",
+            );
+        }
+        Some(domain)
     }
 
     fn operator_token(&mut self) -> Option<Secret> {

@@ -47,6 +47,11 @@ pub const KEYS: &[Key] = &[
         about: "requests of one address a minute",
     },
     Key {
+        name: "APPS_DOMAIN",
+        default: None,
+        about: "a wildcard name of yours without its *.: the HTTP ports of pods are served below it, where orders ask for one; without it none are",
+    },
+    Key {
         name: "NOSTR_PRIVATE_KEY",
         default: None,
         about: "the service's secret key, nsec or hex; make one with `paygress keys generate`",

@@ -382,6 +382,9 @@ impl Config {
         let transports = Transports::read(reader);
         // Read in any case: its problems are reported even if it is off.
         let http = HttpConfig::read(reader);
+        if http.apps_domain.is_some() && !transports.http {
+            reader.problem("APPS_DOMAIN: needs the HTTP transport; set RUN_MODE to http or both");
+        }
         let settings = reader.policy_settings();
         let suggested = settings
             .get("duration")

@@ -363,6 +363,28 @@ fn the_gateway_is_off_until_one_of_its_ways_is_on() {
 }
 
 #[test]
+fn pods_have_names_of_their_own_below_a_domain_that_the_service_is_not_in() {
+    let both = ("RUN_MODE", "both");
+    let with = |domain: &str, more: &[(&str, &str)]| {
+        let settings: Vec<_> = [("APPS_DOMAIN", domain)].iter().chain(more).copied().collect();
+        read(&good(), &settings).map(|config| config.http.and_then(|http| http.apps_domain))
+    };
+    assert!(read(&good(), &[both]).unwrap().http.unwrap().apps_domain.is_none());
+    let beside = [both, ("PUBLIC_URL", "https://pods.example:8443")];
+    let domain = with("Apps.Example", &beside).unwrap().unwrap();
+    assert_eq!(domain.as_str(), "apps.example");
+    for (domain, settings, expected) in [
+        ("apps.example", &[][..], "needs the HTTP transport"),
+        ("*.apps.example", &[both], "without *."),
+        ("pods.example", &beside, "must not be the host of PUBLIC_URL"),
+        ("apps.example", &[both, ("PUBLIC_URL", "https://a.apps.example")], "must not be the host"),
+    ] {
+        let problems = with(domain, settings).err().unwrap().to_string();
+        assert!(problems.contains("APPS_DOMAIN: ") && problems.contains(expected), "{problems}");
+    }
+}
+
+#[test]
 fn pods_have_ports_unless_the_gateway_alone_is_sold() {
     let iroh = ("GATEWAY_IROH", "true");
     let access = |access: &str| read(&good(), &[("ACCESS", access), iroh]).unwrap().access;

@@ -5,7 +5,10 @@ use super::pod_message::{PodCheck, check};
 use crate::output::{print_line, print_note};
 use crate::ssh_command::{KnownHosts, PodLogin};
 use paygress_core::model::secret::Secret;
-use paygress_core::protocol::{AccessDetails, ErrorResponse, PodStatus, Response, StatusResponse};
+use paygress_core::protocol::{
+    AccessDetails, ErrorResponse, PodHttp, PodStatus, Response, StatusResponse,
+};
+use paygress_core::sanitize::plain;
 use paygress_nostr::client::Answer;
 use paygress_nostr::npub;
 use std::process::ExitCode;
@@ -89,10 +92,21 @@ fn print_access(access: &AccessDetails, known_hosts: &KnownHosts) {
     if let Some(root) = access.identity.root {
         print_line(format_args!("root: {}", yes_or_no(root)));
     }
+    print_http(&access.http);
     print_line(format_args!(
         "{} ({}) lives until {}",
         access.pod_name, access.pod_spec_name, access.expires_at
     ));
+}
+
+/// The link logs a browser in: it is for the customer alone.
+fn print_http(http: &PodHttp) {
+    if let Some(url) = &http.http_url {
+        print_line(format_args!("http: {}", plain(url, usize::MAX)));
+    }
+    if let Some(link) = &http.http_login_url {
+        print_line(format_args!("http login: {}", plain(link.expose(), usize::MAX)));
+    }
 }
 
 pub(super) fn yes_or_no(answer: bool) -> &'static str {
@@ -130,6 +144,7 @@ fn print_status(status: &StatusResponse, known_hosts: &KnownHosts) {
     if let Some(state) = status.image_program {
         print_line(format_args!("the image's own program: {}", state.as_str()));
     }
+    print_http(&status.http);
     let login = PodLogin {
         pod: &status.pod_name,
         username: &status.ssh_username,

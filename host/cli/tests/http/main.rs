@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod access;
+mod apps;
 mod load;
 mod pages;
 mod payment;

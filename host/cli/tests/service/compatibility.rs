@@ -11,10 +11,13 @@ use std::path::Path;
 /// Properties that its document left out, and optional ones that were added since.
 const ADDED_PROPERTIES: &[&str] = &[
     "AccessDetails.access",
+    "AccessDetails.http_login_url",
+    "AccessDetails.http_url",
     "AccessDetails.known_hosts",
     "AccessDetails.root",
     "AccessDetails.ssh_host_keys",
     "OfferContent.access",
+    "OfferContent.http_ports",
     "OfferContent.images",
     "OfferContent.root",
     "OfferContent.run_image",
@@ -26,6 +29,8 @@ const ADDED_PROPERTIES: &[&str] = &[
     "Problem.pod_name",
     "Problem.refund_fee_sats",
     "Readiness.warnings",
+    "Request.http_port",
+    "Request.http_public",
     "Request.notices",
     "Request.run",
     "StageEvent.end_reason",
@@ -36,9 +41,13 @@ const ADDED_PROPERTIES: &[&str] = &[
     "StopResponse.end_reason",
     "Stopped.end_reason",
     "Spawned.access",
+    "Spawned.http_login_url",
+    "Spawned.http_url",
     "Spawned.known_hosts",
     "Spawned.root",
     "Spawned.ssh_host_keys",
+    "StatusResponse.http_login_url",
+    "StatusResponse.http_url",
     "StatusResponse.known_hosts",
     "StatusResponse.root",
     "StatusResponse.ssh_host_keys",
@@ -95,11 +104,13 @@ fn describe(parsed: Result<Request, Refusal>) -> Value {
                 Purchase::TopUp { pod } => {
                     json!({ "kind": "top-up", "token": token, "pod": pod, "password": password })
                 }
-                Purchase::Spawn { image, tier, username, public_key, wanted, run: _ } => json!({
-                    "kind": "spawn", "token": token, "image": image, "tier": tier,
-                    "username": username, "public_key": public_key, "wanted_seconds": wanted,
-                    "password": password,
-                }),
+                Purchase::Spawn { image, tier, username, public_key, wanted, run: _, http: _ } => {
+                    json!({
+                        "kind": "spawn", "token": token, "image": image, "tier": tier,
+                        "username": username, "public_key": public_key, "wanted_seconds": wanted,
+                        "password": password,
+                    })
+                }
             }
         }
     }

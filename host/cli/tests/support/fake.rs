@@ -496,5 +496,6 @@ pub fn spawn(tier: Option<&str>, image: Option<&str>) -> Purchase {
         public_key: None,
         wanted: None,
         run: Run::Ssh,
+        http: None,
     }
 }

@@ -242,7 +242,7 @@ pub trait Cluster: Send + Sync {
         None
     }
 
-    /// The way to its pods' SSH servers from here; none where there is none.
+    /// The way to the ports of its pods from here; none where there is none.
     fn pod_streams(&self) -> Option<Arc<dyn PodStreams>> {
         None
     }

@@ -1,5 +1,6 @@
 //! The traits that the order service needs, split by caller.
 
+pub mod apps;
 pub mod capacity;
 pub mod cluster;
 pub mod gateway;

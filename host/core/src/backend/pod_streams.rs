@@ -1,19 +1,29 @@
-//! The way to pods' SSH servers, for what carries customers there.
+//! The way to ports of pods, for what carries customers there.
 
 use crate::model::ids::PodName;
 use async_trait::async_trait;
 use std::error::Error;
+use std::num::NonZeroU16;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// The way to the SSH ports of pods.
+/// A port of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodPort {
+    /// That of its SSH server.
+    Ssh,
+    /// Any other one, of TCP.
+    Tcp(NonZeroU16),
+}
+
+/// The way to the ports of pods.
 #[async_trait]
 pub trait PodStreams: Send + Sync {
-    /// A new connection to this pod's SSH server. Dropping it closes it. Callers give up after some
+    /// A new connection to this port of the pod. Dropping it closes it. Callers give up after some
     /// seconds.
     ///
     /// # Errors
-    /// [`OpenError`]: the pod cannot be reached.
-    async fn open(&self, pod: &PodName) -> Result<Box<dyn ByteStream>, OpenError>;
+    /// [`OpenError`]: the pod cannot be reached, or nothing listens there.
+    async fn open(&self, pod: &PodName, port: PodPort) -> Result<Box<dyn ByteStream>, OpenError>;
 }
 
 /// Bytes both ways, such as a TCP connection.

@@ -44,6 +44,8 @@ pub struct Catalog {
     pub root: bool,
     /// Whether the image's own program may be ordered.
     pub run_image: bool,
+    /// Whether their HTTP ports are served.
+    pub http_ports: bool,
     /// The ways by which pods are reached.
     pub access: AccessModes,
     /// How the gateway is reached.
@@ -61,6 +63,7 @@ impl Catalog {
             || self.p2pk_pubkey != other.p2pk_pubkey
             || self.root != other.root
             || self.run_image != other.run_image
+            || self.http_ports != other.http_ports
             || self.access != other.access
             || !self.ways.is_offered_as(&other.ways)
     }
@@ -90,6 +93,7 @@ mod tests {
         assert!(!catalog(1_000, None, 300).differs_from(&before));
         assert!(Catalog { root: true, ..before.clone() }.differs_from(&before), "root");
         assert!(Catalog { run_image: true, ..before.clone() }.differs_from(&before), "programs");
+        assert!(Catalog { http_ports: true, ..before.clone() }.differs_from(&before), "ports");
         let images = vec![image("debian:13", None)];
         assert!(Catalog { images, ..before.clone() }.differs_from(&before), "images");
     }
@@ -124,5 +128,8 @@ mod tests {
         assert_eq!((content.root, content.run_image), (Some(false), None));
         let with_programs = Catalog { run_image: true, ..catalog(1_000, None, 0) };
         assert_eq!(crate::protocol::offer(&with_programs).run_image, Some(true));
+        assert_eq!(content.http_ports, None);
+        let with_ports = Catalog { http_ports: true, ..catalog(1_000, None, 0) };
+        assert_eq!(crate::protocol::offer(&with_ports).http_ports, Some(true));
     }
 }

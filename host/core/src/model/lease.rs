@@ -2,6 +2,7 @@
 
 use crate::model::decision::{LeaseView, Resources};
 use crate::model::host_key::HostKey;
+use crate::model::http_port::HttpPort;
 use crate::model::ids::{Customer, LeaseId, PodName, PublicKey, known_customer};
 use crate::model::ssh_host::SshHost;
 use crate::model::units::UnixTime;
@@ -87,6 +88,9 @@ pub struct Lease {
     /// Where its node is reached; none where all pods are reached at the host of the settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_host: Option<SshHost>,
+    /// Its pod's HTTP port that browsers reach; none where its order had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpPort>,
 }
 
 impl Lease {
@@ -211,6 +215,7 @@ impl EndReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::http_port::HttpAccess;
     use crate::model::ids::OrderId;
     use crate::testing;
 
@@ -225,13 +230,14 @@ mod tests {
             root: Some(true),
             pod_key,
             ssh_host,
+            http: HttpPort::new(8_080, HttpAccess::Public),
             ..testing::lease(id.clone(), 1, 2)
         };
         let json = serde_json::to_value(&lease).unwrap();
         assert_eq!(json["host_keys"], serde_json::json!([testing::HOST_KEY]));
         assert_eq!(serde_json::from_value::<Lease>(json.clone()).unwrap(), lease);
         let mut earlier = json;
-        for added in ["host_keys", "root", "pod_key", "ssh_host"] {
+        for added in ["host_keys", "root", "pod_key", "ssh_host", "http"] {
             earlier.as_object_mut().unwrap().remove(added).unwrap();
         }
         let read: Lease = serde_json::from_value(earlier.clone()).unwrap();

@@ -1,11 +1,13 @@
 //! Plain data: ids, amounts, orders, leases, payments, decisions and error codes.
 
 pub mod access;
+pub mod apps_domain;
 pub mod catalog;
 pub mod decision;
 pub mod egress;
 pub mod gateway;
 pub mod host_key;
+pub mod http_port;
 pub mod ids;
 mod invalid_name;
 pub mod lease;

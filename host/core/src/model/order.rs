@@ -6,6 +6,7 @@ pub use crate::model::order_state::{OrderState, RefundEnd};
 pub use crate::model::state::State;
 
 use crate::model::decision::LeaseView;
+use crate::model::http_port::HttpPort;
 use crate::model::ids::{Customer, LeaseId, OrderId, PodName};
 use crate::model::reply_to::ReplyTo;
 use crate::model::run::Run;
@@ -32,6 +33,9 @@ pub enum Purchase {
         /// What is to run in it.
         #[serde(default, skip_serializing_if = "Run::is_ssh")]
         run: Run,
+        /// The HTTP port of the pod that browsers reach.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        http: Option<HttpPort>,
     },
     /// More time.
     TopUp {
@@ -47,6 +51,15 @@ impl Purchase {
         match self {
             Self::Spawn { run, .. } => *run,
             Self::TopUp { .. } => Run::Ssh,
+        }
+    }
+
+    /// The HTTP port of the new pod, if there is to be one.
+    #[must_use]
+    pub fn http(&self) -> Option<HttpPort> {
+        match self {
+            Self::Spawn { http, .. } => *http,
+            Self::TopUp { .. } => None,
         }
     }
 
@@ -151,6 +164,7 @@ impl Order {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::http_port::HttpAccess;
     use crate::model::order_state::{Refund, RefundOutcome};
     use crate::model::secret::Secret;
     use crate::model::token::RefundToken;
@@ -171,6 +185,17 @@ mod tests {
         assert!(json.ends_with(r#","run":"image"}}"#), "{json}");
         assert_eq!(serde_json::from_str::<Purchase>(&json).unwrap(), with_program);
         assert_ne!(with_program, read, "another purchase than without it");
+    }
+
+    #[test]
+    fn a_port_is_stored_only_where_there_is_one() {
+        let mut with_port = testing::spawn();
+        let Purchase::Spawn { http, .. } = &mut with_port else { panic!("no spawn") };
+        *http = HttpPort::new(8_080, HttpAccess::Owner);
+        let json = serde_json::to_string(&with_port).unwrap();
+        assert!(json.ends_with(r#","http":{"port":8080,"access":"owner"}}}"#), "{json}");
+        assert_eq!(serde_json::from_str::<Purchase>(&json).unwrap(), with_port);
+        assert_ne!(with_port, testing::spawn(), "another purchase than without it");
     }
 
     /// An order of 10 sat, all of which were due, with a refund token of this amount and fee.

@@ -237,6 +237,7 @@ impl RefusedRecord {
                 public_key: None,
                 wanted: None,
                 run: Run::Ssh,
+                http: None,
             },
         };
         let progress = DecisionProgress::Nothing;
@@ -425,6 +426,7 @@ mod tests {
             public_key: Some("ssh-ed25519 AAAA".to_owned()),
             wanted: None,
             run: Run::Ssh,
+            http: None,
         };
         for (purchase, is_read) in [(with_key, true), (testing::spawn(), false)] {
             let order = testing::order(purchase, State::Active).unwrap();

@@ -63,6 +63,7 @@ impl OrderService {
             utilisation: free.as_ref().map(FreeCapacity::utilisation),
             root: self.backends.cluster.root(),
             run_image: self.backends.cluster.runs_images(),
+            http_ports: self.serves_apps(),
             access: self.settings.access.modes().clone(),
             ways: self.gateway_ways(),
         })

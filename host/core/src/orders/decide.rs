@@ -115,8 +115,9 @@ impl OrderService {
         Ok(lease)
     }
 
-    /// Refuses what pods do not run here.
+    /// Refuses what pods do not run or serve here.
     pub(super) fn check_run(&self, purchase: &Purchase) -> Result<(), Refusal> {
+        self.check_http(purchase)?;
         match purchase.run() {
             Run::Image if !self.backends.cluster.runs_images() => Err(Refusal::new(
                 ErrorType::InvalidRequest,
@@ -191,6 +192,7 @@ impl OrderService {
             root: None,
             pod_key: None,
             ssh_host: None,
+            http: order.purchase.http(),
         };
         Ok(Agreed { agreement, task: Task::Spawn { planned, login }, lease: Some(lease) })
     }

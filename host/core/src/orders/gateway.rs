@@ -6,7 +6,7 @@ use crate::model::gateway::GatewayWays;
 use crate::model::order::{Lease, Order};
 use crate::model::secret::Secret;
 use crate::model::units::UnixTime;
-use crate::protocol::{self, AccessDetails, StatusResponse};
+use crate::protocol::{self, AccessDetails, PodHttp, StatusResponse};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -43,6 +43,7 @@ impl OrderService {
         let host = &self.settings.ssh_host;
         AccessDetails {
             access: protocol::access_ways(lease, host, &self.gateway_ways()),
+            http: PodHttp { http_url: self.http_url(lease), http_login_url: None },
             ..protocol::access(lease, password, expires_at, host, note)
         }
     }
@@ -52,6 +53,7 @@ impl OrderService {
         let host = &self.settings.ssh_host;
         StatusResponse {
             access: protocol::access_ways(lease, host, &self.gateway_ways()),
+            http: PodHttp { http_url: self.http_url(lease), http_login_url: None },
             ..protocol::status(lease, orders, host, UnixTime::now())
         }
     }

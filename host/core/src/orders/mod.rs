@@ -26,10 +26,12 @@
 //!   them. `reconcile`: what the cluster reports.
 //! - `queries`, `pricing`, `operator`: what transports ask besides orders. Nothing there changes
 //!   state. `program_states`: what is known of a pod for a moment. `gateway`: the ways to pods
-//!   beside their ports. `login_times`: how long orders took, for the operator.
+//!   beside their ports. `apps`: their HTTP ports. `login_times`: how long orders took, for the
+//!   operator.
 
 mod access;
 mod admission;
+mod apps;
 mod capacity;
 mod decide;
 mod delivery;
@@ -70,6 +72,7 @@ pub use queries::{OrderStatus, Progress, RunningLogin, Stage, order_named, pod_n
 pub use submit::{NewOrder, Submission};
 pub use unpaid_launch::Capture;
 
+use crate::backend::apps::AppLinks;
 use crate::backend::capacity::Tier;
 use crate::backend::cluster::Cluster;
 use crate::backend::gateway::GatewayInfo;
@@ -186,6 +189,7 @@ pub struct OrderService {
     next_notice: watch::Sender<Option<UnixTime>>,
     notice_slots: Semaphore,
     gateway: OnceLock<Arc<dyn GatewayInfo>>,
+    apps: OnceLock<Arc<dyn AppLinks>>,
     lease_ends: watch::Sender<()>,
     in_flight: Mutex<HashMap<OrderId, watch::Receiver<Option<Response>>>>,
 }
@@ -217,6 +221,7 @@ impl OrderService {
             next_notice: watch::Sender::new(None),
             notice_slots: Semaphore::new(limits::NOTICES_AT_ONCE),
             gateway: OnceLock::new(),
+            apps: OnceLock::new(),
             lease_ends: watch::Sender::new(()),
             in_flight: Mutex::default(),
         })

@@ -205,6 +205,7 @@ impl OrderService {
             public_key: None,
             wanted,
             run: Run::Ssh,
+            http: None,
         };
         let view = purchase.view(&OrderId::random(), customer, None);
         let (set, free) = (self.backends.policy.current(), self.free_capacity().await?);

@@ -270,6 +270,7 @@ impl OrderService {
             public_key: None,
             wanted: None,
             run: Run::Ssh,
+            http: None,
         };
         let context = self.context(None).await?;
         let view = purchase.view(order, None, None);

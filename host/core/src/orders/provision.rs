@@ -290,6 +290,7 @@ mod tests {
             public_key: None,
             wanted: None,
             run: Run::Ssh,
+            http: None,
         }
     }
 

@@ -130,6 +130,7 @@ impl OrderService {
         let refunds: Vec<&Order> =
             orders.iter().filter(|order| order.customer() == Some(customer)).collect();
         let mut status = self.status_of(&lease, &refunds);
+        status.http.http_login_url = self.http_login_url(&lease);
         status.image_program = self.image_program(&lease, &orders).await;
         Ok(status)
     }

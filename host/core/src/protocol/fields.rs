@@ -74,20 +74,27 @@ pub fn describe_field<E: Display>(error: &serde_path_to_error::Error<E>) -> Opti
 pub fn duration_minutes<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<u64>, D::Error> {
-    deserializer.deserialize_option(Minutes)
+    deserializer.deserialize_option(WholeNumber { most: limits::WANTED_MINUTES })
 }
 
-struct Minutes;
+/// Reads `http_port`, written in the same ways.
+///
+/// # Errors
+/// The field's rule.
+pub fn http_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    deserializer.deserialize_option(WholeNumber { most: u64::from(u16::MAX) })
+}
 
-impl Minutes {
-    fn check<E: Error>(
-        &self,
-        minutes: Option<u64>,
-        sent: Unexpected<'_>,
-    ) -> Result<Option<u64>, E> {
-        match minutes.filter(|minutes| (1..=limits::WANTED_MINUTES).contains(minutes)) {
+/// From 1 on.
+struct WholeNumber {
+    most: u64,
+}
+
+impl WholeNumber {
+    fn check<E: Error>(&self, number: Option<u64>, sent: Unexpected<'_>) -> Result<Option<u64>, E> {
+        match number.filter(|number| (1..=self.most).contains(number)) {
             None => Err(E::invalid_value(sent, self)),
-            minutes => Ok(minutes),
+            number => Ok(number),
         }
     }
 }
@@ -97,11 +104,11 @@ fn whole(number: f64) -> Option<u64> {
     number.to_string().parse().ok()
 }
 
-impl<'de> Visitor<'de> for Minutes {
+impl<'de> Visitor<'de> for WholeNumber {
     type Value = Option<u64>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a whole number from 1 to {}, or be left out", limits::WANTED_MINUTES)
+        write!(f, "a whole number from 1 to {}, or be left out", self.most)
     }
 
     fn visit_none<E: Error>(self) -> Result<Self::Value, E> {
@@ -116,16 +123,16 @@ impl<'de> Visitor<'de> for Minutes {
         deserializer.deserialize_any(self)
     }
 
-    fn visit_u64<E: Error>(self, minutes: u64) -> Result<Self::Value, E> {
-        self.check(Some(minutes), Unexpected::Unsigned(minutes))
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+        self.check(Some(number), Unexpected::Unsigned(number))
     }
 
-    fn visit_i64<E: Error>(self, minutes: i64) -> Result<Self::Value, E> {
-        self.check(u64::try_from(minutes).ok(), Unexpected::Signed(minutes))
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
+        self.check(u64::try_from(number).ok(), Unexpected::Signed(number))
     }
 
-    fn visit_f64<E: Error>(self, minutes: f64) -> Result<Self::Value, E> {
-        self.check(whole(minutes), Unexpected::Float(minutes))
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
+        self.check(whole(number), Unexpected::Float(number))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {

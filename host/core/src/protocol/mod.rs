@@ -7,12 +7,14 @@
 //!   they are parsed, and the message for a field that is wrong; `token_text.rs`: the one form of a
 //!   token, however it was passed on.
 //! - `responses.rs`: responses; `render.rs` makes them of orders and leases. `pod_access.rs`: what a
-//!   pod writes to its customer by itself. `access_way.rs`: the ways to a pod.
+//!   pod writes to its customer by itself. `access_way.rs`: the ways to a pod;
+//!   `pod_http.rs`: to its HTTP port.
 
 mod access_way;
 mod exposed;
 mod fields;
 mod pod_access;
+mod pod_http;
 mod render;
 mod requests;
 mod responses;
@@ -22,8 +24,9 @@ mod tests;
 mod token_text;
 
 pub use access_way::{AccessWay, OfferedWay, access_ways, offered_ways};
-pub use fields::{describe_field, duration_minutes, from_json, without_bom};
+pub use fields::{describe_field, duration_minutes, from_json, http_port, without_bom};
 pub use pod_access::{PodAccessDetails, PodAccessDetailsTag};
+pub use pod_http::PodHttp;
 pub use render::*;
 pub use requests::*;
 pub use responses::*;

@@ -1,6 +1,7 @@
 //! Makes responses of orders and leases.
 
 use super::access_way::offered_ways;
+use super::pod_http::PodHttp;
 use super::responses::{
     self, AccessDetails, AccessDetailsTag, EndNotice, EndNoticeTag, ErrorResponse, OfferContent,
     OfferedImage, PodIdentity, PodSpec, Refunds, Response, StatusResponse, StatusResponseTag,
@@ -96,6 +97,7 @@ pub fn access(
         pod_spec_name: lease.tier.clone(),
         pod_image: lease.image.clone(),
         access: Vec::new(),
+        http: PodHttp::default(),
         instructions,
     }
 }
@@ -263,6 +265,7 @@ pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -
         ssh_username: lease.username.clone(),
         identity: identity(lease, ssh_host),
         access: Vec::new(),
+        http: PodHttp::default(),
         image_program: None,
         refund_pending: orders.iter().any(|order| order.state() == State::RefundPending),
         refunded_sats: refunds.as_ref().map(|refunds| refunds.refunded_sats),
@@ -313,6 +316,7 @@ pub fn offer(catalog: &Catalog) -> OfferContent {
         }),
         root: Some(catalog.root),
         run_image: catalog.run_image.then_some(true),
+        http_ports: catalog.http_ports.then_some(true),
         images: catalog.images.iter().map(image).collect(),
         access: offered_ways(&catalog.access, &catalog.ways),
     }

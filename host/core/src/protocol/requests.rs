@@ -4,6 +4,7 @@ use super::fields;
 use super::shape::{check_length, invalid};
 use super::token_text::token_text;
 use crate::limits;
+use crate::model::http_port::{HttpAccess, HttpPort};
 use crate::model::ids::{PodName, PublicKey};
 use crate::model::login::Login;
 use crate::model::order::Purchase;
@@ -62,6 +63,15 @@ pub struct RequestBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 16)]
     pub run: Option<String>,
+    /// The pod's port that browsers reach at `http_url`, where the operator offers that; not the port of
+    /// its SSH server. Left out: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "fields::http_port")]
+    #[schema(minimum = 1, maximum = 65_535)]
+    pub http_port: Option<u64>,
+    /// Whether anybody reaches `http_port`; left out or `false`: the pod's customer alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_public: Option<bool>,
     /// The login's name; left out: `user`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 32)]
@@ -252,6 +262,22 @@ impl RequestBody {
         }
     }
 
+    fn wanted_http(&self) -> Result<Option<HttpPort>, Refusal> {
+        let access = match self.http_public {
+            Some(true) => HttpAccess::Public,
+            Some(false) | None => HttpAccess::Owner,
+        };
+        let port = match self.http_port {
+            Some(port) => port,
+            None if access == HttpAccess::Public => {
+                return Err(invalid("http_public is of http_port; send that too"));
+            }
+            None => return Ok(None),
+        };
+        let http = HttpPort::new(port, access);
+        http.map(Some).ok_or_else(|| invalid("http_port must be a whole number from 1 to 65535"))
+    }
+
     fn notices(&self) -> bool {
         self.notices == Some(true)
     }
@@ -259,7 +285,7 @@ impl RequestBody {
     fn into_spawn(mut self, token: Option<Secret>) -> Result<Request, Refusal> {
         let tier = self.take_tier()?;
         let notices = self.notices();
-        let (wanted, run) = (self.wanted(), self.wanted_run()?);
+        let (wanted, run, http) = (self.wanted(), self.wanted_run()?, self.wanted_http()?);
         let non_empty = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let login = Login::check(
             non_empty(&self.ssh_username).as_deref(),
@@ -275,9 +301,52 @@ impl RequestBody {
                 public_key: login.public_key,
                 wanted,
                 run,
+                http,
             },
             password: login.password,
             notices,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn http_of(fields: &str) -> Result<Option<HttpPort>, Refusal> {
+        match Request::parse(&format!("{{\"cashu_token\": \"cashuBx\"{fields}}}"))? {
+            Request::Buy { purchase, .. } => Ok(purchase.http()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_port_of_http_is_a_number_and_its_customers_unless_they_say_otherwise() {
+        let owner = HttpPort::new(8_080, HttpAccess::Owner);
+        for (fields, expected) in [
+            ("", None),
+            (r#", "http_port": null"#, None),
+            (r#", "http_port": 8080"#, owner),
+            (r#", "http_port": "8080", "http_public": false"#, owner),
+            (
+                r#", "http_port": 8080, "http_public": true"#,
+                HttpPort::new(8_080, HttpAccess::Public),
+            ),
+            (r#", "http_public": false"#, None),
+        ] {
+            assert_eq!(http_of(fields), Ok(expected), "{fields}");
+        }
+        for fields in [
+            r#", "http_port": 0"#,
+            r#", "http_port": 65536"#,
+            r#", "http_port": -1"#,
+            r#", "http_port": true"#,
+            r#", "http_public": true"#,
+            r#", "http_port": 80, "http_public": "yes""#,
+        ] {
+            let refusal = http_of(fields).unwrap_err();
+            assert_eq!(refusal.code, ErrorType::InvalidRequest, "{fields}");
+            assert!(refusal.message.contains("http_p"), "{fields}: {}", refusal.message);
+        }
     }
 }

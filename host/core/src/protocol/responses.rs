@@ -2,6 +2,7 @@
 
 use super::access_way::{AccessWay, OfferedWay, known};
 use super::fields::from_json;
+use super::pod_http::PodHttp;
 use super::shape::check_length;
 use crate::model::lease::{EndReason, LeaseState};
 use crate::model::refusal::Refusal;
@@ -200,6 +201,8 @@ pub struct AccessDetails {
     /// The ways to the pod, if there are more than its port.
     #[serde(default, deserialize_with = "known", skip_serializing_if = "Vec::is_empty")]
     pub access: Vec<AccessWay>,
+    #[serde(flatten)]
+    pub http: PodHttp,
     /// Commands and hints for people.
     pub instructions: Vec<String>,
 }
@@ -368,6 +371,8 @@ pub struct StatusResponse {
     /// The ways to the pod, if there are more than its port.
     #[serde(default, deserialize_with = "known", skip_serializing_if = "Vec::is_empty")]
     pub access: Vec<AccessWay>,
+    #[serde(flatten)]
+    pub http: PodHttp,
     /// How the image's own program is; left out where there is none, or where that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_program: Option<ProgramState>,
@@ -482,6 +487,9 @@ pub struct OfferContent {
     /// Whether `run` may be `image`; left out: no.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_image: Option<bool>,
+    /// Whether orders may have an `http_port`; left out: no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_ports: Option<bool>,
     /// The images that orders may name, the default first; left out where there is no list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<OfferedImage>,

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use paygress_core::model::ids::PodName;
 use paygress_core::model::secret::Secret;
 use paygress_gateway::{
-    ByteStream, Counts, Gateway, LeaseAccess, LeaseLogin, LookupError, OpenError, PodStreams,
-    PublicKey,
+    ByteStream, Counts, Gateway, LeaseAccess, LeaseLogin, LookupError, OpenError, PodPort,
+    PodStreams, PublicKey,
 };
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -78,7 +78,8 @@ impl Pods {
 
 #[async_trait]
 impl PodStreams for Pods {
-    async fn open(&self, pod: &PodName) -> Result<Box<dyn ByteStream>, OpenError> {
+    async fn open(&self, pod: &PodName, port: PodPort) -> Result<Box<dyn ByteStream>, OpenError> {
+        assert_eq!(port, PodPort::Ssh, "nothing else is reached");
         if *pod == silent() {
             return Err(OpenError::new("no route"));
         }

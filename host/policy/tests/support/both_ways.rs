@@ -164,7 +164,7 @@ impl Arguments {
                 Call::Grant { order, quote, payment, context },
                 Call::Refund { order, quote, payment, grant, context },
             ],
-            Slot::PodTemplate => vec![Call::Render { order, grant, placement }],
+            Slot::PodTemplate => vec![Call::Render { order, quote, grant, placement }],
         }
     }
 }

@@ -95,6 +95,7 @@ pub(crate) fn lease(port: u16, expires_at: u64) -> Lease {
         root: Some(true),
         pod_key: None,
         ssh_host: None,
+        http: None,
     }
 }
 

@@ -1,0 +1,321 @@
+//! The HTTP ports of pods, each at a host of its own below the operator's domain.
+//!
+//! ```text
+//! sites.rs ─▶ rate ─▶ lease: live, with a port ─▶ owner or public ─▶ permits ─▶ forward.rs ─▶ PodStreams
+//!                                        └ /.paygress/login: a code for a cookie (login.rs)
+//! ```
+//!
+//! `headers.rs`: what of a head is passed on. `idle_stream.rs`: the pod's connection, cut when idle.
+//! Nothing of the service's own site is here: no route, no CORS, no cookie of it.
+
+mod forward;
+mod headers;
+mod idle_stream;
+mod login;
+mod permits;
+
+use crate::client_address::client;
+use crate::limits;
+use crate::problem::{Fault, Problem};
+use crate::rate_limit::Rates;
+use crate::server::Peer;
+use crate::state::{App, AppBackends};
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use forward::{Exchange, ForwardError, PodConnection, forward};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use headers::{Credentials, is_of_other_page, to_client, to_pod};
+use login::{AppLogins, LOGIN_PATH};
+use paygress_core::backend::apps::AppLinks;
+use paygress_core::backend::pod_streams::{ByteStream, OpenError, PodPort, PodStreams};
+use paygress_core::backend::store::MessageLog;
+use paygress_core::error_chain;
+use paygress_core::live_leases::LiveLeases;
+use paygress_core::model::apps_domain::{AppHost, AppsDomain};
+use paygress_core::model::http_port::HttpPort;
+use paygress_core::model::ids::PodName;
+use paygress_core::model::order::Lease;
+use paygress_core::model::refusal::{ErrorType, Refusal};
+use paygress_core::model::units::UnixTime;
+use permits::AppPermits;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::Mutex;
+
+/// What is below it at every host of a pod is the service's.
+const RESERVED: &str = "/.paygress/";
+/// What metrics call all paths of pods.
+const ROUTE: &str = "app";
+
+/// The sites of pods.
+pub(crate) struct AppProxy {
+    app: Arc<App>,
+    domain: AppsDomain,
+    leases: Arc<LiveLeases>,
+    streams: Arc<dyn PodStreams>,
+    used_codes: Arc<dyn MessageLog>,
+    /// Two requests with one code come one after the other.
+    login: Mutex<()>,
+    logins: Arc<AppLogins>,
+    rates: Rates,
+    permits: AppPermits,
+}
+
+/// A request's pod, and who asks.
+struct Visit {
+    pod: PodName,
+    /// The name of its site.
+    host: String,
+    lease: Lease,
+    http: HttpPort,
+    client: IpAddr,
+    peer: Option<Peer>,
+}
+
+impl AppProxy {
+    pub(crate) fn new(app: Arc<App>, backends: AppBackends) -> Self {
+        let AppBackends { domain, leases, streams, used_codes } = backends;
+        let key = app.settings.bearer_key.clone();
+        let a_minute = app.settings.requests_per_minute.saturating_mul(limits::APP_ALLOWANCE);
+        Self {
+            logins: Arc::new(AppLogins::new(key, domain.clone())),
+            rates: Rates::new(a_minute),
+            permits: AppPermits::new(),
+            login: Mutex::default(),
+            app,
+            domain,
+            leases,
+            streams,
+            used_codes,
+        }
+    }
+
+    pub(crate) fn domain(&self) -> &AppsDomain {
+        &self.domain
+    }
+
+    /// What answers name.
+    pub(crate) fn links(&self) -> Arc<dyn AppLinks> {
+        self.logins.clone()
+    }
+
+    /// Notices the ends of leases, until it is dropped.
+    pub(crate) async fn watch(&self) {
+        self.leases.watch(Some(self.app.orders.lease_ends())).await;
+    }
+
+    pub(crate) fn forget_rates(&self) {
+        self.rates.forget();
+    }
+
+    /// Answers a request for a host of the domain.
+    pub(crate) async fn serve(&self, host: AppHost, request: Request) -> Response {
+        let (started, method) = (Instant::now(), metrics_method(request.method()));
+        let (parts, body) = request.into_parts();
+        let answered = self.answer(host, parts, body).await;
+        let response = answered.unwrap_or_else(|problem| own_response(problem.into_response()));
+        self.app.metrics.record(ROUTE, method, response.status().as_u16(), started.elapsed());
+        response
+    }
+
+    async fn answer(&self, host: AppHost, parts: Parts, body: Body) -> Result<Response, Problem> {
+        let visit = self.visit(host, &parts).await?;
+        let path = parts.uri.path();
+        if path == LOGIN_PATH {
+            return self.log_in(&visit, &parts).await;
+        }
+        if parts.method == Method::CONNECT {
+            return Err(Problem::new(Fault::MethodNotAllowed, "this is no proxy"));
+        }
+        if path.starts_with(RESERVED) {
+            return Err(Problem::new(Fault::NoSuchPage, "there is no such page of the service"));
+        }
+        if !visit.http.is_public() && !self.is_owner(&visit, &parts) {
+            return Err(not_logged_in());
+        }
+        self.forward(visit, parts, body).await
+    }
+
+    /// The pod of this host, if its port may be served.
+    async fn visit(&self, host: AppHost, parts: &Parts) -> Result<Visit, Problem> {
+        let peer = parts.extensions.get::<Peer>().cloned();
+        let address =
+            peer.as_ref().map_or(IpAddr::from(Ipv4Addr::UNSPECIFIED), |peer| peer.address);
+        let client = client(address, &parts.headers, &self.app.settings.trusted_proxies);
+        if let Err(wait) = self.rates.check(client) {
+            let message = format!("too many requests from this address; wait {wait} s");
+            let problem = Problem::new(Fault::TooManyRequests, &message);
+            return Err(problem.header(header::RETRY_AFTER, HeaderValue::from(wait)));
+        }
+        let AppHost::Pod(pod) = host else { return Err(no_such_app()) };
+        let lease = self.leases.find(&pod).await.map_err(|error| {
+            tracing::warn!(%pod, %error, "a lease cannot be looked up");
+            Problem::internal("the service cannot look this pod up right now; try again later")
+        })?;
+        let lease = lease.ok_or_else(no_such_app)?;
+        let http = lease.http.ok_or_else(no_such_app)?;
+        Ok(Visit { host: self.domain.host_of(&pod), pod, lease, http, client, peer })
+    }
+
+    fn is_owner(&self, visit: &Visit, parts: &Parts) -> bool {
+        !is_of_other_page(&parts.method, &parts.headers, &visit.host)
+            && self.logins.has_cookie(&parts.headers, &visit.pod, UnixTime::now())
+    }
+
+    /// Gives the browser a cookie for the code that it has.
+    async fn log_in(&self, visit: &Visit, parts: &Parts) -> Result<Response, Problem> {
+        // Whoever only looks at a link, to preview it for instance, does not use its code.
+        if parts.method != Method::GET {
+            return Err(Problem::new(Fault::MethodNotAllowed, "open this link in a browser"));
+        }
+        let query = parts.uri.query().unwrap_or_default();
+        let code = query.split('&').find_map(|pair| pair.strip_prefix("code="));
+        let now = UnixTime::now();
+        let id = code.and_then(|code| self.logins.verify_code(&visit.pod, code, now));
+        self.use_code(id.ok_or_else(bad_code)?, now).await?;
+        let cookie = self.logins.set_cookie(&visit.pod, now);
+        let cookie = cookie.ok_or_else(|| Problem::internal("no cookie can be made"))?;
+        let mut response = own_response(StatusCode::SEE_OTHER.into_response());
+        response.headers_mut().insert(header::LOCATION, HeaderValue::from_static("/"));
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+        Ok(response)
+    }
+
+    /// Fails if it was used before, at any replica.
+    async fn use_code(&self, id: &str, now: UnixTime) -> Result<(), Problem> {
+        let id = format!("app-login:{id}");
+        let _one_by_one = self.login.lock().await;
+        let claimed = async {
+            let is_new = self.used_codes.claim_message(&id, now).await?;
+            if is_new {
+                self.used_codes.complete_message(&id, now).await?;
+            }
+            Ok::<bool, paygress_core::backend::store::LedgerError>(is_new)
+        };
+        match claimed.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(bad_code()),
+            Err(error) => {
+                tracing::warn!(%error, "the use of a login link cannot be stored");
+                Err(Problem::internal("the service cannot log you in right now; try again later"))
+            }
+        }
+    }
+
+    async fn forward(
+        &self,
+        visit: Visit,
+        mut parts: Parts,
+        body: Body,
+    ) -> Result<Response, Problem> {
+        let permit = self.permits.try_acquire(&visit.pod, visit.client).ok_or_else(too_many)?;
+        let operator = self.app.settings.operator_token.as_ref();
+        let credentials = Credentials { customer: visit.lease.customer.as_ref(), operator };
+        to_pod(&mut parts.headers, &visit.host, visit.client, &credentials);
+        let stream = self.open(&visit).await?;
+        let connection =
+            PodConnection { stream, ends: [self.end_of(&visit.pod), self.end_of(&visit.pod)] };
+        let exchange = Exchange::new(permit, visit.peer);
+        let answer = forward(Request::from_parts(parts, body), connection, exchange).await;
+        let mut answer = answer.map_err(|error| failed(&visit.pod, visit.http, &error))?;
+        to_client(answer.headers_mut(), &visit.host, visit.http.access());
+        Ok(answer)
+    }
+
+    async fn open(&self, visit: &Visit) -> Result<Box<dyn ByteStream>, Problem> {
+        let opening = self.streams.open(&visit.pod, PodPort::Tcp(visit.http.port()));
+        let opened = tokio::time::timeout(limits::APP_OPEN, opening).await;
+        let opened = opened.unwrap_or_else(|_| Err(OpenError::new("it takes too long")));
+        opened.map_err(|error| {
+            tracing::debug!(pod = %visit.pod, error = %error_chain(&error), "no HTTP port");
+            silent(visit.http)
+        })
+    }
+
+    /// Returns when the lease of this pod has ended.
+    fn end_of(&self, pod: &PodName) -> BoxFuture<'static, ()> {
+        let (leases, pod) = (Arc::clone(&self.leases), pod.clone());
+        async move { leases.ended(&pod).await }.boxed()
+    }
+}
+
+/// The method as metrics know it: few names, and no client's choice.
+fn metrics_method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// An answer of the service itself at a host of a pod.
+fn own_response(mut response: Response) -> Response {
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (header::CACHE_CONTROL, "no-store"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// The answer to a request that names a site of a pod and another one.
+pub(crate) fn contradicting_hosts() -> Response {
+    own_response(Problem::invalid("the request names two hosts; send one").into_response())
+}
+
+/// The same for every name that leads nowhere: what a pod was is nobody's to find out.
+fn no_such_app() -> Problem {
+    Refusal::new(
+        ErrorType::NotFound,
+        "no pod has an HTTP port at this name; if yours had one, it has ended: order a new one",
+    )
+    .into()
+}
+
+fn not_logged_in() -> Problem {
+    Refusal::new(
+        ErrorType::NotOwner,
+        "this is for the pod's customer: order the status of the pod, and open its http_login_url in this browser",
+    )
+    .into()
+}
+
+fn bad_code() -> Problem {
+    Refusal::new(
+        ErrorType::NotOwner,
+        "this link was used before, is too old, or is another pod's: order the status of the pod for a new one",
+    )
+    .into()
+}
+
+fn too_many() -> Problem {
+    let message = "too many requests to this pod, or from this network, are under way; try again";
+    let problem = Problem::new(Fault::TooManyRequests, message);
+    problem.header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+}
+
+fn silent(http: HttpPort) -> Problem {
+    let port = http.port();
+    let message = format!(
+        "nothing answers at port {port} of the pod: start a server there that listens on 0.0.0.0, and try again"
+    );
+    Refusal::new(ErrorType::BackendError, message).into()
+}
+
+fn failed(pod: &PodName, http: HttpPort, error: &ForwardError) -> Problem {
+    tracing::debug!(%pod, error = %error_chain(error), "an HTTP port of a pod fails");
+    silent(http)
+}
