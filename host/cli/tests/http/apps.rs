@@ -313,7 +313,8 @@ async fn a_customer_of_nostr_logs_a_browser_in() {
     let status = buyer.ask(json!({"type": "status", "pod_name": pod})).await;
     let path = text(&status, "http_login_url").strip_prefix(url).unwrap();
     let host = url.strip_prefix("https://").unwrap();
-    let open = web.ask("GET", path, &[("host", host)], "");
+    let headers = [("host", host)];
+    let open = web.ask("GET", path, &headers, "");
     let opened = tokio::time::timeout(Duration::from_secs(10), open).await.unwrap();
     assert_eq!(opened.status, 303, "{}", opened.body);
 }

@@ -64,7 +64,7 @@ mod tests {
         let permits = AppPermits::new();
         assert_eq!(held(&permits, "ssh-pod-aaaaaaaaaa", 1), limits::APP_REQUESTS_OF_ONE[0]);
         assert_eq!(held(&permits, "ssh-pod-aaaaaaaaaa", 99), limits::APP_REQUESTS_OF_LEASE);
-        assert!(limits::APP_REQUESTS_OF_LEASE < limits::APP_REQUESTS);
+        const { assert!(limits::APP_REQUESTS_OF_LEASE < limits::APP_REQUESTS) };
         assert_eq!(held(&permits, "ssh-pod-bbbbbbbbbb", 1), limits::APP_REQUESTS_OF_ONE[0]);
     }
 }

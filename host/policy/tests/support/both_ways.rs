@@ -1,5 +1,6 @@
 //! Replays orders over a component that takes its settings in each call, and over a snapshot of it.
 //! Other crates' tests include this file.
+#![allow(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 
 use paygress_core::backend::policy::{
     Configured, Context, Grant, LeaseView, Payment, Placement, Price, Quote, Resources, Slot,
