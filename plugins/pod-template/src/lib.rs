@@ -3,9 +3,7 @@
 //! may be set by tier.
 
 #[allow(unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
-mod bindings {
-    wit_bindgen::generate!({ path: "../../wit/1.2", world: "pod-template-policy" });
-}
+mod bindings;
 
 #[cfg(target_arch = "wasm32")]
 #[allow(unsafe_code)]

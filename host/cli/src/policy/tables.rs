@@ -17,6 +17,12 @@ pub(super) fn shadow(report: &ShadowReport) -> String {
     text
 }
 
+/// How often each code was answered.
+fn refusals(stats: &SlotStats) -> String {
+    let codes = stats.refusals.iter().map(|(code, count)| format!("{} {count}", code.as_str()));
+    codes.collect::<Vec<_>>().join(", ")
+}
+
 /// One row per slot; with earlier statistics, also calls per second.
 pub(super) fn stats(stats: &[SlotStats], before: Option<&[SlotStats]>) -> String {
     let calls: HashMap<&str, u64> = before
@@ -47,12 +53,7 @@ pub(super) fn stats(stats: &[SlotStats], before: Option<&[SlotStats]>) -> String
             || "-".to_owned(),
             |before| stats.calls.saturating_sub(*before).to_string(),
         );
-        let codes = stats
-            .refusals
-            .iter()
-            .map(|(code, count)| format!("{} {count}", code.as_str()))
-            .collect::<Vec<_>>()
-            .join(", ");
+        let codes = refusals(stats);
         text.push_str(&format!(
             "{:<14}{:<14.12}{:>9}{:>8}{:>9}{:>8}{:>9}{:>9}{:>9}  {:<11}{}\n",
             stats.slot.as_str(),

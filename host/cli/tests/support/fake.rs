@@ -487,7 +487,6 @@ pub fn new_order(customer: Customer, token: String, purchase: Purchase) -> NewOr
     }
 }
 
-/// A new pod.
 pub fn spawn(tier: Option<&str>, image: Option<&str>) -> Purchase {
     Purchase::Spawn {
         image: image.map(str::to_owned),
