@@ -5,6 +5,7 @@ use super::networks::{PUBLIC, Protocol, ROUTER};
 use super::programs::{BRIDGE, Program, Settings, raise_file_limit};
 use super::session::{Client, NoSession, Pod, Session, Way};
 use super::{IROH_PORT, SSH_PORT, ServedBy, Setup, Site};
+use crate::machines::SERVER;
 use crate::support::testbed::{CLUSTER, GatewayDaemon};
 use std::process::Stdio;
 use std::thread;
@@ -244,7 +245,7 @@ fn figures() {
     raise_file_limit();
     let setup = Setup {
         tier: TIER,
-        shared: &[("ACCESS", "host-port,gateway"), OVERCOMMIT],
+        shared: &[("ACCESS", "host-port,gateway"), ("SSH_SERVER_IMAGE", SERVER), OVERCOMMIT],
         own: &[],
         ..Setup::new("reach-figures", ServedBy::Process)
     };
