@@ -168,3 +168,48 @@ fn the_command_is_hidden_and_compiles_what_it_reads() {
     assert_eq!(empty.status.code(), Some(3), "{empty:?}");
     assert!(!empty.stdout.is_empty());
 }
+
+/// The state of a process and its parent's id; `None` if it is gone.
+fn stat(pid: u32) -> Option<(char, u32)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may have anything in it.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split(' ');
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+fn child_of(parent: u32) -> Option<u32> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .find(|pid| stat(*pid).is_some_and(|(_, ppid)| ppid == parent))
+}
+
+#[test]
+fn it_ends_with_the_command_that_has_started_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let component = directory.path().join("large.wasm");
+    std::fs::write(&component, large(150_000)).unwrap();
+    let mut command = Command::new(PAYGRESS)
+        .args(["policy", "check", "pricing"])
+        .arg(&component)
+        .env_clear()
+        .env("XDG_CACHE_HOME", directory.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let child = loop {
+        if let Some(child) = child_of(command.id()) {
+            break child;
+        }
+        assert!(command.try_wait().unwrap().is_none(), "it has compiled in itself");
+        std::thread::yield_now();
+    };
+    command.kill().unwrap();
+    command.wait().unwrap();
+    // Whoever inherits it may leave it a zombie.
+    while stat(child).is_some_and(|(state, _)| state != 'Z') {
+        std::thread::yield_now();
+    }
+}

@@ -167,15 +167,11 @@ impl CompilerProcess {
         let (stdin, stdout) = (running.child.stdin.take(), running.child.stdout.take());
         thread::scope(|scope| {
             let (sender, ended) = channel();
-            let threads = (|| {
-                let thread = || thread::Builder::new().name("policy-compiler".to_owned());
-                thread().spawn_scoped(scope, move || write(stdin, component))?;
-                thread().spawn_scoped(scope, move || read(stdout, pid, &sender)).map(drop)
-            })();
-            let output = match threads {
-                Ok(()) => Ok(ended.recv_timeout(self.limits.time).ok()),
-                Err(error) => Err(error),
-            };
+            let named = || thread::Builder::new().name("policy-compiler".to_owned());
+            let output = named()
+                .spawn_scoped(scope, move || write(stdin, component))
+                .and_then(|_| named().spawn_scoped(scope, move || read(stdout, pid, &sender)))
+                .map(|_| ended.recv_timeout(self.limits.time).ok());
             if !matches!(output, Ok(Some(Output::All(_)))) {
                 // The threads end with it. It is reaped when it is dropped.
                 running.kill();
