@@ -1,5 +1,6 @@
 //! The service: the backends, the order service and the transports, wired together.
 
+use crate::compiler::compiler;
 use crate::config::{Config, GatewayProcess, HttpConfig, Payout};
 use crate::gateway::{self, OpenGateway};
 use crate::terminal::SshShell;
@@ -102,6 +103,7 @@ pub(crate) async fn open_policies(
     let access = config.access.modes().clone();
     let open = move || {
         let engine = PolicyEngine::start(cache.as_deref())?
+            .with_compiler(compiler())
             .with_snapshots()
             .with_access(access)
             .with_template_guard(guard);

@@ -11,6 +11,7 @@
 //! - `gateway/`: another way to pods, with the store's leases and the cluster's pods.
 //! - `output.rs`: what commands print. `telemetry.rs`: traces. `terminal.rs`: SSH for terminals in
 //!   the browser.
+//! - `compiler.rs`: the process that compiles policies.
 //! - `doctor/`: what the service needs, checked before and beside it.
 //! - `commands/`, `audit.rs`: ledger and wallet, for the operator.
 //! - `policy/`: arguments of `paygress policy`. `order.rs`: a customer's client.
@@ -20,6 +21,7 @@
 pub mod app;
 pub mod audit;
 pub mod commands;
+pub mod compiler;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;

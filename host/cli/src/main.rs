@@ -6,13 +6,14 @@ use anyhow::Result;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
 use paygress::output::{print_line, print_note};
 use paygress::telemetry::{self, Traces};
-use paygress::{commands, doctor, order, policy, serve};
+use paygress::{commands, compiler, doctor, order, policy, serve};
 use paygress_core::error_chain;
 use paygress_nostr::Keys;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use tokio::runtime::Runtime;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -67,6 +68,9 @@ enum Command {
     },
     /// Print the OpenAPI description of the HTTP API.
     Openapi,
+    /// Compile one component, for this program itself.
+    #[command(hide = true)]
+    PolicyCompiler(compiler::CompilerArguments),
     /// Run everything in one process, without a cluster or network.
     #[cfg(feature = "demo")]
     Demo(paygress::demo::Arguments),
@@ -123,15 +127,26 @@ fn hidden_config() -> Arg {
         .hide(true)
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let matches = command_line().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    // Before anything that it does not need: it is limited, and has no secrets.
+    if let Command::PolicyCompiler(arguments) = &cli.command {
+        return compiler::run(arguments);
+    }
     if let Err(error) = forbid_core_dumps() {
         print_note(format_args!("paygress: core dumps cannot be turned off: {error}"));
         return ExitCode::FAILURE;
     }
-    match run(cli.config.as_deref(), cli.command).await {
+    compiler::use_this_program();
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            print_note(format_args!("paygress: the runtime cannot start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli.config.as_deref(), cli.command)) {
         Ok(code) => code,
         Err(error) => {
             print_note(format_args!("paygress: {}", error_chain(error.as_ref())));
@@ -204,6 +219,7 @@ async fn run(config: Option<&Path>, command: Command) -> Result<ExitCode> {
             print_line(paygress_nostr::npub(&keys.public_key()));
             Ok(ExitCode::SUCCESS)
         }
+        Command::PolicyCompiler(arguments) => Ok(compiler::run(&arguments)),
         Command::Openapi => {
             print_line(paygress_http::openapi());
             Ok(ExitCode::SUCCESS)

@@ -69,6 +69,8 @@ pub(crate) struct PolicyView {
     slot: String,
     /// SHA-256 of the component.
     digest: String,
+    /// When it takes its settings: in `each-call`, or once, for the `snapshot` that calls start from.
+    configured: String,
     calls: u64,
     refusals: u64,
     faults: u64,
@@ -125,6 +127,7 @@ impl OverviewView {
         let policy = |report: &SlotStats| PolicyView {
             slot: report.slot.to_string(),
             digest: report.digest.clone(),
+            configured: report.configured.as_str().to_owned(),
             calls: report.calls,
             refusals: report.refusals.values().fold(0, |sum, count| sum.saturating_add(*count)),
             faults: report.faults,

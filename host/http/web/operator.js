@@ -118,8 +118,8 @@ function draw(all) {
   const left = (lease) => (lease.expires_at ? formatDuration((Date.parse(lease.expires_at) - now) / 1000) : null);
   table('leases', 'Leases that have not ended', [['Pod'], ['Status'], ['Tier'], ['Image'], ['Port', 'number'], ['Left', 'number'], ['Customer']],
     all.leases.map((lease) => [lease.pod_name, lease.status, lease.tier, lease.image, lease.port, left(lease), `${lease.customer.slice(0, 20)}…`]));
-  table('policies', 'Statistics since each policy was loaded', [['Slot'], ['SHA-256'], ['Calls', 'number'], ['Refusals', 'number'], ['Faults', 'number'], ['p50 ≤ µs', 'number'], ['p99 ≤ µs', 'number']],
-    all.policies.map((policy) => [policy.slot, policy.digest.slice(0, 16), policy.calls, policy.refusals, policy.faults, policy.p50_us, policy.p99_us]));
+  table('policies', 'Statistics since each policy was loaded', [['Slot'], ['SHA-256'], ['Configured'], ['Calls', 'number'], ['Refusals', 'number'], ['Faults', 'number'], ['p50 ≤ µs', 'number'], ['p99 ≤ µs', 'number']],
+    all.policies.map((policy) => [policy.slot, policy.digest.slice(0, 16), policy.configured, policy.calls, policy.refusals, policy.faults, policy.p50_us, policy.p99_us]));
   table('mints', 'Accepted mints, and mints with a balance', [['Mint'], ['Accepted'], ['Balance, sat', 'number'], ['Latency, ms', 'number'], ['Health']],
     all.mints.map((mint) => [mint.mint, mint.accepted ? 'yes' : 'no', mint.held_sats, mint.answered_in_ms, mint.fault || 'ok']));
   $('as-of').textContent = `As of ${all.now}`;

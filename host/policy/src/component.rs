@@ -214,6 +214,11 @@ impl<W: World> LoadedComponent<W> {
         })
     }
 
+    /// The same component, with statistics of its own.
+    pub(crate) fn with_new_stats(&self) -> Self {
+        Self { stats: Arc::default(), ..self.clone() }
+    }
+
     pub(crate) fn report(&self) -> SlotStats {
         self.stats.report(W::SLOT, &self.digest, self.configured)
     }

@@ -14,8 +14,9 @@
 //!
 //! | modules | |
 //! |---|---|
-//! | `limits`, `engine`, `cache` | the engine, its limits in one table, the clock that enforces
-//! deadlines, the cache of compiled components |
+//! | `limits`, `engine_config`, `engine`, `cache` | the engine, its limits in one table, the clock
+//! that enforces deadlines, the cache of compiled components |
+//! | `compiler`, `compiler_child` | compiling in a process of its own, with limits |
 //! | `contract`, `world`, `bindings`, `v1_0`, `v1_1`, `v1_2` | the contract's versions, and their
 //! types converted into those of `paygress-core`; output outside the contract's ranges stops here |
 //! | `component`, `fault`, `function`, `snapshot`, `stats` | one component: loading it, calling it,
@@ -27,7 +28,8 @@
 //! orders |
 //! | `interfaces`, `harness` | one component by itself, for authors |
 //!
-//! Only this crate uses wasmtime. It may read and write the policy directories, and nothing else.
+//! Only this crate uses wasmtime. It may read and write the policy directories, and start the
+//! process that compiles, and nothing else.
 //! What compiles or calls components blocks; its documentation says so. Async callers move it to a
 //! blocking thread.
 //!
@@ -37,10 +39,13 @@
 mod bindings;
 mod cache;
 mod comparison;
+mod compiler;
+mod compiler_child;
 mod component;
 mod contract;
 mod directory;
 mod engine;
+mod engine_config;
 mod fault;
 mod files;
 mod function;
@@ -65,11 +70,14 @@ mod world;
 
 pub use cache::CompileError;
 pub use comparison::{Aspect, Comparison, Difference, MAX_DIFFERENCES};
+pub use compiler::{COMPILER_COMMAND, CompileLimits, Compiler, CompilerProcess};
+pub use compiler_child::compile_stdin;
 pub use component::{RejectReason, SettingsProblem};
 pub use directory::{
     PolicyDir, ReadError, SourceError, read_component, read_signature, signature_path,
 };
 pub use engine::{BoxError, EngineError, PolicyEngine, TemplateGuard};
+pub use engine_config::Metering;
 pub use files::DirectoryError;
 pub use harness::{Call, CallRecord, CallResult, Harness, Output, WrongSlot};
 pub use history::{StoreError, history};
