@@ -102,7 +102,9 @@ impl OrderService {
         }
         drop((turn, place, unknown, launch));
         tracing::info!(
+            order = %order.id,
             state = order.state().as_str(),
+            seconds = UnixTime::now().since(order.created_at).0,
             refusal = order.state.refusal().map(|refusal| refusal.code.as_str()),
             "settled"
         );
@@ -132,6 +134,8 @@ impl OrderService {
         if order.state() != State::Received {
             return Ok(Turn { _slot: place.slot().await.slot, room_wanted: None });
         }
+        // It waits for nothing that it would not get.
+        self.check_offered(&order.purchase).await?;
         *set = self.await_probe(&order.purchase).await?;
         place.end_probe_wait();
         let set = &**set;
