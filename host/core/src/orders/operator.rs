@@ -45,6 +45,8 @@ pub struct History {
     pub leases: Vec<HourlyLeases>,
 }
 
+const HOUR: u64 = 3_600;
+
 impl OrderService {
     /// The history from the hour of this time on, from the ledger.
     ///
@@ -52,9 +54,21 @@ impl OrderService {
     /// `internal_error`.
     pub async fn history(&self, since: UnixTime) -> Result<History, Refusal> {
         let (ledger, failed) = (&self.backends.ledger, |error| unreadable(&error));
+        let since = UnixTime(since.0.saturating_sub(since.0.checked_rem(HOUR).unwrap_or(0)));
         let revenue = ledger.revenue(since).await.map_err(failed)?;
         let leases = ledger.hourly_leases(since, UnixTime::now()).await.map_err(failed)?;
         Ok(History { revenue, leases })
+    }
+
+    /// The pods that can be leased at the same time.
+    ///
+    /// # Errors
+    /// `internal_error`.
+    pub async fn lease_capacity(&self) -> Result<u32, Refusal> {
+        let ports_in_use =
+            self.backends.ledger.ports_in_use().await.map_err(|error| unreadable(&error))?;
+        let free = self.free_capacity().await?;
+        Ok(self.capacity_leases(ports_in_use, free.as_ref()))
     }
 
     /// The leases that are not over, for the operator.

@@ -101,13 +101,7 @@ impl OrderService {
             order = self.after_step(order, state, stepped, &mut delays).await?;
         }
         drop((turn, place, unknown, launch));
-        tracing::info!(
-            order = %order.id,
-            state = order.state().as_str(),
-            seconds = UnixTime::now().since(order.created_at).0,
-            refusal = order.state.refusal().map(|refusal| refusal.code.as_str()),
-            "settled"
-        );
+        log_settled(&order);
         Some(order)
     }
 
@@ -310,6 +304,17 @@ impl OrderService {
             }
         }
     }
+}
+
+/// The line of an order: which, what became of it, and how long that took.
+fn log_settled(order: &Order) {
+    tracing::info!(
+        order = %order.id,
+        state = order.state().as_str(),
+        seconds = UnixTime::now().since(order.created_at).0,
+        refusal = order.state.refusal().map(|refusal| refusal.code.as_str()),
+        "settled"
+    );
 }
 
 pub(super) fn backoff() -> ExponentialBackoff {
