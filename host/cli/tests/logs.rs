@@ -49,7 +49,7 @@ const PASSWORD: &str = "a-very-secret-password";
 /// What cannot be read may be a token all the same.
 const NONSENSE: &str = "cashuBnonsense-that-looks-like-a-token";
 
-/// Every secret that a run has made: what it has asked for, and what it was answered with.
+/// Every secret that a run has made: those of its requests, and of the answers.
 async fn use_the_service(sandbox: &Sandbox, buyer: &Buyer, web: &Web) -> Vec<String> {
     let tokens =
         [buyer.token(11).await, buyer.token(12).await, buyer.token(2).await, buyer.token(9).await];

@@ -14,7 +14,8 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum SalesAction {
     /// Sell no new pods. Those that run can still be extended.
-    Pause,
+    #[command(name = "pause")]
+    PauseNew,
     /// Sell nothing, so that the pods that run end with what was bought.
     Drain,
     /// Sell again.
@@ -27,7 +28,7 @@ impl SalesAction {
     /// What is to be sold from now on, if that is to change.
     fn wanted(self) -> Option<Sales> {
         match self {
-            Self::Pause => Some(Sales::Paused),
+            Self::PauseNew => Some(Sales::Paused),
             Self::Drain => Some(Sales::Draining),
             Self::Resume => Some(Sales::Open),
             Self::Status => None,

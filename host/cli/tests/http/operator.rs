@@ -64,6 +64,30 @@ fn pods(page: &Value) -> Vec<&str> {
     page["leases"].as_array().unwrap().iter().map(|lease| text(lease, "pod_name")).collect()
 }
 
+async fn check_search(web: &Web, first: &str, second: &str) {
+    // A page at a time, by what they have in common, and by what they have not.
+    let page = operator(web, "GET", "/operator/leases?limit=1&q=ssh-pod", "").await.good();
+    let next = format!("/operator/leases?limit=1&q=ssh-pod&after={}", text(&page, "next"));
+    let rest = operator(web, "GET", &next, "").await.good();
+    let mut found = [pods(&page), pods(&rest)].concat();
+    found.sort_unstable();
+    let mut expected = [first, second];
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+    assert_eq!(rest["next"], Value::Null);
+    let one = operator(web, "GET", &format!("/operator/leases?q={first}"), "").await.good();
+    assert_eq!(pods(&one), [first]);
+}
+
+/// Of one order that brought money, and one that was paid back.
+fn check_history(history: &Value) {
+    let hours = history["hours"].as_array().unwrap().clone();
+    assert_eq!(hours.len(), 25);
+    let sum = |field: &str| hours.iter().map(|hour| hour[field].as_i64().unwrap()).sum::<i64>();
+    assert_eq!((sum("orders"), sum("leases_begun")), (1, 2), "{hours:?}");
+    assert!(sum("earned_sats") > 0 && hours[24]["leases"].as_u64().unwrap() >= 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_pauses_sales_searches_and_ends_a_lease() {
     let (_sandbox, _running, web, buyer) = opened(&[], "").await;
@@ -81,19 +105,7 @@ async fn the_operator_pauses_sales_searches_and_ends_a_lease() {
     assert!(overview["warnings"].to_string().contains("paused"), "{overview}");
     operator(&web, "POST", "/operator/sales", r#"{"sales": "open"}"#).await.good();
 
-    // A page at a time, by what they have in common, and by what they have not.
-    let page = operator(&web, "GET", "/operator/leases?limit=1&q=ssh-pod", "").await.good();
-    let next = format!("/operator/leases?limit=1&q=ssh-pod&after={}", text(&page, "next"));
-    let rest = operator(&web, "GET", &next, "").await.good();
-    let mut found = [pods(&page), pods(&rest)].concat();
-    found.sort_unstable();
-    let mut expected = [first, second];
-    expected.sort_unstable();
-    assert_eq!(found, expected);
-    assert_eq!(rest["next"], Value::Null);
-    let one = operator(&web, "GET", &format!("/operator/leases?q={first}"), "").await.good();
-    assert_eq!(pods(&one), [first]);
-
+    check_search(&web, first, second).await;
     let path = format!("/operator/leases/{first}");
     let ended = operator(&web, "DELETE", &path, "").await.good();
     assert_eq!(
@@ -121,9 +133,5 @@ async fn the_operator_pauses_sales_searches_and_ends_a_lease() {
     let current = operator(&web, "GET", "/operator/leases", "").await.good();
     assert_eq!(pods(&current), [second]);
 
-    let hours = history.good()["hours"].as_array().unwrap().clone();
-    assert_eq!(hours.len(), 25);
-    let sum = |field: &str| hours.iter().map(|hour| hour[field].as_i64().unwrap()).sum::<i64>();
-    assert_eq!((sum("orders"), sum("leases_begun")), (1, 2), "{hours:?}");
-    assert!(sum("earned_sats") > 0 && hours[24]["leases"].as_u64().unwrap() >= 1);
+    check_history(&history.good());
 }
