@@ -233,6 +233,17 @@ async fn open_http(
     Ok(HttpServer::bind(settings, backends).await?)
 }
 
+async fn open_admin(
+    config: &Config,
+    policies: &Arc<Publisher>,
+    orders: &Arc<OrderService>,
+    fetcher: &Arc<ComponentFetcher>,
+) -> Result<AdminServer> {
+    let (policies, orders, fetcher) =
+        (Arc::clone(policies), Arc::clone(orders), Arc::clone(fetcher));
+    Ok(AdminServer::bind(config.admin_socket.clone(), policies, orders, fetcher).await?)
+}
+
 /// The gateway, if it is on and this process is to serve it. Answers name it in any case.
 async fn open_gateway(
     config: &Config,
@@ -322,8 +333,7 @@ impl App {
         };
         let gateway = open_gateway(config, &orders, &ledger, streams).await?;
         let fetcher = Arc::new(fetcher(config.verification.clone(), &config.registries).await?);
-        let socket = config.admin_socket.clone();
-        let admin = AdminServer::bind(socket, Arc::clone(&policies), Arc::clone(&fetcher)).await?;
+        let admin = open_admin(config, &policies, &orders, &fetcher).await?;
         Ok(Self {
             orders,
             policies,

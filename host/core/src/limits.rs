@@ -24,6 +24,10 @@ pub const SECRET_BYTES: usize = 1_024;
 pub const TOKEN_LOCK_MARGIN: Seconds = Seconds(1_800);
 /// A token's amount: ten bitcoin. Wallets split amounts into lists whose length grows with them.
 pub const TOKEN_SAT: u64 = 1_000_000_000;
+/// Leases that are read at once for a page of the operator's search…
+pub const LEASE_SEARCH_PAGE: u32 = 500;
+/// …and how often at the most: a search that finds nothing reads 10 000, and goes on by its next page.
+pub const LEASE_SEARCH_PAGES: u32 = 20;
 /// An image's name as a customer writes it.
 pub const IMAGE_BYTES: usize = 512;
 /// A tier's id.

@@ -18,7 +18,8 @@
 //! - `orders.rs`, `paid_order.rs`: buying; `payment.rs`: payment requests (NUT-18, NUT-24);
 //!   `pay.rs`: where wallets post to; `auth.rs`: `/auth`.
 //! - `pods.rs`: status and stopping; `events.rs`: progress; `terminal.rs`: a shell in the browser.
-//! - `operator.rs`, `metrics.rs`, `health.rs`: the operator's view.
+//! - `operator.rs`, `metrics.rs`, `health.rs`: the operator's view. `operator_leases.rs`,
+//!   `operator_sales.rs`: what the operator searches for and does.
 //! - `sites.rs`: what is the service's and what a pod's, by the host of a request; `apps/`: the HTTP
 //!   ports of pods.
 //! - `openapi.rs`: OpenAPI; `assets.rs`: the page, whose files are in `../web`; `router.rs`: all of
@@ -70,6 +71,8 @@ mod middleware;
 mod networks;
 mod openapi;
 mod operator;
+mod operator_leases;
+mod operator_sales;
 mod orders;
 mod paid_order;
 mod pay;

@@ -12,7 +12,7 @@ pub struct Key {
 }
 
 /// Read from the environment only, before the configuration is.
-pub const ENVIRONMENT_ONLY: [&str; 2] = ["PAYGRESS_CONFIG", "RUST_LOG"];
+pub const ENVIRONMENT_ONLY: [&str; 3] = ["LOG_FORMAT", "PAYGRESS_CONFIG", "RUST_LOG"];
 
 pub const KEYS: &[Key] = &[
     Key { name: "RUN_MODE", default: Some("nostr"), about: "the transports: nostr, http or both" },
@@ -371,6 +371,11 @@ pub const KEYS: &[Key] = &[
         about: "how the gateway reaches pods: pod-network (their addresses), port-forward (the API server) or auto (in the cluster the first where it answers, or else the second)",
     },
     Key { name: "RUST_LOG", default: None, about: "what is logged; environment only" },
+    Key {
+        name: "LOG_FORMAT",
+        default: Some("text"),
+        about: "how it is logged: text, or json, a line of which is an event; environment only",
+    },
     Key {
         name: "OTLP_ENDPOINT",
         default: None,

@@ -12,6 +12,7 @@ mod inbox;
 mod isolation;
 mod ledger;
 mod monitoring;
+mod operator;
 mod order;
 mod policy;
 mod recovery;

@@ -24,8 +24,9 @@
 //!   money back.
 //! - `terminate`: the end of a lease and what is due then. `notices`: before it, for those who want
 //!   them. `reconcile`: what the cluster reports.
-//! - `queries`, `pricing`, `operator`: what transports ask besides orders. Nothing there changes
-//!   state. `program_states`: what is known of a pod for a moment. `gateway`: the ways to pods
+//! - `sales`: whether anything is sold, and the end of a lease, by the operator.
+//! - `queries`, `pricing`, `operator`, `lease_search`: what transports ask besides orders. Nothing
+//!   there changes state. `program_states`: what is known of a pod for a moment. `gateway`: the ways to pods
 //!   beside their ports. `apps`: their HTTP ports. `login_times`: how long orders took, for the
 //!   operator.
 
@@ -39,6 +40,7 @@ mod gateway;
 mod image_list;
 mod image_starts;
 mod lane;
+mod lease_search;
 mod limiter;
 mod login_times;
 mod notices;
@@ -51,6 +53,7 @@ mod provision;
 mod queries;
 mod reconcile;
 mod refunds;
+mod sales;
 mod set_identity;
 mod settle;
 mod submit;
@@ -64,11 +67,13 @@ mod worker;
 
 pub use crate::model::order_state::RefundFees;
 pub use access::PodAccess;
+pub use lease_search::{FoundLeases, LeaseQuery};
 pub use login_times::{LOGIN_BUCKETS, LoginTimes};
-pub use operator::Overview;
+pub use operator::{History, Overview};
 pub use pricing::PriceEstimate;
 pub use probe::ProbeFindings;
 pub use queries::{OrderStatus, Progress, RunningLogin, Stage, order_named, pod_named};
+pub use sales::EndedLease;
 pub use submit::{NewOrder, Submission};
 pub use unpaid_launch::Capture;
 

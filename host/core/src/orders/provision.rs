@@ -301,7 +301,12 @@ mod tests {
         for purchase in [testing::spawn(), own_image(), top_up.clone()] {
             for error in [&gone, &failed] {
                 let fault = |end| fault(Some(&lease(None, Some(end))), &purchase, error);
-                let of_service = [EndReason::Removed, EndReason::Disrupted, EndReason::NodeLost];
+                let of_service = [
+                    EndReason::Removed,
+                    EndReason::Disrupted,
+                    EndReason::NodeLost,
+                    EndReason::EndedByOperator,
+                ];
                 for end in EndReason::ALL {
                     let expected = match of_service.contains(&end) {
                         true => Fault::Ours,

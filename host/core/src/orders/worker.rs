@@ -101,11 +101,7 @@ impl OrderService {
             order = self.after_step(order, state, stepped, &mut delays).await?;
         }
         drop((turn, place, unknown, launch));
-        tracing::info!(
-            state = order.state().as_str(),
-            refusal = order.state.refusal().map(|refusal| refusal.code.as_str()),
-            "settled"
-        );
+        log_settled(&order);
         Some(order)
     }
 
@@ -132,6 +128,8 @@ impl OrderService {
         if order.state() != State::Received {
             return Ok(Turn { _slot: place.slot().await.slot, room_wanted: None });
         }
+        // It waits for nothing that it would not get.
+        self.check_offered(&order.purchase).await?;
         *set = self.await_probe(&order.purchase).await?;
         place.end_probe_wait();
         let set = &**set;
@@ -306,6 +304,17 @@ impl OrderService {
             }
         }
     }
+}
+
+/// The line of an order: which, what became of it, and how long that took.
+fn log_settled(order: &Order) {
+    tracing::info!(
+        order = %order.id,
+        state = order.state().as_str(),
+        seconds = UnixTime::now().since(order.created_at).0,
+        refusal = order.state.refusal().map(|refusal| refusal.code.as_str()),
+        "settled"
+    );
 }
 
 pub(super) fn backoff() -> ExponentialBackoff {
