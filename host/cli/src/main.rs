@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
 use paygress::output::{print_line, print_note};
 use paygress::telemetry::{self, Traces};
-use paygress::{commands, doctor, order, policy, serve};
+use paygress::{commands, doctor, order, policy, receipt, serve};
 use paygress_core::error_chain;
 use paygress_nostr::Keys;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
@@ -45,6 +45,11 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Buy from a service over NIP-17, as a customer.
     Order(Box<order::Arguments>),
+    /// Verify the signed receipts of a service, as a customer.
+    Receipt {
+        #[command(subcommand)]
+        action: receipt::ReceiptAction,
+    },
     /// Show orders and account for every sat. The service may be running.
     Ledger {
         #[command(subcommand)]
@@ -104,7 +109,7 @@ const CAPS: [(&str, LevelFilter); 13] = [
 /// read no config file does not show it.
 fn command_line() -> clap::Command {
     Cli::command().mut_subcommands(|command| match command.get_name() {
-        "order" | "keys" | "openapi" | "demo" => command.arg(hidden_config()),
+        "order" | "receipt" | "keys" | "openapi" | "demo" => command.arg(hidden_config()),
         "policy" => command.mut_subcommands(|command| match policy::reads_config(&command) {
             true => command,
             false => command.arg(hidden_config()),
@@ -167,6 +172,7 @@ fn log_and_trace(default: &str, otlp: Option<&str>) -> Result<Option<Traces>> {
 }
 
 async fn run(config: Option<&Path>, command: Command) -> Result<ExitCode> {
+    // long: one arm for each command.
     match command {
         Command::Serve => {
             let config = serve::configured(config)?;
@@ -197,6 +203,10 @@ async fn run(config: Option<&Path>, command: Command) -> Result<ExitCode> {
         Command::Order(arguments) => {
             log("off")?;
             order::order(*arguments).await
+        }
+        Command::Receipt { action } => {
+            log("off")?;
+            receipt::receipt(action).await
         }
         Command::Keys { action: KeysAction::Generate } => {
             let keys = Keys::generate();
