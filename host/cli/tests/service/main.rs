@@ -14,6 +14,7 @@ mod ledger;
 mod monitoring;
 mod order;
 mod policy;
+mod receipts;
 mod recovery;
 mod refusals;
 mod registry;
