@@ -271,6 +271,7 @@ mod tests {
             ("paygress policy new --help", false),
             ("paygress policy inspect --help", false),
             ("paygress order spawn --help", false),
+            ("paygress receipt verify --help", false),
             ("paygress keys generate --help", false),
             ("paygress openapi --help", false),
         ] {

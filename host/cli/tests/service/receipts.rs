@@ -82,6 +82,9 @@ async fn a_receipt_of_each_answer_verifies_without_the_service() {
     assert_eq!(again["receipt"], topped_up["receipt"], "the same order has the same receipt");
     let stopped = buyer.ask(json!({"type": "stop", "pod_name": pod})).await;
     let bought = web.spawn(json!({"cashu_token": buyer.token(9).await})).await.good();
+    let login = format!("/pods/{}/access", bought["pod_name"].as_str().unwrap());
+    let login = web.get(&login, bought["bearer_token"].as_str().unwrap()).await.good();
+    assert_eq!(login["receipt"], bought["receipt"]);
     drop(running);
 
     let receipt = content(&sandbox, &access, &components).await;

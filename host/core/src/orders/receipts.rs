@@ -10,8 +10,8 @@ use crate::model::order::{Lease, Order, OrderState, State};
 use crate::model::order_state::{RefundCause, Task};
 use crate::model::units::UnixTime;
 use crate::protocol::{
-    OPERATOR_CLAIMS, RECEIPT_VERSION, ReceiptContent, ReceiptKind, ReceiptOrder, ReceiptRefund,
-    Response, SignedReceipt, StopResponse, sorted,
+    AccessDetails, OPERATOR_CLAIMS, RECEIPT_VERSION, ReceiptContent, ReceiptKind, ReceiptOrder,
+    ReceiptRefund, Response, SignedReceipt, StopResponse, sorted,
 };
 use serde::Serialize;
 use std::error::Error;
@@ -34,13 +34,29 @@ impl OrderService {
         order: &Order,
         lease: Option<&Lease>,
     ) -> Response {
-        let Some(kind) = receipt_kind(&order.state).filter(|_| has_room(&response)) else {
+        let is_wanted = self.signs_receipts() && has_room(&response);
+        let Some(kind) = receipt_kind(&order.state).filter(|_| is_wanted) else {
             return response;
         };
         let is_sold = matches!(kind, ReceiptKind::Access | ReceiptKind::TopUp);
         let lease = lease.filter(|_| is_sold);
         let host_keys = lease.map(|lease| lease.host_keys.as_slice()).unwrap_or_default();
         response.with_receipt(self.receipt(kind, &[order], host_keys))
+    }
+
+    /// The login details of a pod with the receipt of the order that bought it.
+    pub(super) fn add_access_receipt(
+        &self,
+        details: AccessDetails,
+        orders: &[Order],
+        lease: &Lease,
+    ) -> AccessDetails {
+        let is_access = |order: &&Order| receipt_kind(&order.state) == Some(ReceiptKind::Access);
+        let bought = orders.iter().find(is_access).filter(|_| has_room(&details));
+        let receipt = bought
+            .and_then(|order| self.receipt(ReceiptKind::Access, &[order], &lease.host_keys))
+            .map(Box::new);
+        AccessDetails { receipt, ..details }
     }
 
     /// The response to a stop with the receipt of this customer's orders for the pod.
