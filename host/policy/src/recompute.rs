@@ -193,7 +193,7 @@ mod tests {
     }
 
     fn digests(sources: &Sources) -> Digests {
-        let digest = |slot| hex::encode(Sha256::digest(&sources[&slot].component));
+        let digest = |slot: Slot| hex::encode(Sha256::digest(&sources[&slot].component));
         let settings = settings_digest("{ }");
         Digests {
             images: digest(Slot::Images),
