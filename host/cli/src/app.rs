@@ -18,7 +18,7 @@ use paygress_core::orders::{Backends, OrderService, Settings};
 use paygress_core::protocol::{PodAccessDetails, Response};
 use paygress_http::{AppBackends, HttpServer};
 use paygress_nostr::http_auth::HttpAuth;
-use paygress_nostr::{Inbox, OfferPublisher, ReplyPublisher};
+use paygress_nostr::{Inbox, OfferPublisher, ReplyPublisher, ServiceReceipts};
 use paygress_oci::{ComponentFetcher, Registry, RegistryOptions, VerificationPolicy};
 use paygress_policy::{COMPONENT_BYTES, PolicyEngine, Publisher, TemplateGuard};
 use paygress_store::SqlStore;
@@ -324,6 +324,9 @@ impl App {
                 responder,
             }),
         );
+        if config.receipts {
+            orders.set_receipts(Arc::new(ServiceReceipts::new(config.keys.clone())));
+        }
         let http = match &config.http {
             Some(http) => {
                 let apps = app_backends(http, &ledger, streams.as_ref())?;

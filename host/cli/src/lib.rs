@@ -14,7 +14,8 @@
 //! - `compiler.rs`: the process that compiles policies.
 //! - `doctor/`: what the service needs, checked before and beside it.
 //! - `commands/`, `audit.rs`: ledger and wallet, leases and sales, for the operator.
-//! - `policy/`: arguments of `paygress policy`. `order.rs`: a customer's client.
+//! - `policy/`: arguments of `paygress policy`. `order.rs`: a customer's client. `receipt.rs`: what
+//!   it verifies.
 //! - `demo.rs`, `sandbox.rs` (feature `demo`): the service with a relay, a mint and pods of its
 //!   own.
 
@@ -32,6 +33,7 @@ pub mod order;
 pub mod output;
 pub mod policy;
 mod private_file;
+pub mod receipt;
 #[cfg(feature = "demo")]
 pub mod sandbox;
 pub mod serve;

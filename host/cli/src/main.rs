@@ -7,7 +7,7 @@ use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser
 use paygress::log::{self, LogFormat};
 use paygress::output::{print_line, print_note};
 use paygress::telemetry::{self, Traces};
-use paygress::{commands, compiler, doctor, order, policy, serve};
+use paygress::{commands, compiler, doctor, order, policy, receipt, serve};
 use paygress_core::error_chain;
 use paygress_nostr::Keys;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
@@ -44,6 +44,11 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Buy from a service over NIP-17, as a customer.
     Order(Box<order::Arguments>),
+    /// Verify the signed receipts of a service, as a customer.
+    Receipt {
+        #[command(subcommand)]
+        action: receipt::ReceiptAction,
+    },
     /// Show orders and account for every sat. The service may be running.
     Ledger {
         #[command(subcommand)]
@@ -98,7 +103,7 @@ const LOG: &str = "info,cdk=warn,cdk_common=warn,iroh=warn,kube=warn,russh=off";
 /// read no config file does not show it.
 fn command_line() -> clap::Command {
     Cli::command().mut_subcommands(|command| match command.get_name() {
-        "order" | "keys" | "openapi" | "demo" => command.arg(hidden_config()),
+        "order" | "receipt" | "keys" | "openapi" | "demo" => command.arg(hidden_config()),
         "policy" => command.mut_subcommands(|command| match policy::reads_config(&command) {
             true => command,
             false => command.arg(hidden_config()),
@@ -176,6 +181,7 @@ fn print_new_keys() {
 }
 
 async fn run(config: Option<&Path>, command: Command) -> Result<ExitCode> {
+    // long: one arm for each command.
     match command {
         Command::Serve => {
             let config = serve::configured(config)?;
@@ -208,6 +214,10 @@ async fn run(config: Option<&Path>, command: Command) -> Result<ExitCode> {
         Command::Order(arguments) => {
             begin_log("off")?;
             order::order(*arguments).await
+        }
+        Command::Receipt { action } => {
+            begin_log("off")?;
+            receipt::receipt(action).await
         }
         Command::Keys { action: KeysAction::Generate } => {
             print_new_keys();
@@ -273,6 +283,7 @@ mod tests {
             ("paygress policy new --help", false),
             ("paygress policy inspect --help", false),
             ("paygress order spawn --help", false),
+            ("paygress receipt verify --help", false),
             ("paygress keys generate --help", false),
             ("paygress openapi --help", false),
         ] {

@@ -8,6 +8,13 @@ use std::time::Duration;
 pub const REQUEST_BYTES: usize = 65_536;
 /// Nesting of a request's JSON: the messages are flat; deeper is an attack on the parser's stack.
 pub const REQUEST_DEPTH: usize = 16;
+/// The content of a receipt. A gift wrap has room for an answer of 28 KB, in which it is escaped
+/// twice.
+pub const RECEIPT_BYTES: usize = 8_192;
+/// The rest of an answer that has a receipt. A longer one, with many refunds, has none.
+pub const RECEIPT_BESIDE_BYTES: usize = 8_192;
+/// Orders in the receipt of a stop, the newest. Each has a kilobyte at least.
+pub const RECEIPT_ORDERS: usize = 8;
 /// A token: as large as a request can carry.
 pub const TOKEN_BYTES: usize = 60_000;
 /// Proofs in a token: a mint takes 1 000 inputs at the most (cdk-mintd's default), and each costs a

@@ -276,6 +276,7 @@ function makeCard(pod) {
     if (!confirm(`Stop ${pod}? All data in it will be lost.`)) return;
     const stopped = await ask(`/pods/${encodeURIComponent(pod)}`, { method: 'DELETE', bearer: key });
     part('pod-message').textContent = stopped.message;
+    offerReceipt(part, stopped.receipt);
     await showEnd(pod);
   }));
   part('top-up').addEventListener('submit', (event) => {
@@ -286,6 +287,7 @@ function makeCard(pod) {
       const extended = await ask('/top-up-pod', { method: 'POST', bearer: key, body });
       field.value = '';
       part('pod-message').textContent = extended.message;
+      offerReceipt(part, extended.receipt);
       await refresh(pod);
     });
   });
@@ -315,7 +317,18 @@ function fillCard(pod) {
   }
 }
 
+/** Offers the receipt of the latest answer as a file. */
+function offerReceipt(part, receipt) {
+  if (!receipt) return;
+  const link = part('receipt');
+  if (link.href) URL.revokeObjectURL(link.href);
+  link.href = URL.createObjectURL(new Blob([JSON.stringify(receipt)], { type: 'application/json' }));
+  link.download = `receipt-${receipt.id}.json`;
+  link.hidden = false;
+}
+
 async function fillLogin(part, access) {
+  offerReceipt(part, access.receipt);
   const password = access.ssh_password;
   part('password').value = password || '';
   part('with-password').hidden = !password;

@@ -27,6 +27,7 @@
 //! | `recorded`, `replay`, `comparison`, `shadow` | what a candidate decides on past and on live
 //! orders |
 //! | `interfaces`, `harness` | one component by itself, for authors |
+//! | `recompute` | the decision of a customer's receipt, once more |
 //!
 //! Only this crate uses wasmtime. It may read and write the policy directories, and start the
 //! process that compiles, and nothing else.
@@ -55,6 +56,7 @@ mod host;
 mod interfaces;
 mod limits;
 mod publisher;
+mod recompute;
 mod recorded;
 mod replay;
 mod revision;
@@ -72,7 +74,7 @@ pub use cache::CompileError;
 pub use comparison::{Aspect, Comparison, Difference, MAX_DIFFERENCES};
 pub use compiler::{COMPILER_COMMAND, CompileLimits, Compiler, CompilerProcess};
 pub use compiler_child::compile_stdin;
-pub use component::{RejectReason, SettingsProblem};
+pub use component::{RejectReason, SettingsProblem, settings_digest};
 pub use directory::{
     PolicyDir, ReadError, SourceError, read_component, read_signature, signature_path,
 };
@@ -85,6 +87,7 @@ pub use host::{Host, SwapError};
 pub use interfaces::{Interfaces, SlotInterface};
 pub use limits::{COMPONENT_BYTES, DEADLINE, MEMORY_BYTES, OUTPUT_BYTES, TICK, max_total_memory};
 pub use publisher::{Publisher, Superseded};
+pub use recompute::{FieldDifference, RecomputeError, check_amounts, recompute};
 pub use replay::Candidate;
 pub use revision::{ComponentRef, ComponentRefs, Revision, Trigger, component_refs};
 pub use set::{ComponentSet, LoadError, Source, Sources, sample_placement};

@@ -7,7 +7,7 @@ use crate::world::{Duration, Images, PodTemplate, Pricing, World};
 use async_trait::async_trait;
 use paygress_core::backend::policy::{
     Context, Digests, Fault, Grant, ImageOffer, Offer, Payment, Placement, PolicyError, PolicySet,
-    Price, Quote, RefundTerms, Rendered, Resources, Slot, SlotStats,
+    Price, Quote, RefundTerms, Rendered, Resources, SettingsDigests, Slot, SlotStats,
 };
 use paygress_core::model::access::AccessModes;
 use paygress_core::model::order::OrderView;
@@ -318,7 +318,12 @@ impl PolicySet for ComponentSet {
     fn digests(&self) -> Digests {
         let [images, pricing, duration, pod_template] =
             each!(self, component => component.digest.clone());
-        Digests { images, pricing, duration, pod_template }
+        let settings = {
+            let [images, pricing, duration, pod_template] =
+                each!(self, component => component.settings_digest.clone());
+            Some(SettingsDigests { images, pricing, duration, pod_template })
+        };
+        Digests { images, pricing, duration, pod_template, settings }
     }
 
     async fn admit(&self, order: &OrderView, context: &Context) -> Result<String, PolicyError> {

@@ -293,6 +293,11 @@ pub const KEYS: &[Key] = &[
         about: "whether a pod that is ordered over Nostr also writes to its customer by itself, with a key of its own: true or false; needs SSH_SERVER_IMAGE",
     },
     Key {
+        name: "RECEIPTS",
+        default: Some("true"),
+        about: "whether answers carry signed receipts, and offers the digests of the policies: true or false",
+    },
+    Key {
         name: "ACCESS",
         default: Some("host-port,node-port"),
         about: "how customers may reach pods: host-port, node-port, gateway, or several; of the two kinds of ports the pod template uses one",

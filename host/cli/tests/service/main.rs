@@ -15,6 +15,7 @@ mod monitoring;
 mod operator;
 mod order;
 mod policy;
+mod receipts;
 mod recovery;
 mod refusals;
 mod registry;

@@ -28,7 +28,7 @@
 //! - `queries`, `pricing`, `operator`, `lease_search`: what transports ask besides orders. Nothing
 //!   there changes state. `program_states`: what is known of a pod for a moment. `gateway`: the ways to pods
 //!   beside their ports. `apps`: their HTTP ports. `login_times`: how long orders took, for the
-//!   operator.
+//!   operator. `receipts`: what answers carry, signed.
 
 mod access;
 mod admission;
@@ -51,6 +51,7 @@ mod probe_state;
 mod program_states;
 mod provision;
 mod queries;
+mod receipts;
 mod reconcile;
 mod refunds;
 mod sales;
@@ -82,6 +83,7 @@ use crate::backend::capacity::Tier;
 use crate::backend::cluster::Cluster;
 use crate::backend::gateway::GatewayInfo;
 use crate::backend::policy::{Policy, RefundTerms};
+use crate::backend::receipt::ReceiptSigner;
 use crate::backend::responder::Responder;
 use crate::backend::store::{Ledger, LedgerError};
 use crate::backend::wallet::Wallet;
@@ -195,6 +197,7 @@ pub struct OrderService {
     notice_slots: Semaphore,
     gateway: OnceLock<Arc<dyn GatewayInfo>>,
     apps: OnceLock<Arc<dyn AppLinks>>,
+    receipts: OnceLock<Arc<dyn ReceiptSigner>>,
     lease_ends: watch::Sender<()>,
     in_flight: Mutex<HashMap<OrderId, watch::Receiver<Option<Response>>>>,
 }
@@ -227,6 +230,7 @@ impl OrderService {
             notice_slots: Semaphore::new(limits::NOTICES_AT_ONCE),
             gateway: OnceLock::new(),
             apps: OnceLock::new(),
+            receipts: OnceLock::new(),
             lease_ends: watch::Sender::new(()),
             in_flight: Mutex::default(),
         })

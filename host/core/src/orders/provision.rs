@@ -212,7 +212,7 @@ impl OrderService {
         lease.port_kind = self.backends.cluster.port_kind(&plan);
         let task = Task::Spawn { planned, login: login.clone() };
         let mut moved = Paid { task, launched: false, ..paid.clone() };
-        moved.agreement.decision.digests.pod_template = set.digests().pod_template;
+        moved.agreement.decision.digests.replace_pod_template(set.digests());
         let expires_at = order.state.expires_at();
         let provisioning = OrderState::Provisioning { paid: moved, expires_at };
         self.transition(order, provisioning, LeaseUpdate::Put(&lease)).await?;

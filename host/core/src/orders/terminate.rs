@@ -63,7 +63,8 @@ impl OrderService {
             // This response delivers it.
             self.backends.ledger.delivered(&order.id, order.state()).await.map_err(failed)?;
         }
-        Ok(protocol::stopped(pod, &own, end_of_stopped(&lease)))
+        let stopped = protocol::stopped(pod, &own, end_of_stopped(&lease));
+        Ok(self.add_stop_receipt(stopped, &orders, customer))
     }
 
     /// The orders of a lease, once none of them owes money any more.

@@ -262,29 +262,26 @@ impl OrderService {
             return None;
         }
         if let Some(refusal) = order.state.refusal() {
-            return Some(protocol::refused(order, refusal));
+            return Some(self.add_receipt(protocol::refused(order, refusal), order, None));
         }
         let pod = order.pod();
         let lease = match self.find_lease(&pod).await {
             Ok(lease) => lease,
             Err(refusal) => return Some(Response::from(&refusal)),
         };
-        match &order.state {
-            OrderState::Active { paid, expires_at } => {
-                Some(self.activated(paid, *expires_at, &lease))
-            }
+        let response = match &order.state {
+            OrderState::Active { paid, expires_at } => self.activated(paid, *expires_at, &lease),
             OrderState::Ended { expires_at, .. } => {
                 let message =
                     format!("{pod} has ended; it was paid until {}", expires_at.rfc3339());
                 let mut refusal = Refusal::new(ErrorType::LeaseExpired, message);
                 refusal.end_reason = lease.end;
-                Some(Response::from(&refusal))
+                Response::from(&refusal)
             }
-            OrderState::Refunded { .. } => {
-                Some(protocol::stopped(&pod, &[order], lease.end).into())
-            }
-            _ => None,
-        }
+            OrderState::Refunded { .. } => protocol::stopped(&pod, &[order], lease.end).into(),
+            _ => return None,
+        };
+        Some(self.add_receipt(response, order, Some(&lease)))
     }
 
     fn activated(&self, paid: &Paid, expires_at: UnixTime, lease: &Lease) -> Response {
