@@ -6,6 +6,7 @@
 
 mod access;
 mod admission;
+mod api_server;
 mod capacity;
 mod chart;
 mod customers;

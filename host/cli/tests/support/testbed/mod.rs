@@ -7,6 +7,7 @@ mod market;
 mod network_policies;
 mod outside;
 mod parameters;
+mod proxy;
 mod service;
 mod ssh;
 
@@ -17,6 +18,7 @@ pub use market::{Bought, Market, TOKEN_SAT};
 pub use network_policies::{EgressOverlay, NetworkPolicies, node_address};
 pub use outside::{Outside, Place};
 pub use parameters::AdmissionParameters;
+pub use proxy::Proxy;
 pub use service::Testbed;
 pub use ssh::Ssh;
 
