@@ -11,6 +11,7 @@ mod chart;
 mod customers;
 mod deployment;
 mod doctor;
+mod goal;
 mod machines;
 mod manifests;
 mod monitoring;
@@ -22,6 +23,7 @@ mod policies;
 mod probe;
 mod reach;
 mod rights;
+mod scale;
 #[path = "../support/mod.rs"]
 mod support;
 
