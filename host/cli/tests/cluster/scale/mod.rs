@@ -2,8 +2,8 @@
 //! beside its goals.
 //!
 //! ```text
-//! site ─▶ run: a burst ─▶ bare: the same with bare libraries ─▶ run: many leases ─▶ an order and the next
-//!          └▶ api: what all of that requests of the API server
+//! site ─▶ run: a burst ─▶ beside the bare libraries (bare) ─▶ many leases ─▶ orders beside these
+//!          └▶ api: what that requests of the API server
 //! ```
 
 mod api;
@@ -24,7 +24,7 @@ const TOLERANCE: f64 = 1.2;
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn no_order_is_lost_and_a_lease_costs_as_many_requests_beside_others() {
     let _alone = CLUSTER.lock();
-    let numbers = Numbers { leases: 50, burst: 30, busy: 20, per_second: 10, idle: Duration::ZERO };
+    let numbers = Numbers { leases: 80, burst: 30, busy: 20, per_second: 10, idle: Duration::ZERO };
     for replicas in sized(vec![1], vec![1, 3]) {
         let phases = run(&numbers, replicas);
         for Phase { name, orders, ready, lost, .. } in &phases {

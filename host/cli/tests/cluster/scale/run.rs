@@ -13,9 +13,12 @@ use std::time::{Duration, Instant};
 
 /// How long a buyer tries again.
 const PATIENCE: Duration = Duration::from_secs(3_600);
+/// As many orders as wait at a mint at the same time (`ORDERS_WAITING`): none of them is refused, and
+/// none tries again later.
+const WAITING: usize = 500;
 
 pub(super) struct Numbers {
-    /// Those of the burst are among them.
+    /// Those of the burst are among them, and as many or [`WAITING`] beside the bare libraries.
     pub(super) leases: usize,
     /// Orders at the same time.
     pub(super) burst: usize,
@@ -56,13 +59,9 @@ pub(super) fn run(numbers: &Numbers, replicas: usize) -> Vec<Phase> {
 
     let ledger = site.market.ledger_bytes();
     let at_once = offer(&site.market, "a burst", burst, Duration::ZERO);
-    let tokens = site.market.tokens(burst);
-    let bare = bare::orders_per_second(&site.market, tokens, site.next_port);
-    println!("the bare libraries: {bare:.1} orders a second");
-    Goal::AtLeast(0.9)
-        .print("orders of the burst, to the bare libraries", at_once.per_second / bare);
-
-    let filling = offer(&site.market, "up to all leases", leases - burst, pace);
+    let waiting = burst.min(WAITING);
+    let compared = compare(&site, waiting);
+    let filling = offer(&site.market, "up to all leases", leases - burst - waiting, pace);
     if replicas == 1 {
         let grown = site.market.ledger_bytes().saturating_sub(ledger);
         println!("the ledger has grown by {:.0} bytes a lease", number(grown) / count(leases));
@@ -77,7 +76,17 @@ pub(super) fn run(numbers: &Numbers, replicas: usize) -> Vec<Phase> {
         .print("orders a second beside all leases", busy.per_second);
     let growth = busy.requests_per_lease / at_once.requests_per_lease;
     Goal::AtMost(1.05).print("requests a lease, to those without other leases", growth);
-    vec![at_once, filling, busy]
+    vec![at_once, compared, filling, busy]
+}
+
+/// So many orders at the same time, and the same with the bare libraries.
+fn compare(site: &Site, orders: usize) -> Phase {
+    let phase = offer(&site.market, "beside the bare libraries", orders, Duration::ZERO);
+    let tokens = site.market.tokens(orders);
+    let bare = bare::orders_per_second(&site.market, tokens, site.next_port);
+    println!("the bare libraries: {bare:.1} orders a second");
+    Goal::AtLeast(0.9).print("orders a second, to the bare libraries", phase.per_second / bare);
+    phase
 }
 
 /// Buyers that come in this time each.
