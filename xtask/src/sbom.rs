@@ -144,7 +144,7 @@ fn crates(
     let members = array(metadata, "workspace_members")?.iter().filter_map(Value::as_str);
     let mut open = Vec::new();
     for id in members {
-        let package = packages.get(id).context("cargo metadata: a member is no package")?;
+        let Some(package) = packages.get(id) else { continue };
         if roots.contains(&text(package, "name")?) {
             open.push(id);
         }

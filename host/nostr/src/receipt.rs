@@ -107,7 +107,8 @@ pub fn verify_receipt(
     }
     let content = |error: serde_json::Error| ReceiptError::Content(sdk_error(error));
     let value: Value = serde_json::from_str(&event.content).map_err(content)?;
-    if value.to_string() != event.content {
+    let canonical = value.to_string();
+    if canonical != event.content {
         return Err(ReceiptError::NotCanonical);
     }
     let content: ReceiptContent = serde_json::from_value(value).map_err(content)?;

@@ -73,5 +73,6 @@ fn confine(limits: CompileLimits) -> io::Result<()> {
     let seconds = limits.cpu_time.as_secs();
     limit(Resource::Cpu, seconds.saturating_add(5))?;
     let maximum = getrlimit(Resource::Cpu).maximum;
-    setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum })
+    setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum })?;
+    Ok(())
 }

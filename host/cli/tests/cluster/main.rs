@@ -12,6 +12,7 @@ mod chart;
 mod customers;
 mod deployment;
 mod doctor;
+mod goal;
 mod machines;
 mod manifests;
 mod monitoring;
@@ -23,6 +24,7 @@ mod policies;
 mod probe;
 mod reach;
 mod rights;
+mod scale;
 #[path = "../support/mod.rs"]
 mod support;
 
