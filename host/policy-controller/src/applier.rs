@@ -2,6 +2,7 @@
 
 use crate::desired::{ApplyStatus, Completeness, DesiredPolicy};
 use crate::resource::Mode;
+use paygress_core::Policy;
 use paygress_core::backend::policy::{Configured, Slot, SlotStats};
 use paygress_policy::{
     ComponentRef, ComponentRefs, Publisher, Source, Sources, Superseded, SwapError, component_refs,

@@ -270,7 +270,8 @@ mod tests {
         let (engine, sources) = (PolicyEngine::start(None).unwrap(), sources());
         let honest = honest(&engine, &sources);
         assert!(recompute(&engine, &honest, &sources).unwrap().is_empty());
-        let cases: [(&str, fn(&mut ReceiptOrder)); 5] = [
+        type Change = fn(&mut ReceiptOrder);
+        let cases: [(&str, Change); 5] = [
             ("decision.grant.seconds", |order| {
                 let seconds = &mut order.decision.grant.seconds;
                 *seconds = seconds.minus(Seconds(60));
