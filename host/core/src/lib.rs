@@ -16,7 +16,8 @@
 //! - [`protocol`]: requests and responses of both transports, as types.
 //! - [`limits`]: every limit that untrusted input meets. [`keyed_limit`]: how many of something a
 //!   customer or a host has. [`recent`]: what was seen lately. [`every_nth`]: when to look at what
-//!   piles up. [`backoff`]: pauses between attempts. [`live_leases`]: when leases end. [`sanitize`]: untrusted text for terminals.
+//!   piles up. [`networks`]: which addresses share limits. [`backoff`]: pauses between attempts.
+//!   [`live_leases`]: when leases end. [`sanitize`]: untrusted text for terminals.
 //!
 //! ```
 //! use paygress_core::protocol::{Request, Response};
@@ -36,6 +37,7 @@ pub mod keyed_limit;
 pub mod limits;
 pub mod live_leases;
 pub mod model;
+pub mod networks;
 pub mod orders;
 pub mod protocol;
 pub mod recent;
