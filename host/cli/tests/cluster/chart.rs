@@ -23,7 +23,7 @@ struct Variant {
     values: &'static str,
 }
 
-const VARIANTS: [Variant; 5] = [
+const VARIANTS: [Variant; 6] = [
     Variant { name: "cluster", components: &[], settings: "", values: "replicas=1" },
     Variant {
         name: "gateway",
@@ -36,6 +36,12 @@ const VARIANTS: [Variant; 5] = [
         components: &["gateway", "without-ports"],
         settings: "ACCESS=gateway",
         values: "gateway.enabled=true,config.ACCESS=gateway",
+    },
+    Variant {
+        name: "egress",
+        components: &["egress"],
+        settings: "",
+        values: "egress.enabled=true",
     },
     Variant {
         name: "postgres",
