@@ -59,11 +59,17 @@ enum Needed<'a> {
 fn needed<'a>(config: &'a Config, right: &Right) -> Option<Needed<'a>> {
     match right.purpose {
         RightPurpose::Leases => Some(Needed::In(&config.namespace)),
-        RightPurpose::Gateway => (config.gateway.is_some() && config.route != PodRoute::PodNetwork)
+        RightPurpose::Gateway => (leads_to_pods(config) && config.route != PodRoute::PodNetwork)
             .then_some(Needed::In(&config.namespace)),
         RightPurpose::Capacity => Some(Needed::InAll),
         RightPurpose::Policies => config.policy_namespace.as_deref().map(Needed::In),
     }
+}
+
+/// Whether it carries customers to pods: to SSH by the gateway, or to HTTP ports.
+fn leads_to_pods(config: &Config) -> bool {
+    let serves_apps = config.http.as_ref().is_some_and(|http| http.apps_domain.is_some());
+    config.gateway.is_some() || serves_apps
 }
 
 async fn permissions(config: &Config, cluster: &Kubernetes) -> Vec<Check> {
