@@ -57,6 +57,14 @@ const VARIANTS: [Variant; 6] = [
     },
 ];
 
+/// The chart leaves a gateway in a process of its own to its users.
+const GATEWAY_PROCESS: Variant = Variant {
+    name: "gateway-process",
+    components: &["postgres", "gateway-process"],
+    settings: "",
+    values: "",
+};
+
 impl Variant {
     fn kustomized(&self) -> String {
         let overlay = root().join("target/e2e/chart").join(self.name);
@@ -168,9 +176,10 @@ fn the_cluster_takes_every_overlay_and_what_the_chart_makes() {
     let _definitions = Definitions::new();
     let minikube = root().join("k8s/overlays/minikube");
     let minikube = kubectl(&["kustomize", &minikube.to_string_lossy()]);
+    let others = [minikube, GATEWAY_PROCESS.kustomized()];
     let of_variant = |variant: &Variant| [variant.kustomized(), variant.charted(&chart())];
     let file = tempfile::NamedTempFile::new().unwrap();
-    for manifests in VARIANTS.iter().flat_map(of_variant).chain([minikube]) {
+    for manifests in VARIANTS.iter().flat_map(of_variant).chain(others) {
         std::fs::write(file.path(), &manifests).unwrap();
         let path = file.path().to_string_lossy();
         let taken = kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", &path]);
