@@ -237,6 +237,30 @@ mod tests {
     }
 
     #[test]
+    fn the_api_server_forwards_for_a_gateway_and_for_http_ports() {
+        let key = "1".repeat(64);
+        let required = [
+            ("NOSTR_PRIVATE_KEY", key.as_str()),
+            ("NOSTR_RELAYS", "wss://a.example"),
+            ("WHITELISTED_MINTS", "https://m.example"),
+            ("SSH_HOST", "h.example"),
+            ("RUN_MODE", "both"),
+            ("PUBLIC_URL", "https://pods.example"),
+        ];
+        let forward = RIGHTS.iter().find(|right| right.resource == "pods/portforward").unwrap();
+        for (setting, is_needed) in [
+            (("SSH_PORT", "2222"), false),
+            (("APPS_DOMAIN", "apps.example"), true),
+            (("GATEWAY_SSH_LISTEN", "127.0.0.1:2222"), true),
+        ] {
+            let settings = required.into_iter().chain([setting]);
+            let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
+            let config = Config::read(None, settings).unwrap();
+            assert_eq!(needed(&config, forward).is_some(), is_needed, "{setting:?}");
+        }
+    }
+
+    #[test]
     fn a_verb_that_is_missing_is_named() {
         let [jobs, .., configmaps] = &RIGHTS;
         let check = missing(jobs, Some("user-workloads"), &["delete"]);
