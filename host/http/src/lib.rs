@@ -9,8 +9,7 @@
 //! ```
 //!
 //! - `server.rs`: the socket: how many connections, how slow they may be. `rate_limit.rs`: how many
-//!   requests an address has; `networks.rs`: which addresses share these limits; `unread_body.rs`:
-//!   what an answer leaves of its request.
+//!   requests an address has; `unread_body.rs`: what an answer leaves of its request.
 //! - `client_address.rs`: where a request comes from; `middleware.rs`: what every request passes:
 //!   rate limits, security headers, CORS, counting.
 //! - `extract.rs`: a request with its body, its caller and its token; `identity.rs`: bearer tokens
@@ -68,7 +67,6 @@ mod identity;
 mod limits;
 mod metrics;
 mod middleware;
-mod networks;
 mod openapi;
 mod operator;
 mod operator_leases;

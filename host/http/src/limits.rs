@@ -1,7 +1,7 @@
 //! The limits of the HTTP transport for external clients, each with its reason.
 
-use crate::networks::NETWORKS;
 use paygress_core::model::units::Seconds;
+use paygress_core::networks::NETWORKS;
 use std::time::Duration;
 
 /// Connections at the same time: each costs two buffers and a task.

@@ -102,6 +102,36 @@ const firstEnd = await left();
 await assertAccessible();
 await shot('3-running');
 
+// Another page, of a service whose pods only a jump host leads to.
+const gatewayPage = await context.newPage();
+const hostKey = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA==';
+const withoutPort = (pod) => ({
+  ...pod,
+  ssh_host: pod.pod_name,
+  ssh_port: 22,
+  access: [
+    { type: 'jump-host', command: `ssh -J ${pod.pod_name}@g.example:2222 alice@${pod.pod_name}`, host: 'g.example', port: 2222, host_key: hostKey, known_hosts: `[g.example]:2222 ${hostKey}` },
+    { type: 'pigeon', command: 'of a later version' },
+  ],
+});
+const answer = (change) => async (route) => {
+  const response = await route.fetch();
+  await route.fulfill({ response, json: change(await response.json()) });
+};
+await gatewayPage.route(/\/pods$/, answer(({ pods }) => ({ pods: pods.map(withoutPort) })));
+await gatewayPage.route(/\/pods\/[^/]+(\/access)?$/, answer(withoutPort));
+await gatewayPage.route(/\/offers$/, answer((offer) => ({ ...offer, access: [{ type: 'jump-host' }] })));
+await gatewayPage.goto(url);
+const byGateway = gatewayPage.locator('article.card');
+await byGateway.getByText('of the jump host SHA256:').waitFor();
+assert.match(await byGateway.locator('.ssh').inputValue(), /^ssh -J (ssh-pod-\w+)@g\.example:2222 alice@\1$/);
+assert.ok((await byGateway.getByLabel('Lines for known_hosts').inputValue()).includes(`[g.example]:2222 ${hostKey}`));
+assert.ok(await byGateway.locator('.open-terminal').isHidden());
+assert.ok(await gatewayPage.locator('#terminal-help').isHidden());
+await assertAccessible(gatewayPage);
+await shot('3-gateway', gatewayPage);
+await gatewayPage.close();
+
 // Log in with the page's terminal.
 await card.getByRole('button', { name: 'Terminal' }).click();
 await page.getByText('connected').waitFor();
