@@ -64,8 +64,8 @@ fn large(functions: usize) -> Vec<u8> {
     let (mut types, mut code) = (Vec::new(), Vec::new());
     number(&mut types, functions);
     number(&mut code, functions);
+    types.resize(types.len() + functions, 0);
     for _ in 0..functions {
-        types.push(0);
         number(&mut code, body.len());
         code.extend_from_slice(&body);
     }
