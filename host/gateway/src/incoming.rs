@@ -14,7 +14,6 @@ use crate::close::CloseReason;
 use crate::endpoint::IrohEndpoint;
 use crate::limits;
 use crate::metrics::{Rejection, Way};
-use crate::networks::network;
 use crate::pump;
 use crate::rates::Rates;
 use crate::shared::{SessionPermit, Shared, is_set};
@@ -22,6 +21,7 @@ use iroh::endpoint::{Connection, Incoming, IncomingAddr, VarInt};
 use iroh::{Endpoint, EndpointId};
 use paygress_core::keyed_limit::{KeyedLimit, Permit};
 use paygress_core::model::ids::PodName;
+use paygress_core::networks::customer_network;
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -39,7 +39,7 @@ enum Source {
 impl From<IncomingAddr> for Source {
     fn from(addr: IncomingAddr) -> Self {
         match addr {
-            IncomingAddr::Ip(addr) => Self::Network(network(addr.ip())),
+            IncomingAddr::Ip(addr) => Self::Network(customer_network(addr.ip())),
             IncomingAddr::Relay { endpoint_id, .. } => Self::Relayed(endpoint_id),
             _ => Self::Other,
         }

@@ -128,7 +128,7 @@ mod tests {
         let held: Vec<SessionPermit> =
             ways.filter_map(|way| shared.begin_session(&pod, way)).collect();
         assert_eq!(held.len(), limits::SESSIONS_OF_LEASE);
-        assert!(shared.begin_session(&other, Way::Jump).is_some());
+        assert!(shared.begin_session(&other, Way::JumpHost).is_some());
         let rejected = u64::try_from(limits::SESSIONS_OF_LEASE).unwrap();
         assert_eq!(shared.counts.rejections(Rejection::TooMany), rejected);
         drop(held);

@@ -5,6 +5,7 @@ use super::networks::{PUBLIC, Protocol, ROUTER};
 use super::programs::{BRIDGE, Program, Settings, raise_file_limit};
 use super::session::{Client, NoSession, Pod, Session, Way};
 use super::{IROH_PORT, SSH_PORT, ServedBy, Setup, Site};
+use crate::goal::Goal;
 use crate::machines::SERVER;
 use crate::support::testbed::{CLUSTER, GatewayDaemon};
 use std::process::Stdio;
@@ -202,25 +203,6 @@ fn print(route: Route, of: &Figures, tcp: &Figures) {
 
 fn megabytes(kibibytes: u64) -> f64 {
     f64::from(u32::try_from(kibibytes).unwrap()) * 1_024.0 / 1e6
-}
-
-/// What is to be measured.
-#[derive(Clone, Copy, Debug)]
-enum Goal {
-    AtMost(f64),
-    AtLeast(f64),
-}
-
-impl Goal {
-    /// Prints what was measured beside it: other programs use this machine too, so it fails nothing.
-    fn print(self, what: &str, measured: f64) {
-        let is_met = match self {
-            Self::AtMost(most) => measured <= most,
-            Self::AtLeast(least) => measured >= least,
-        };
-        let result = if is_met { "met" } else { "NOT MET" };
-        println!("{what}: {measured:.2}; the goal is {self:?}: {result}");
-    }
 }
 
 fn print_goals(all: &[Figures]) {
