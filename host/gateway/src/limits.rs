@@ -26,6 +26,9 @@ pub(crate) const SSH_KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Connections of one lease at the same time, by both ways: an editor, a few terminals and a
 /// parallel copy fit, and the pod's own server takes hardly more.
 pub(crate) const SESSIONS_OF_LEASE: usize = 64;
+/// While a lease has so many, none begins over iroh: there the pod's own server authenticates, and
+/// whoever knows the name of the pod may connect. The rest is for those who have logged in here.
+pub(crate) const UNPROVEN_SESSIONS_OF_LEASE: usize = 48;
 /// Forwarded channels of one connection to the jump host: `ProxyJump` needs one.
 pub(crate) const CHANNELS: usize = 8;
 /// What a client may send ahead on one channel.
