@@ -42,8 +42,11 @@ pub(crate) const EXCESS_BYTES: usize = 16 << 20;
 /// How long one packet of a client that is too far ahead is held before the next is read.
 pub(crate) const PACE: Duration = Duration::from_millis(20);
 
-/// Handshakes of iroh at the same time…
-pub(crate) const HANDSHAKES: usize = 256;
+/// Handshakes of iroh at the same time: see [`Startups`](crate::startups::Startups). A customer's takes
+/// less than a second…
+pub(crate) const HANDSHAKES: [usize; 3] = [128, 30, 256];
+/// …of one address, or of one endpoint by a relay…
+pub(crate) const HANDSHAKES_OF_ONE: [usize; 3] = [32, 30, 64];
 /// …beyond this many a client must prove its address first, which costs us nothing…
 pub(crate) const UNPROVEN_HANDSHAKES: usize = 32;
 /// …and each is done by then.
