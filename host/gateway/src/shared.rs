@@ -60,9 +60,13 @@ impl Shared {
         None
     }
 
-    /// One more session of a lease, unless it has as many as it may.
+    /// One more session of a lease, unless it has as many as it may by this way.
     pub(crate) fn begin_session(&self, pod: &PodName, way: Way) -> Option<SessionPermit> {
-        let of_lease = self.sessions.try_acquire(pod.clone(), limits::SESSIONS_OF_LEASE);
+        let most = match way {
+            Way::Jump => limits::SESSIONS_OF_LEASE,
+            Way::Iroh => limits::UNPROVEN_SESSIONS_OF_LEASE,
+        };
+        let of_lease = self.sessions.try_acquire(pod.clone(), most);
         if of_lease.is_none() {
             self.counts.reject(Rejection::TooMany);
         }
@@ -134,6 +138,21 @@ mod tests {
         drop(held);
         assert!(shared.begin_session(&pod, Way::Iroh).is_some());
         assert_eq!(shared.counts.open_sessions(Way::Iroh), 0);
+    }
+
+    /// The name of a pod is no secret: it is in the URL of its HTTP port.
+    #[test]
+    fn whoever_knows_the_name_of_a_pod_alone_leaves_its_customer_room() {
+        let (shared, pod) = (shared(), pod("ssh-pod-aaaaaaaaaa"));
+        let begin = |way: Way| -> Vec<SessionPermit> {
+            std::iter::from_fn(|| shared.begin_session(&pod, way)).collect()
+        };
+        let strangers = begin(Way::Iroh);
+        assert_eq!(strangers.len(), limits::UNPROVEN_SESSIONS_OF_LEASE);
+        let customers = begin(Way::Jump);
+        let all = strangers.len() + customers.len();
+        assert_eq!(all, limits::SESSIONS_OF_LEASE);
+        assert!(customers.len() >= 16, "{}", customers.len());
     }
 
     #[tokio::test]

@@ -26,6 +26,7 @@ fn the_example_is_valid_except_for_the_secret_key() {
     assert_eq!(config.policy_settings["pricing"]["minimum_sat"], 1);
 }
 
+// long: one line for each key that has a problem
 #[test]
 fn all_problems_are_reported_at_once_without_the_key() {
     let file = "run_mode = \"carrier pigeon\"\nbind_addr = \"here\"\npublic_url = \"example.com\"\noperator_token = \"short\"\ntrusted_proxies = \"x\"\ncors_origins = \"*\"\nnostr_private_key = \"hunter2\"\nnostr_relays = \"http://x\"\nssh_port = 0\nenable_cleanup_task = \"maybe\"\nrefund_fees = \"nobody\"\nssh_port_range_start = 40000\nssh_port_range_end = 39999\notlp_endpoint = \"collector\"\npod_extra_capacity = \"cpu=four\"\nssh_server_image = \"a b\"\nssh_server_volume = \"link\"\npod_root = \"always\"\npod_run_image = \"perhaps\"\npod_probe = \"perhaps\"\nreply_from_pod = \"never\"\nreceipts = \"perhaps\"\ngateway_ssh_listen = \"here\"\ngateway_ssh_host = \"a b\"\ngateway_iroh = \"maybe\"\ngateway_iroh_bind = \"4433\"\ngateway_iroh_relays = \"relay.example\"\ngateway_pod_network = \"any\"\nssh_host_from = \"pod\"\nnode_lost_seconds = 9\naccess = \"tunnel\"\nmax_leases = 0\ntypo = 1\n[policy.prices]\n";

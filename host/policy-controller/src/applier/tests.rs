@@ -151,29 +151,24 @@ fn a_rollback_lasts_until_the_resource_changes(applier: &Applier) {
 
 #[test]
 fn the_status_tells_what_is_active_and_survives_a_restart() {
+    let active = ApplyStatus::Active(Configured::EachCall);
     let installation = installation();
     let applier = installation.open();
-    assert_eq!(applier.one(pricing(DEAR, "p 1")), ApplyStatus::Active(Configured::EachCall));
+    assert_eq!(applier.one(pricing(DEAR, "p 1")), active.clone());
     // Its source is unavailable: it is active nevertheless, also after a restart.
-    assert_eq!(
-        applier.one(unavailable(Slot::Pricing, Mode::Enforce, "p 1")),
-        ApplyStatus::Active(Configured::EachCall)
-    );
+    assert_eq!(applier.one(unavailable(Slot::Pricing, Mode::Enforce, "p 1")), active.clone());
     drop(applier);
     let applier = installation.open();
-    assert_eq!(
-        applier.one(unavailable(Slot::Pricing, Mode::Enforce, "p 1")),
-        ApplyStatus::Active(Configured::EachCall)
-    );
+    assert_eq!(applier.one(unavailable(Slot::Pricing, Mode::Enforce, "p 1")), active.clone());
     assert_eq!(
         (applier.one(pricing(DEAR, "p 1")), applier.publisher.history().len()),
-        (ApplyStatus::Active(Configured::EachCall), 2)
+        (active.clone(), 2)
     );
     // The content of its source has changed: that is applied, or refused with a reason.
     assert!(matches!(applier.one(pricing(BROKEN, "p 1")), ApplyStatus::Refused(_)));
     assert_eq!(
         (applier.one(pricing(CHEAP, "p 1")), applier.settings(Slot::Pricing).as_str()),
-        (ApplyStatus::Active(Configured::EachCall), CHEAP)
+        (active.clone(), CHEAP)
     );
     // A rollback by hand is known after a restart, too.
     applier.publisher.rollback(None).unwrap();
@@ -185,7 +180,7 @@ fn the_status_tells_what_is_active_and_survives_a_restart() {
     // A resource for what is active already takes the slot: when it is deleted, POLICY_DIR is
     // restored.
     applier.publish(pricing(CHEAP, ""), Trigger::Operator);
-    assert_eq!(applier.one(pricing(CHEAP, "p 2")), ApplyStatus::Active(Configured::EachCall));
+    assert_eq!(applier.one(pricing(CHEAP, "p 2")), active.clone());
     assert_eq!(applier.publisher.desired_version(Slot::Pricing).as_deref(), Some("p 2"));
     // A resource that is refused keeps slots from being released, too: it is one change.
     let statuses = applier.apply(

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a buyer tries again.
-const PATIENCE: Duration = Duration::from_secs(3_600);
+const RETRY_LIMIT: Duration = Duration::from_secs(3_600);
 /// As many orders as wait at a mint at the same time (`ORDERS_WAITING`): none of them is refused, and
 /// none tries again later.
 const WAITING: usize = 500;
@@ -61,7 +61,7 @@ pub(super) fn run(numbers: &Numbers, replicas: usize) -> Vec<Phase> {
     let at_once = offer(&site.market, "a burst", burst, Duration::ZERO);
     let waiting = burst.min(WAITING);
     let compared = compare(&site, waiting);
-    let filling = offer(&site.market, "up to all leases", leases - burst - waiting, pace);
+    let until_full = offer(&site.market, "up to all leases", leases - burst - waiting, pace);
     if replicas == 1 {
         let grown = site.market.ledger_bytes().saturating_sub(ledger);
         println!("the ledger has grown by {:.0} bytes a lease", number(grown) / count(leases));
@@ -76,7 +76,7 @@ pub(super) fn run(numbers: &Numbers, replicas: usize) -> Vec<Phase> {
         .print("orders a second beside all leases", busy.per_second);
     let growth = busy.requests_per_lease / at_once.requests_per_lease;
     Goal::AtMost(1.05).print("requests a lease, to those without other leases", growth);
-    vec![at_once, compared, filling, busy]
+    vec![at_once, compared, until_full, busy]
 }
 
 /// So many orders at the same time, and the same with the bare libraries.
@@ -93,7 +93,7 @@ fn compare(site: &Site, orders: usize) -> Phase {
 fn offer(market: &Market, name: &'static str, orders: usize, pace: Duration) -> Phase {
     let tokens = market.tokens(orders);
     let (requests, begun) = (Requests::begin(), Instant::now());
-    let bought = market.buy_patiently(tokens, pace, PATIENCE);
+    let bought = market.buy_until(tokens, pace, RETRY_LIMIT);
     let took = begun.elapsed();
     let requests = requests.settled();
     let ready: Vec<&Bought> = bought.iter().filter(|bought| bought.is_ready()).collect();

@@ -216,12 +216,7 @@ impl Market {
 
     /// The buyers of these tokens come one after the other in this time each, to one replica or the
     /// next. Whoever is refused for now tries again as the answer says, until it is this late.
-    pub fn buy_patiently(
-        &self,
-        tokens: Vec<String>,
-        pace: Duration,
-        limit: Duration,
-    ) -> Vec<Bought> {
+    pub fn buy_until(&self, tokens: Vec<String>, pace: Duration, limit: Duration) -> Vec<Bought> {
         let webs: Vec<Web> = self.addresses.iter().map(|address| Web::new(*address)).collect();
         self.runtime.block_on(async {
             let mut buying = JoinSet::new();
