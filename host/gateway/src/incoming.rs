@@ -259,7 +259,7 @@ mod tests {
 
     fn of_site(number: u128) -> Source {
         let site = (0x2001_0db8_0001_u128 << 80) | (number << 64);
-        Source::Network(network(Ipv6Addr::from_bits(site).into()))
+        Source::Network(customer_network(Ipv6Addr::from_bits(site).into()))
     }
 
     /// A site of IPv6 has 65 536 networks, each of which is an address of its own.

@@ -63,7 +63,7 @@ impl Shared {
     /// One more session of a lease, unless it has as many as it may by this way.
     pub(crate) fn begin_session(&self, pod: &PodName, way: Way) -> Option<SessionPermit> {
         let most = match way {
-            Way::Jump => limits::SESSIONS_OF_LEASE,
+            Way::JumpHost => limits::SESSIONS_OF_LEASE,
             Way::Iroh => limits::UNPROVEN_SESSIONS_OF_LEASE,
         };
         let of_lease = self.sessions.try_acquire(pod.clone(), most);
@@ -149,7 +149,7 @@ mod tests {
         };
         let strangers = begin(Way::Iroh);
         assert_eq!(strangers.len(), limits::UNPROVEN_SESSIONS_OF_LEASE);
-        let customers = begin(Way::Jump);
+        let customers = begin(Way::JumpHost);
         let all = strangers.len() + customers.len();
         assert_eq!(all, limits::SESSIONS_OF_LEASE);
         assert!(customers.len() >= 16, "{}", customers.len());
