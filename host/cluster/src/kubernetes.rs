@@ -17,6 +17,7 @@ use crate::image_program::has_node_port;
 use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, deadline, ttl};
 use crate::pod_reply::ReplyStep;
 use crate::pod_streams::KubernetesPods;
+use crate::recent_pods::RecentPods;
 use crate::requests::{Result, cluster_error, is_gone, request};
 use crate::settings::{RunImage, Settings, SshServerVolume};
 use crate::ssh_server::{PodForm, PodUser, ServerVolume, SshServer};
@@ -358,6 +359,7 @@ impl Cluster for Kubernetes {
             pods: self.pods.clone(),
             route: self.settings.route.decided(),
             selector: lease_selector,
+            recent: RecentPods::default(),
         }))
     }
 

@@ -147,10 +147,10 @@ mod tests {
         let begin = |way: Way| -> Vec<SessionPermit> {
             std::iter::from_fn(|| shared.begin_session(&pod, way)).collect()
         };
-        let strangers = begin(Way::Iroh);
-        assert_eq!(strangers.len(), limits::UNPROVEN_SESSIONS_OF_LEASE);
+        let others = begin(Way::Iroh);
+        assert_eq!(others.len(), limits::UNPROVEN_SESSIONS_OF_LEASE);
         let customers = begin(Way::JumpHost);
-        let all = strangers.len() + customers.len();
+        let all = others.len() + customers.len();
         assert_eq!(all, limits::SESSIONS_OF_LEASE);
         assert!(customers.len() >= 16, "{}", customers.len());
     }

@@ -46,7 +46,7 @@ async fn a_query_that_is_wrong_is_answered_with_what_is_wrong() {
         ("/operator/leases?limit=x", "limit"),
         ("/operator/leases?after=1", "after must be"),
         ("/operator/leases?customer=bob", "customer must be"),
-        ("/operator/leases?order=by", "query"),
+        ("/operator/leases?order=by", "order must be one of"),
         (long.as_str(), "q has at most 512 bytes"),
         ("/operator/history?days=0", "days must be from 1 to 90"),
         ("/operator/history?days=91", "days must be from 1 to 90"),
