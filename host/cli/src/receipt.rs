@@ -131,6 +131,10 @@ fn start_engine() -> Result<Arc<PolicyEngine>> {
 
 /// What differs, order by order. Blocks.
 fn check(content: &ReceiptContent, sources: Option<&Sources>) -> Result<Vec<Vec<FieldDifference>>> {
+    if content.orders.is_empty() {
+        // Of none, all would be good.
+        bail!("the receipt is refused: it has no order");
+    }
     let engine = sources.map(|_| start_engine()).transpose()?;
     let check_order = |order: &ReceiptOrder| {
         let mut found = check_amounts(content.answer, order);
