@@ -66,7 +66,9 @@ fn a_terminal_shows_the_end_before_it_comes_and_that_a_top_up_has_moved_it() {
     let more = json!({"pod_name": machine.answer["pod_name"], "cashu_token": testbed.token(25)});
     let answer = testbed.ask(&more);
     assert_eq!(answer["success"], Value::Bool(true), "{answer}");
-    wait_for("the line about the top-up", NOTICE, || terminal.shows("This pod was extended until "));
+    wait_for("the line about the top-up", NOTICE, || {
+        terminal.shows("This pod was extended until ")
+    });
     machine.run("touch go");
     let done = command.wait_with_output().unwrap();
     assert!(!done.stdout.is_empty() && done.stdout.chunks(10).all(|it| it == b"0123456789"));
