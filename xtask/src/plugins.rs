@@ -14,15 +14,21 @@ const DEFAULTS: [(&str, &str); 4] = [
     ("pod-template", "paygress-plugin-pod-template"),
 ];
 /// Components that are not installed: where they go, and their crates.
-const OTHERS: [(&str, &str); 7] = [
+const OTHERS: [(&str, &str); 13] = [
     // For the policy host's tests.
     ("plugins-for-tests/hostile.wasm", "paygress-hostile-policy"),
     ("plugins-for-tests/hostile-images.wasm", "paygress-hostile-images-policy"),
     ("plugins-for-tests/old-duration.wasm", "paygress-old-duration-policy"),
+    ("plugins-examples/coupons.wasm", "paygress-example-coupons"),
+    ("plugins-examples/fair-share.wasm", "paygress-example-fair-share"),
     ("plugins-examples/flat-price.wasm", "paygress-example-flat-price"),
     ("plugins-examples/gpu-template.wasm", "paygress-example-gpu-template"),
     ("plugins-examples/node-port.wasm", "paygress-example-node-port"),
+    ("plugins-examples/price-table.wasm", "paygress-example-price-table"),
+    ("plugins-examples/regions.wasm", "paygress-example-regions"),
+    ("plugins-examples/signed-images.wasm", "paygress-example-signed-images"),
     ("plugins-examples/surge-price.wasm", "paygress-example-surge-price"),
+    ("plugins-examples/web-of-trust.wasm", "paygress-example-web-of-trust"),
 ];
 
 pub(crate) fn build() -> Result<()> {

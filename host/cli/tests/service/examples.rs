@@ -28,7 +28,19 @@ fn passes(example: &str) {
 
 #[test]
 fn the_examples_in_rust_pass_their_suites() {
-    ["flat-price", "gpu-template", "node-port", "surge-price"].into_iter().for_each(passes);
+    let examples = [
+        "coupons",
+        "fair-share",
+        "flat-price",
+        "gpu-template",
+        "node-port",
+        "price-table",
+        "regions",
+        "signed-images",
+        "surge-price",
+        "web-of-trust",
+    ];
+    examples.into_iter().for_each(passes);
 }
 
 #[test]
@@ -90,6 +102,22 @@ fn the_templates_of_the_examples_pass_the_guard_where_the_operator_allows_it() {
     let checked = check(&node_port, &placement, &Allowed::default()).unwrap();
     let port = &checked.services[0].spec.as_ref().unwrap().ports.as_ref().unwrap()[0];
     assert_eq!(port.node_port, placement.host_port.map(i32::from));
+}
+
+#[test]
+fn a_tier_with_a_region_selects_its_nodes() {
+    let settings = r#"{"label": "zone", "regions": {"eu": "eu-1"}}"#;
+    for (tier, access, zone) in [
+        ("basic@eu", "host-port", Some("eu-1")),
+        ("basic@eu", "node-port", Some("eu-1")),
+        ("basic", "host-port", None),
+    ] {
+        let order = json!({"quote": {"tier": tier}, "placement": {"access": [access]}});
+        let (rendered, placement) = rendered("regions", settings, &order);
+        let pod = check(&rendered, &placement, &Allowed::default()).unwrap().template.spec.unwrap();
+        let selector = pod.node_selector.unwrap_or_default();
+        assert_eq!(selector.get("zone").map(String::as_str), zone, "{tier}, {access}");
+    }
 }
 
 /// They are of contract 1.1, which does not say how a pod is reached.
