@@ -92,9 +92,9 @@ fn the_templates_of_the_examples_pass_the_guard_where_the_operator_allows_it() {
     assert_eq!(port.node_port, placement.host_port.map(i32::from));
 }
 
-/// They are of contract 1.1, which does not say how a pod is reached.
+/// They do not ask how a pod is reached.
 #[test]
-fn examples_of_an_earlier_contract_render_pods_without_a_port() {
+fn examples_render_pods_without_a_port() {
     let without = json!({"placement": {"host_port": null, "access": ["gateway"]}});
     let (gpu, placement) = rendered("gpu-template", "{}", &without);
     let pod = check(&gpu, &placement, &Allowed::default()).unwrap().template.spec.unwrap();
