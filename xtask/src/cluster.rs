@@ -27,6 +27,10 @@ pub(crate) enum Action {
     /// Measure the ways to pods on the testbed that is up, beside a port of the node: 200 sessions
     /// at once, 200 MB and logins. Builds in release; about 15 minutes.
     Reach,
+    /// Measure thousands of leases on nodes that kwok plays, on the testbed that is up, beside the
+    /// goals: memory, starts, requests to the API server, orders a second. Builds the program as it
+    /// is released; some hours.
+    Scale,
 }
 
 pub(crate) fn cluster(action: &Action) -> Result<()> {
@@ -40,6 +44,7 @@ pub(crate) fn cluster(action: &Action) -> Result<()> {
         }
         Action::Machines => machines(),
         Action::Reach => reach(),
+        Action::Scale => scale(),
     }
 }
 
@@ -110,6 +115,18 @@ fn reach() -> Result<()> {
     command.args(ALL).args(tests).args(["--ignored", "--exact", "--nocapture"]);
     command.env("REACH_FIGURES", "yes").env_remove("CLUSTER_TESTS");
     step("figures of the ways to pods on the real cluster", &mut command)
+}
+
+/// The service is the program that images have; the mint and the customers are in the tests, in
+/// release.
+fn scale() -> Result<()> {
+    prepare()?;
+    let program = images::build_service(Architecture::Amd64)?;
+    let tests = ["--release", "--test", "cluster", "scale::figures", "--"];
+    let mut command = cargo(&["test"])?;
+    command.args(ALL).args(tests).args(["--ignored", "--exact", "--nocapture"]);
+    command.env("SCALE_FIGURES", "yes").env("SCALE_PROGRAM", program).env_remove("CLUSTER_TESTS");
+    step("figures of many leases on the real cluster", &mut command)
 }
 
 /// Says which tests are left out without the Debian image.

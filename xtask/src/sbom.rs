@@ -65,7 +65,8 @@ fn of(product: Product, target: &str) -> Result<Value> {
     let metadata = output(metadata.args(["--filter-platform", target]))?;
     let metadata: Value = serde_json::from_str(&metadata)?;
     let checksums = checksums(&fs::read_to_string(root().join("Cargo.lock"))?)?;
-    let mut parts = crates(&metadata, &checksums, product.crates())?;
+    let built = built(product.crates(), target)?;
+    let mut parts = crates(&metadata, &checksums, product.crates(), &built)?;
     if let Some(path) = product.npm_lock() {
         let lock = fs::read_to_string(root().join(path)).context(path)?;
         parts.extend(npm_packages(&serde_json::from_str(&lock)?)?);
@@ -106,16 +107,35 @@ fn document(name: &str, metadata: &Value, parts: Entries) -> Result<Value> {
     }))
 }
 
-/// What is compiled for these crates, build scripts and macros included. Features are those of the
-/// whole workspace, so it may name more than is in the program, and never less.
+/// Names and versions of what is compiled for these crates alone, with their features: `cargo
+/// metadata` knows the features of the whole workspace only.
+fn built(roots: &[&str], target: &str) -> Result<BTreeSet<(String, String)>> {
+    let mut tree = cargo(&["tree", "--quiet", "--locked", "--edges", "normal,build"])?;
+    tree.args(["--prefix", "none", "--format", "{p}", "--target", target]);
+    for name in roots {
+        tree.args(["--package", name]);
+    }
+    let name_and_version = |line: &str| {
+        let (name, rest) = line.split_once(" v")?;
+        let version = rest.split(' ').next()?;
+        Some((name.to_owned(), version.to_owned()))
+    };
+    Ok(output(&mut tree)?.lines().filter_map(name_and_version).collect())
+}
+
+/// What is compiled for these crates, build scripts and macros included.
 fn crates(
     metadata: &Value,
     checksums: &BTreeMap<(String, String), String>,
     roots: &[&str],
+    built: &BTreeSet<(String, String)>,
 ) -> Result<Entries> {
     let mut packages = BTreeMap::new();
     for package in array(metadata, "packages")? {
-        packages.insert(text(package, "id")?, package);
+        let (name, version) = (text(package, "name")?, text(package, "version")?);
+        if built.contains(&(name.to_owned(), version.to_owned())) {
+            packages.insert(text(package, "id")?, package);
+        }
     }
     let mut edges = BTreeMap::new();
     for node in array(metadata.get("resolve").context("cargo metadata: no resolve")?, "nodes")? {
@@ -124,7 +144,7 @@ fn crates(
     let members = array(metadata, "workspace_members")?.iter().filter_map(Value::as_str);
     let mut open = Vec::new();
     for id in members {
-        let package = packages.get(id).context("cargo metadata: a member is no package")?;
+        let Some(package) = packages.get(id) else { continue };
         if roots.contains(&text(package, "name")?) {
             open.push(id);
         }
@@ -135,7 +155,7 @@ fn crates(
         let package = packages.get(id).with_context(|| format!("cargo metadata: no {id}"))?;
         let mut depends_on = BTreeSet::new();
         for on in edges.get(id).into_iter().flatten().copied() {
-            let other = packages.get(on).with_context(|| format!("cargo metadata: no {on}"))?;
+            let Some(other) = packages.get(on) else { continue };
             depends_on.insert(reference(other)?);
             if seen.insert(on) {
                 open.push(on);
@@ -256,18 +276,22 @@ mod tests {
             "packages": [
                 package("paygress", json!(null)), package("used", json!(REGISTRY)),
                 package("for-builds", json!(REGISTRY)), package("for-tests", json!(REGISTRY)),
-                package("other", json!(null)),
+                package("other", json!(null)), package("optional", json!(null)),
             ],
             "workspace_members": ["paygress", "other"],
             "resolve": {"nodes": [
-                {"id": "paygress", "deps": [on("used", json!(null)), on("for-tests", json!("dev"))]},
+                {"id": "paygress", "deps": [on("used", json!(null)), on("for-tests", json!("dev")), on("optional", json!(null))]},
                 {"id": "used", "deps": [on("for-builds", json!("build"))]},
                 {"id": "for-builds", "deps": []}, {"id": "for-tests", "deps": []},
                 {"id": "other", "deps": []},
             ]},
         });
         let lock = "[[package]]\nname = 'used'\nversion = '1.0.0'\nchecksum = 'ab'\n";
-        let parts = crates(&metadata, &checksums(lock).unwrap(), &["paygress"]).unwrap();
+        // What is optional, and used by tests, is an edge in both ways: it is not built.
+        let built = ["paygress", "used", "for-builds", "for-tests", "other"]
+            .map(|name| (name.to_owned(), "1.0.0".to_owned()));
+        let parts = crates(&metadata, &checksums(lock).unwrap(), &["paygress"], &built.into());
+        let parts = parts.unwrap();
         let document = document("paygress", &metadata, parts).unwrap();
         assert_eq!(names(&document), BTreeSet::from(["for-builds", "paygress", "used"]));
         let used = "pkg:cargo/used@1.0.0";

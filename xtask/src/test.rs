@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Programs that the tests run, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 18] = [
+const PROGRAMS: [(&str, &str); 19] = [
     ("bwrap", "bubblewrap"),
     ("ssh", "openssh-client"),
     ("sshpass", "sshpass"),
@@ -26,6 +26,7 @@ const PROGRAMS: [(&str, &str); 18] = [
     ("npm", "npm"),
     ("python3", "python3-venv"),
     ("pg_createcluster", "postgresql"),
+    ("sqlite3", "sqlite3"),
     ("nginx", "nginx-light"),
     ("chromium", "chromium"),
     ("ip", "iproute2"),
@@ -80,8 +81,9 @@ pub(crate) fn test(on_cluster: Option<Extent>, xtask: &clap::Command) -> Result<
     generate::generate(generate::Mode::Check, COMPILER)?;
     policies.join().unwrap_or_else(|_| bail!("the build of the policies panicked"))?;
     // Over both ways in which policies take their settings.
-    let replays = if matches!(on_cluster, Some(Extent::Whole)) { "10000" } else { "300" };
-    on_this_machine(xtask, replays)?;
+    let is_whole = matches!(on_cluster, Some(Extent::Whole));
+    let (replays, rounds) = if is_whole { ("10000", "5") } else { ("300", "1") };
+    on_this_machine(xtask, &[("POLICY_REPLAYS", replays), ("DISASTER_ROUNDS", rounds)])?;
     // The steps beside it do not use both cores all the time either.
     let languages = std::thread::spawn(move || languages(replays));
     // A fast part of what `cargo xtask fuzz` and `cargo xtask faults` do at length.
@@ -101,12 +103,13 @@ pub(crate) fn test(on_cluster: Option<Extent>, xtask: &clap::Command) -> Result<
     on_the_cluster(extent)
 }
 
-fn on_this_machine(xtask: &clap::Command, replays: &str) -> Result<()> {
+/// `numbers` say how much of it the tests do.
+fn on_this_machine(xtask: &clap::Command, numbers: &[(&str, &str)]) -> Result<()> {
     // One crate after the other, while the tests wait more than they work.
     let examples = std::thread::spawn(documented_examples);
     let mut tests = COMPILER.cargo(&["test", "--no-fail-fast", "--tests"])?;
-    let tests =
-        tests.args(ALL).env("FAULT_RUNS", FAULT_RUNS_OF_THE_TESTS).env("POLICY_REPLAYS", replays);
+    let tests = tests.args(ALL).env("FAULT_RUNS", FAULT_RUNS_OF_THE_TESTS);
+    let tests = tests.envs(numbers.iter().copied());
     let tested = step("tests on this machine", tests);
     let examples = examples.join().unwrap_or_else(|_| bail!("the documented examples panicked"));
     tested.and(examples)?;

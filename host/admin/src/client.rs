@@ -18,12 +18,12 @@ pub enum ClientError {
     Unreachable { path: PathBuf, source: io::Error },
     /// The request was sent, and its outcome is unknown.
     #[error(
-        "the service gave no reply ({0}); its outcome is unknown: see `paygress policy history`"
+        "the service gave no reply ({0}); its outcome is unknown: see `paygress policy history`, `paygress sales status` or `paygress ledger list`"
     )]
     NoReply(#[source] io::Error),
     /// As [`Self::NoReply`], after the time limit.
     #[error(
-        "the service gave no reply within {} s; its outcome is unknown: see `paygress policy history`",
+        "the service gave no reply within {} s; its outcome is unknown: see `paygress policy history`, `paygress sales status` or `paygress ledger list`",
         .0.as_secs()
     )]
     TimedOut(Duration),

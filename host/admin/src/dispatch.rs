@@ -2,11 +2,22 @@
 
 use crate::protocol::{ComponentUpload, Reply, Request};
 use crate::upload::Received;
-use paygress_core::Policy;
 use paygress_core::backend::policy::Slot;
+use paygress_core::model::sales::Sales;
+use paygress_core::orders::{OrderService, pod_named};
+use paygress_core::{Policy, Refusal};
 use paygress_policy::{
     ComponentRef, ComponentRefs, Publisher, Revision, Source, Sources, SwapError, Trigger,
 };
+use std::sync::Arc;
+use tokio::runtime::Handle;
+
+/// What requests are about.
+#[derive(Clone)]
+pub(crate) struct Subjects {
+    pub(crate) publisher: Arc<Publisher>,
+    pub(crate) orders: Arc<OrderService>,
+}
 
 /// Why a request was not carried out. The client is shown the text.
 #[derive(Debug, thiserror::Error)]
@@ -19,15 +30,17 @@ enum RequestError {
     Swap(#[from] SwapError),
     #[error("there is no shadow")]
     NoShadow,
+    #[error(transparent)]
+    Order(#[from] Refusal),
 }
 
-/// Carries out a request. Blocks: compiling takes seconds.
-pub(crate) fn dispatch(publisher: &Publisher, received: Received) -> Reply {
-    run(publisher, received).unwrap_or_else(|error| Reply::Refused(error.to_string()))
+/// Carries out a request. Blocks: compiling takes seconds. On a thread of a runtime that is for this.
+pub(crate) fn dispatch(subjects: &Subjects, received: Received) -> Reply {
+    run(subjects, received).unwrap_or_else(|error| Reply::Refused(error.to_string()))
 }
 
 fn run(
-    publisher: &Publisher,
+    Subjects { publisher, orders }: &Subjects,
     Received { request, components }: Received,
 ) -> Result<Reply, RequestError> {
     let shadow = |report: Option<_>| report.map(Reply::Shadow).ok_or(RequestError::NoShadow);
@@ -48,7 +61,19 @@ fn run(
         Request::ShadowReport => shadow(publisher.host().shadow_report())?,
         Request::ShadowStop => shadow(publisher.host().stop_shadow())?,
         Request::Promote => Reply::Published(publisher.promote()?),
+        Request::LeaseEnd(pod) => {
+            Reply::LeaseEnded(Handle::current().block_on(orders.end_lease(&pod_named(pod)?))?)
+        }
+        Request::Sales(wanted) => Reply::Sales(Handle::current().block_on(sales(orders, wanted))?),
     })
+}
+
+/// What is sold, once this is.
+async fn sales(orders: &OrderService, wanted: Option<Sales>) -> Result<Sales, Refusal> {
+    match wanted {
+        Some(sales) => orders.set_sales(sales).await.map(|()| sales),
+        None => orders.sales().await,
+    }
 }
 
 fn sources(

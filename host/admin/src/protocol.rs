@@ -3,6 +3,8 @@
 //! are.
 
 use paygress_core::backend::policy::{Slot, SlotStats};
+use paygress_core::model::sales::Sales;
+use paygress_core::orders::EndedLease;
 use paygress_policy::{Revision, ShadowReport};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -50,6 +52,10 @@ pub enum Request {
     ShadowStop,
     /// Activate the components of the shadow.
     Promote,
+    /// End the lease of this pod; what is left of it is paid back.
+    LeaseEnd(String),
+    /// Sell this from now on, or return what is sold.
+    Sales(Option<Sales>),
 }
 
 impl Request {
@@ -72,6 +78,10 @@ pub enum Reply {
     Report(Vec<SlotStats>),
     /// How the shadow compares.
     Shadow(ShadowReport),
+    /// This lease is over.
+    LeaseEnded(EndedLease),
+    /// What is sold.
+    Sales(Sales),
     Done,
     /// Nothing was done, for this reason.
     Refused(String),

@@ -1,8 +1,9 @@
 //! The server.
 
-use crate::dispatch::dispatch;
+use crate::dispatch::{Subjects, dispatch};
 use crate::protocol::Reply;
 use crate::upload::{RECEIVE_TIMEOUT, receive};
+use paygress_core::orders::OrderService;
 use paygress_oci::ComponentFetcher;
 use paygress_policy::Publisher;
 use std::io::{self, ErrorKind};
@@ -44,7 +45,7 @@ pub enum BindProblem {
 /// Listens at a socket that only this user can access.
 pub struct AdminServer {
     listener: UnixListener,
-    publisher: Arc<Publisher>,
+    subjects: Subjects,
     fetcher: Arc<ComponentFetcher>,
     path: PathBuf,
 }
@@ -64,6 +65,7 @@ impl AdminServer {
     pub async fn bind(
         path: PathBuf,
         publisher: Arc<Publisher>,
+        orders: Arc<OrderService>,
         fetcher: Arc<ComponentFetcher>,
     ) -> Result<Self, BindError> {
         let socket = path.clone();
@@ -72,7 +74,9 @@ impl AdminServer {
             .unwrap_or_else(|error| Err(io::Error::other(error).into()))
             .and_then(|listener| Ok(UnixListener::from_std(listener)?));
         match bound {
-            Ok(listener) => Ok(Self { listener, publisher, fetcher, path }),
+            Ok(listener) => {
+                Ok(Self { listener, subjects: Subjects { publisher, orders }, fetcher, path })
+            }
             Err(source) => Err(BindError { path, source }),
         }
     }
@@ -90,9 +94,9 @@ impl AdminServer {
                     continue;
                 }
             };
-            let (publisher, fetcher) = (Arc::clone(&self.publisher), Arc::clone(&self.fetcher));
+            let (subjects, fetcher) = (self.subjects.clone(), Arc::clone(&self.fetcher));
             tokio::spawn(async move {
-                if let Err(error) = serve(stream, publisher, &fetcher).await {
+                if let Err(error) = serve(stream, subjects, &fetcher).await {
                     tracing::debug!(%error, "a client of the admin socket disconnected");
                 }
                 drop(permit);
@@ -127,7 +131,7 @@ fn listen(path: &Path) -> Result<std::os::unix::net::UnixListener, BindProblem> 
 
 async fn serve(
     stream: UnixStream,
-    publisher: Arc<Publisher>,
+    subjects: Subjects,
     fetcher: &ComponentFetcher,
 ) -> io::Result<()> {
     // Between `bind` and `set_permissions` any user could have connected.
@@ -136,7 +140,7 @@ async fn serve(
     let reply = if peer == own || peer == 0 {
         match receive(&mut stream, fetcher).await {
             // Continues when the client disconnects.
-            Ok(received) => tokio::task::spawn_blocking(move || dispatch(&publisher, received))
+            Ok(received) => tokio::task::spawn_blocking(move || dispatch(&subjects, received))
                 .await
                 .unwrap_or_else(|error| Reply::Refused(error.to_string())),
             Err(error) => Reply::Refused(error.to_string()),

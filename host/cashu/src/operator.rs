@@ -134,8 +134,8 @@ impl CashuWallet {
         failure.map_or(Ok(payments), Err)
     }
 
-    /// Adds the seed's unspent proofs at a mint that the wallet does not have. What is found is
-    /// stored as it is found.
+    /// Adds the seed's unspent proofs at a mint that the wallet does not have, and removes those that
+    /// are spent: its store may be a copy of before. What is found is stored as it is found.
     ///
     /// # Errors
     /// [`OperatorError`].

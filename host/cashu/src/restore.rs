@@ -15,6 +15,9 @@ const BATCH: u32 = 100;
 /// [`WINDOW`]. (NUT-13 has three.)
 const MAX_EMPTY_BATCHES: u32 = WINDOW.div_ceil(BATCH);
 
+/// Proofs of the store whose states are in one request.
+const CHECKED_AT_ONCE: usize = 100;
+
 /// Counters of one keyset that a restore asks for at most: a mint may sign without end. So many
 /// are a million orders.
 const MAX_COUNTERS: u32 = 10_000_000;
@@ -100,9 +103,27 @@ impl MintWallet {
         }
     }
 
-    /// Adds the seed's unspent proofs that the wallet does not have.
+    /// Adds the seed's unspent proofs that the wallet does not have, and removes those that are spent:
+    /// its store may be a copy of before.
     pub(crate) async fn restore(&self) -> Result<Restored> {
-        self.restore_within(RestoreLimits::OPERATOR).await
+        let restored = self.restore_within(RestoreLimits::OPERATOR).await?;
+        self.write_off_spent().await?;
+        Ok(restored)
+    }
+
+    async fn write_off_spent(&self) -> Result<()> {
+        // A mint decides nothing of what may be another one's.
+        let (proofs, _) = self.spendable().await?;
+        for proofs in proofs.chunks(CHECKED_AT_ONCE) {
+            let states = self.states(proofs).await?;
+            let spent = proofs.iter().zip(states).filter(|(_, state)| *state == State::Spent);
+            let spent: Proofs = spent.map(|(proof, _)| proof.clone()).collect();
+            let sat = self.store.write_off(&self.mint, spent).await?;
+            if sat > 0 {
+                tracing::warn!(mint = %self.mint, sat, "spent since the wallet's store was copied");
+            }
+        }
+        Ok(())
     }
 
     async fn restore_within(&self, limits: RestoreLimits) -> Result<Restored> {

@@ -229,6 +229,12 @@ pub(crate) fn delete_proof(transaction: &mut dyn Transaction, proof: &Proof) -> 
     transaction.execute("DELETE FROM purse_proofs WHERE y = ?1", &[y_of(proof)?]).map(drop)
 }
 
+/// Deletes a proof that is spent and that no operation has; whether there was one.
+pub(crate) fn delete_unspent(transaction: &mut dyn Transaction, proof: &Proof) -> Result<bool> {
+    let statement = "DELETE FROM purse_proofs WHERE y = ?1 AND state = 'unspent'";
+    Ok(transaction.execute(statement, &[y_of(proof)?])? > 0)
+}
+
 fn select_proofs(
     transaction: &mut dyn Transaction,
     condition: &str,

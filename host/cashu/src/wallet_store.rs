@@ -407,15 +407,22 @@ impl WalletStore {
         .await
     }
 
-    /// Removes proofs that another program has spent.
-    pub(crate) async fn write_off(&self, mint: &MintUrl, spent: Proofs) -> Result<()> {
+    /// Removes proofs that another program has spent, but for those that an operation has by now.
+    /// Returns their value.
+    pub(crate) async fn write_off(&self, mint: &MintUrl, spent: Proofs) -> Result<u64> {
         let mint = mint.clone();
         self.transact(move |transaction| {
+            let mut removed: u64 = 0;
             for proof in &spent {
-                tables::delete_proof(transaction, proof)?;
+                if tables::delete_unspent(transaction, proof)? {
+                    removed = removed.saturating_add(proof.amount.to_u64());
+                }
             }
-            let delta = signed(total(&spent)).saturating_neg();
-            insert_done(transaction, Purpose::WriteOff, &mint, delta, OperationData::default())
+            if removed > 0 {
+                let (data, delta) = (OperationData::default(), signed(removed).saturating_neg());
+                insert_done(transaction, Purpose::WriteOff, &mint, delta, data)?;
+            }
+            Ok(removed)
         })
         .await
     }

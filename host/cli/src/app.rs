@@ -1,5 +1,6 @@
 //! The service: the backends, the order service and the transports, wired together.
 
+use crate::compiler::compiler;
 use crate::config::{Config, GatewayProcess, HttpConfig, Payout};
 use crate::gateway::{self, OpenGateway};
 use crate::terminal::SshShell;
@@ -17,7 +18,7 @@ use paygress_core::orders::{Backends, OrderService, Settings};
 use paygress_core::protocol::{PodAccessDetails, Response};
 use paygress_http::{AppBackends, HttpServer};
 use paygress_nostr::http_auth::HttpAuth;
-use paygress_nostr::{Inbox, OfferPublisher, ReplyPublisher};
+use paygress_nostr::{Inbox, OfferPublisher, ReplyPublisher, ServiceReceipts};
 use paygress_oci::{ComponentFetcher, Registry, RegistryOptions, VerificationPolicy};
 use paygress_policy::{COMPONENT_BYTES, PolicyEngine, Publisher, TemplateGuard};
 use paygress_store::SqlStore;
@@ -102,6 +103,7 @@ pub(crate) async fn open_policies(
     let access = config.access.modes().clone();
     let open = move || {
         let engine = PolicyEngine::start(cache.as_deref())?
+            .with_compiler(compiler())
             .with_snapshots()
             .with_access(access)
             .with_template_guard(guard);
@@ -231,6 +233,17 @@ async fn open_http(
     Ok(HttpServer::bind(settings, backends).await?)
 }
 
+async fn open_admin(
+    config: &Config,
+    policies: &Arc<Publisher>,
+    orders: &Arc<OrderService>,
+    fetcher: &Arc<ComponentFetcher>,
+) -> Result<AdminServer> {
+    let (policies, orders, fetcher) =
+        (Arc::clone(policies), Arc::clone(orders), Arc::clone(fetcher));
+    Ok(AdminServer::bind(config.admin_socket.clone(), policies, orders, fetcher).await?)
+}
+
 /// The gateway, if it is on and this process is to serve it. Answers name it in any case.
 async fn open_gateway(
     config: &Config,
@@ -311,6 +324,9 @@ impl App {
                 responder,
             }),
         );
+        if config.receipts {
+            orders.set_receipts(Arc::new(ServiceReceipts::new(config.keys.clone())));
+        }
         let http = match &config.http {
             Some(http) => {
                 let apps = app_backends(http, &ledger, streams.as_ref())?;
@@ -320,8 +336,7 @@ impl App {
         };
         let gateway = open_gateway(config, &orders, &ledger, streams).await?;
         let fetcher = Arc::new(fetcher(config.verification.clone(), &config.registries).await?);
-        let socket = config.admin_socket.clone();
-        let admin = AdminServer::bind(socket, Arc::clone(&policies), Arc::clone(&fetcher)).await?;
+        let admin = open_admin(config, &policies, &orders, &fetcher).await?;
         Ok(Self {
             orders,
             policies,

@@ -9,26 +9,31 @@
 //! - `config/`: the file and the environment; all problems at once.
 //! - `app.rs`: everything wired together; `serve.rs` runs it on Kubernetes.
 //! - `gateway/`: another way to pods, with the store's leases and the cluster's pods.
-//! - `output.rs`: what commands print. `telemetry.rs`: traces. `terminal.rs`: SSH for terminals in
+//! - `output.rs`: what commands print. `log.rs`: the log. `telemetry.rs`: traces. `terminal.rs`: SSH for terminals in
 //!   the browser.
+//! - `compiler.rs`: the process that compiles policies.
 //! - `doctor/`: what the service needs, checked before and beside it.
-//! - `commands/`, `audit.rs`: ledger and wallet, for the operator.
-//! - `policy/`: arguments of `paygress policy`. `order.rs`: a customer's client.
+//! - `commands/`, `audit.rs`: ledger and wallet, leases and sales, for the operator.
+//! - `policy/`: arguments of `paygress policy`. `order.rs`: a customer's client. `receipt.rs`: what
+//!   it verifies.
 //! - `demo.rs`, `sandbox.rs` (feature `demo`): the service with a relay, a mint and pods of its
 //!   own.
 
 pub mod app;
 pub mod audit;
 pub mod commands;
+pub mod compiler;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod doctor;
 pub mod gateway;
+pub mod log;
 pub mod order;
 pub mod output;
 pub mod policy;
 mod private_file;
+pub mod receipt;
 #[cfg(feature = "demo")]
 pub mod sandbox;
 pub mod serve;

@@ -4,17 +4,16 @@
 
 use anyhow::Result;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
+use paygress::log::{self, LogFormat};
 use paygress::output::{print_line, print_note};
 use paygress::telemetry::{self, Traces};
-use paygress::{commands, doctor, order, policy, serve};
+use paygress::{commands, compiler, doctor, order, policy, receipt, serve};
 use paygress_core::error_chain;
 use paygress_nostr::Keys;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter, Targets};
+use tokio::runtime::Runtime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -45,6 +44,11 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Buy from a service over NIP-17, as a customer.
     Order(Box<order::Arguments>),
+    /// Verify the signed receipts of a service, as a customer.
+    Receipt {
+        #[command(subcommand)]
+        action: receipt::ReceiptAction,
+    },
     /// Show orders and account for every sat. The service may be running.
     Ledger {
         #[command(subcommand)]
@@ -54,6 +58,16 @@ enum Command {
     Wallet {
         #[command(subcommand)]
         action: commands::wallet::WalletAction,
+    },
+    /// End leases in the running service.
+    Lease {
+        #[command(subcommand)]
+        action: commands::lease::LeaseAction,
+    },
+    /// Pause, drain or resume sales in the running service.
+    Sales {
+        #[command(subcommand)]
+        action: commands::sales::SalesAction,
     },
     /// Swap, test and write policies.
     Policy {
@@ -67,6 +81,9 @@ enum Command {
     },
     /// Print the OpenAPI description of the HTTP API.
     Openapi,
+    /// Compile one component, for this program itself.
+    #[command(hide = true)]
+    PolicyCompiler(compiler::CompilerArguments),
     /// Run everything in one process, without a cluster or network.
     #[cfg(feature = "demo")]
     Demo(paygress::demo::Arguments),
@@ -82,29 +99,11 @@ enum KeysAction {
 /// Our own messages, and those of libraries that an operator can act on.
 const LOG: &str = "info,cdk=warn,cdk_common=warn,iroh=warn,kube=warn,russh=off";
 
-/// Libraries that would log tokens, logins or whole messages stay at this level or below, whatever
-/// `RUST_LOG` says. `nostr_relay_pool` logs them even when it warns.
-const CAPS: [(&str, LevelFilter); 13] = [
-    ("nostr_relay_pool", LevelFilter::OFF),
-    ("nostr_sdk", LevelFilter::OFF),
-    ("nostr_relay_builder", LevelFilter::OFF),
-    ("cdk", LevelFilter::INFO),
-    ("cdk_common", LevelFilter::INFO),
-    ("cdk_http_client", LevelFilter::INFO),
-    ("kube_client", LevelFilter::INFO),
-    ("hyper", LevelFilter::INFO),
-    ("hyper_util", LevelFilter::INFO),
-    ("h2", LevelFilter::INFO),
-    ("rustls", LevelFilter::INFO),
-    ("tungstenite", LevelFilter::INFO),
-    ("russh", LevelFilter::INFO),
-];
-
 /// The command line. Every command takes `--config`, also after its name; the help of those that
 /// read no config file does not show it.
 fn command_line() -> clap::Command {
     Cli::command().mut_subcommands(|command| match command.get_name() {
-        "order" | "keys" | "openapi" | "demo" => command.arg(hidden_config()),
+        "order" | "receipt" | "keys" | "openapi" | "demo" => command.arg(hidden_config()),
         "policy" => command.mut_subcommands(|command| match policy::reads_config(&command) {
             true => command,
             false => command.arg(hidden_config()),
@@ -123,15 +122,26 @@ fn hidden_config() -> Arg {
         .hide(true)
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let matches = command_line().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    // Before anything that it does not need: it is limited, and has no secrets.
+    if let Command::PolicyCompiler(arguments) = &cli.command {
+        return compiler::run(arguments);
+    }
     if let Err(error) = forbid_core_dumps() {
         print_note(format_args!("paygress: core dumps cannot be turned off: {error}"));
         return ExitCode::FAILURE;
     }
-    match run(cli.config.as_deref(), cli.command).await {
+    compiler::use_this_program();
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            print_note(format_args!("paygress: the runtime cannot start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli.config.as_deref(), cli.command)) {
         Ok(code) => code,
         Err(error) => {
             print_note(format_args!("paygress: {}", error_chain(error.as_ref())));
@@ -150,23 +160,28 @@ fn forbid_core_dumps() -> std::io::Result<()> {
     Ok(())
 }
 
-fn log(default: &str) -> Result<()> {
+fn begin_log(default: &str) -> Result<()> {
     log_and_trace(default, None).map(drop)
 }
 
 fn log_and_trace(default: &str, otlp: Option<&str>) -> Result<Option<Traces>> {
     let chosen = std::env::var("RUST_LOG").unwrap_or_default();
-    let wanted = EnvFilter::try_new(if chosen.is_empty() { default } else { &chosen })?;
-    let caps = Targets::new().with_default(LevelFilter::TRACE).with_targets(CAPS);
-    let lines = tracing_subscriber::fmt::layer()
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+    let filter = if chosen.is_empty() { default } else { &chosen };
+    let format = LogFormat::parse(&std::env::var("LOG_FORMAT").unwrap_or_default())?;
+    let lines = log::layer(filter, format, std::io::stderr)?;
     let (layer, traces) = otlp.map(telemetry::layer).transpose()?.unzip();
-    tracing_subscriber::registry().with(layer).with(lines.with_filter(wanted.and(caps))).init();
+    tracing_subscriber::registry().with(layer).with(lines).init();
     Ok(traces)
 }
 
+fn print_new_keys() {
+    let keys = Keys::generate();
+    print_line(paygress_nostr::nsec(&keys));
+    print_line(paygress_nostr::npub(&keys.public_key()));
+}
+
 async fn run(config: Option<&Path>, command: Command) -> Result<ExitCode> {
+    // long: one arm for each command.
     match command {
         Command::Serve => {
             let config = serve::configured(config)?;
@@ -179,38 +194,43 @@ async fn run(config: Option<&Path>, command: Command) -> Result<ExitCode> {
             serve::serve_gateway(config).await.map(|()| ExitCode::SUCCESS)
         }
         Command::Doctor(arguments) => {
-            log("warn")?;
+            begin_log("warn")?;
             doctor::doctor(config, &arguments).await
         }
         Command::Ledger { action } => {
-            log("warn")?;
+            begin_log("warn")?;
             commands::ledger::ledger(config, action).await
         }
         Command::Wallet { action } => {
-            log("warn")?;
+            begin_log("warn")?;
             commands::wallet::wallet(config, action).await
         }
+        Command::Lease { action } => commands::lease::lease(config, action).await,
+        Command::Sales { action } => commands::sales::sales(config, action).await,
         Command::Policy { action } => {
-            log("warn")?;
+            begin_log("warn")?;
             policy::policy(config, action).await
         }
         Command::Order(arguments) => {
-            log("off")?;
+            begin_log("off")?;
             order::order(*arguments).await
         }
+        Command::Receipt { action } => {
+            begin_log("off")?;
+            receipt::receipt(action).await
+        }
         Command::Keys { action: KeysAction::Generate } => {
-            let keys = Keys::generate();
-            print_line(paygress_nostr::nsec(&keys));
-            print_line(paygress_nostr::npub(&keys.public_key()));
+            print_new_keys();
             Ok(ExitCode::SUCCESS)
         }
+        Command::PolicyCompiler(arguments) => Ok(compiler::run(&arguments)),
         Command::Openapi => {
             print_line(paygress_http::openapi());
             Ok(ExitCode::SUCCESS)
         }
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => {
-            log("off")?;
+            begin_log("off")?;
             paygress::demo::demo(arguments).await.map(|()| ExitCode::SUCCESS)
         }
     }
@@ -256,11 +276,14 @@ mod tests {
             ("paygress serve --help", true),
             ("paygress doctor --help", true),
             ("paygress ledger list --help", true),
+            ("paygress lease end --help", true),
+            ("paygress sales pause --help", true),
             ("paygress policy swap --help", true),
             ("paygress policy pull --help", true),
             ("paygress policy new --help", false),
             ("paygress policy inspect --help", false),
             ("paygress order spawn --help", false),
+            ("paygress receipt verify --help", false),
             ("paygress keys generate --help", false),
             ("paygress openapi --help", false),
         ] {

@@ -3,6 +3,7 @@
 mod keep;
 mod pod_message;
 mod print;
+mod receipts;
 mod record;
 mod request;
 mod ssh;
@@ -19,6 +20,7 @@ use paygress_core::sanitize::plain;
 use paygress_nostr::client::{Client, DiscoveredOffer};
 use paygress_nostr::{Keys, PublicKey, RelayUrl, npub, nsec};
 use print::{print_answer, yes_or_no};
+use receipts::Receipts;
 use record::Record;
 use request::of_pod;
 use serde::Serialize;
@@ -159,7 +161,8 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
         Prepared::Keep(keep, mut record) => {
             let service = choose(&client, service, &progress).await?;
             progress.done();
-            let service = RemoteService { client: &client, service, timeout };
+            let receipts = Receipts::beside(&key_file, service);
+            let service = RemoteService { client: &client, service, timeout, receipts };
             keep.run(&service, &mut record, &known_hosts, arguments.json).await
         }
         Prepared::Ssh(ssh) => {
@@ -174,7 +177,9 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
             let show = |step: &str| progress.show(step);
             let answer = client.ask(service, &request, timeout, show).await?;
             progress.done();
-            Ok(print_answer(&answer, arguments.json, &known_hosts))
+            let code = print_answer(&answer, arguments.json, &known_hosts);
+            Receipts::beside(&key_file, service).store(&answer);
+            Ok(code)
         }
     }
 }

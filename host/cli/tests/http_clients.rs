@@ -88,6 +88,29 @@ async fn the_example_in_javascript_logs_in_to_the_pod_and_to_no_other_server() {
     assert!(text(&refused.stderr).contains("REMOTE HOST IDENTIFICATION HAS CHANGED"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs npm's packages: run `cargo xtask test`"]
+async fn nostr_tools_verifies_a_receipt() {
+    let (sandbox, _running, web) = opened(&[]).await;
+    let token = Buyer::new(&sandbox).await.token(9).await;
+    let mut bought = web.spawn(json!({"cashu_token": token})).await.good();
+    let file = sandbox.directory.path().join("answer.json");
+    let service = sandbox.config.keys.public_key().to_hex();
+    let verify = async |answer: &Value| {
+        std::fs::write(&file, answer.to_string()).unwrap();
+        let mut command = Command::new("timeout");
+        command.args(["60", "node"]).arg(root().join("examples/receipts/verify.mjs"));
+        command.arg(&file).arg(&service);
+        run(command).await
+    };
+    let good = verify(&bought).await;
+    assert!(good.status.success(), "{}", text(&good.stderr));
+    assert!(text(&good.stdout).starts_with("good: access of "), "{}", text(&good.stdout));
+    bought["receipt"]["created_at"] = json!(1);
+    let forged = verify(&bought).await;
+    assert!(!forged.status.success() && text(&forged.stderr).contains("forged"));
+}
+
 /// nginx, with the example's configuration.
 struct Nginx {
     child: Child,

@@ -17,6 +17,7 @@ use crate::image_program::has_node_port;
 use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, deadline, ttl};
 use crate::pod_reply::ReplyStep;
 use crate::pod_streams::KubernetesPods;
+use crate::recent_pods::RecentPods;
 use crate::requests::{Result, cluster_error, is_gone, request};
 use crate::settings::{RunImage, Settings, SshServerVolume};
 use crate::ssh_server::{PodForm, PodUser, ServerVolume, SshServer};
@@ -49,6 +50,9 @@ use tokio::sync::mpsc;
 /// Attempts to raise a deadline while another client writes the same Job.
 const CONFLICT_RETRIES: usize = 10;
 const FIELD_MANAGER: &str = "paygress";
+/// How many Jobs are in memory while all of them are listed: each is some kilobytes as text, and
+/// several times that when it is read.
+const JOBS_PAGE: u32 = 500;
 
 /// The pods of one namespace. A lease is a Job that owns the lease's Secret, its Services and, where its
 /// template says what the pod may connect to, its NetworkPolicy.
@@ -355,6 +359,7 @@ impl Cluster for Kubernetes {
             pods: self.pods.clone(),
             route: self.settings.route.decided(),
             selector: lease_selector,
+            recent: RecentPods::default(),
         }))
     }
 
@@ -412,8 +417,6 @@ impl Cluster for Kubernetes {
     }
 
     async fn list_orphan_candidates(&self) -> Result<Vec<PodName>> {
-        let params = ListParams::default().labels(&self.selector());
-        let jobs = request(self.jobs.list(&params)).await?;
         let now = UnixTime::now().0;
         let is_old = |job: &Job| {
             let created = job.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
@@ -422,6 +425,15 @@ impl Cluster for Kubernetes {
             created.is_some_and(|created| created < now.saturating_sub(age))
                 && finished(job).is_none()
         };
-        Ok(jobs.items.iter().filter(|job| is_old(job)).filter_map(pod_of).collect())
+        let mut candidates = Vec::new();
+        let mut params = ListParams::default().labels(&self.selector()).limit(JOBS_PAGE);
+        loop {
+            let page = request(self.jobs.list(&params)).await?;
+            candidates.extend(page.items.iter().filter(|job| is_old(job)).filter_map(pod_of));
+            params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+            if params.continue_token.is_none() {
+                return Ok(candidates);
+            }
+        }
     }
 }

@@ -23,7 +23,7 @@
 //! one that tries what no customer may reach (`isolation`). A pod is ready when its server has proved
 //! itself (`pod_server`), or when the kubelet reports so.
 //! `rights` is the table of what the service may do there; `admission` tries what it may not.
-//! `pod_streams` connects the gateway with pods' SSH servers.
+//! `pod_streams` connects the gateway with pods' SSH servers, which `recent_pods` knows for a moment.
 //! [`check_plan()`] and [`lease_end()`] are public for other implementations of `Cluster`, such as the
 //! sandbox's local pods.
 //!
@@ -46,6 +46,7 @@ mod pod_server;
 mod pod_streams;
 mod probe;
 mod quantity;
+mod recent_pods;
 mod requests;
 mod rights;
 mod service_contact;

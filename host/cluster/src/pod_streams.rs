@@ -1,5 +1,6 @@
 //! Connections to pods' SSH servers and other ports: by the network of the pods, or by the API server.
 
+use crate::recent_pods::RecentPods;
 use crate::requests::request;
 use crate::settings::PodRoute;
 use crate::ssh_server::server_port;
@@ -14,6 +15,7 @@ use std::error::Error;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
@@ -49,6 +51,7 @@ pub(crate) struct KubernetesPods {
     pub(crate) route: PodRoute,
     /// What selects the pods of a lease.
     pub(crate) selector: fn(&PodName) -> Result<String, ClusterError>,
+    pub(crate) recent: RecentPods,
 }
 
 impl PodRoute {
@@ -72,11 +75,19 @@ struct Target {
 
 impl KubernetesPods {
     async fn target(&self, pod: &PodName, port: PodPort) -> Result<Target, OpenError> {
+        if let Some(recent) = self.recent.get(pod) {
+            return target(&recent, port);
+        }
         let selector = (self.selector)(pod).map_err(OpenError::new)?;
-        let params = ListParams::default().labels(&selector);
+        // From the API server's cache: whoever visits a pod does not make it ask its database.
+        let params = ListParams::default().labels(&selector).match_any();
         let listed = request(self.pods.list(&params)).await.map_err(OpenError::new)?;
-        let pod = chosen(&listed.items).ok_or_else(|| OpenError::new(NoConnection::NoPod))?;
-        target(pod, port)
+        let found = chosen(listed.items).ok_or_else(|| OpenError::new(NoConnection::NoPod))?;
+        let target = target(&found, port)?;
+        if target.ip.is_some() {
+            self.recent.insert(pod.clone(), Arc::new(found));
+        }
+        Ok(target)
     }
 
     /// The kubelet reports an address up to a second after the pod's server has answered.
@@ -111,7 +122,11 @@ impl PodStreams for KubernetesPods {
             return self.forward(&self.target(pod, port).await?).await;
         }
         let target = self.addressed_target(pod, port).await?;
-        match (direct(&target).await, self.route) {
+        let connected = direct(&target).await;
+        if connected.is_err() {
+            self.recent.forget(pod);
+        }
+        match (connected, self.route) {
             (Ok(stream), _) => Ok(Box::new(stream)),
             (Err(error), PodRoute::PodNetwork) => Err(error),
             // It was reached, and nothing listens: nothing would by the API server either.
@@ -139,12 +154,14 @@ async fn direct(target: &Target) -> Result<TcpStream, OpenError> {
 
 /// The one that is ready, or else one that has not ended: the service knows sooner than the kubelet
 /// that a pod takes logins.
-fn chosen(pods: &[Pod]) -> Option<&Pod> {
+fn chosen(mut pods: Vec<Pod>) -> Option<Pod> {
     let has_ended = |pod: &Pod| {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed"))
     };
-    pods.iter().find(|pod| is_ready(pod)).or_else(|| pods.iter().find(|pod| !has_ended(pod)))
+    let place = pods.iter().position(is_ready);
+    let place = place.or_else(|| pods.iter().position(|pod| !has_ended(pod)))?;
+    Some(pods.swap_remove(place))
 }
 
 fn target(pod: &Pod, port: PodPort) -> Result<Target, OpenError> {
@@ -262,8 +279,8 @@ mod tests {
             (vec![failed.clone(), starting], Some("b")),
             (vec![failed], None),
         ] {
-            let name = chosen(&pods).and_then(|pod| pod.metadata.name.as_deref());
-            assert_eq!(name, expected);
+            let name = chosen(pods).and_then(|pod| pod.metadata.name);
+            assert_eq!(name.as_deref(), expected);
         }
     }
 

@@ -5,7 +5,8 @@
 pub enum RightPurpose {
     /// Pods of customers, in their namespace: `rbac.yaml`.
     Leases,
-    /// A gateway that is not part of the pods' network, in the same namespace: `rbac.yaml`.
+    /// A gateway, or HTTP ports of pods, outside of the pods' network, in the same namespace:
+    /// `rbac.yaml`.
     Gateway,
     /// What the nodes have left, in the whole cluster: `capacity.yaml`.
     Capacity,

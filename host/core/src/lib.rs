@@ -16,7 +16,8 @@
 //! - [`protocol`]: requests and responses of both transports, as types.
 //! - [`limits`]: every limit that untrusted input meets. [`keyed_limit`]: how many of something a
 //!   customer or a host has. [`recent`]: what was seen lately. [`every_nth`]: when to look at what
-//!   piles up. [`backoff`]: pauses between attempts. [`live_leases`]: when leases end. [`sanitize`]: untrusted text for terminals.
+//!   piles up. [`networks`]: which addresses share limits. [`backoff`]: pauses between attempts.
+//!   [`live_leases`]: when leases end. [`sanitize`]: untrusted text for terminals.
 //!
 //! ```
 //! use paygress_core::protocol::{Request, Response};
@@ -34,8 +35,10 @@ mod error_chain;
 pub mod every_nth;
 pub mod keyed_limit;
 pub mod limits;
+mod listen_addresses;
 pub mod live_leases;
 pub mod model;
+pub mod networks;
 pub mod orders;
 pub mod protocol;
 pub mod recent;
@@ -49,4 +52,5 @@ pub use backend::responder::Responder;
 pub use backend::store::Ledger;
 pub use backend::wallet::Wallet;
 pub use error_chain::error_chain;
+pub use listen_addresses::listen_addresses;
 pub use model::refusal::{ErrorType, Refusal};

@@ -8,6 +8,13 @@ use std::time::Duration;
 pub const REQUEST_BYTES: usize = 65_536;
 /// Nesting of a request's JSON: the messages are flat; deeper is an attack on the parser's stack.
 pub const REQUEST_DEPTH: usize = 16;
+/// The content of a receipt. A gift wrap has room for an answer of 28 KB, in which it is escaped
+/// twice.
+pub const RECEIPT_BYTES: usize = 8_192;
+/// The rest of an answer that has a receipt. A longer one, with many refunds, has none.
+pub const RECEIPT_BESIDE_BYTES: usize = 8_192;
+/// Orders in the receipt of a stop, the newest. Each has a kilobyte at least.
+pub const RECEIPT_ORDERS: usize = 8;
 /// A token: as large as a request can carry.
 pub const TOKEN_BYTES: usize = 60_000;
 /// Proofs in a token: a mint takes 1 000 inputs at the most (cdk-mintd's default), and each costs a
@@ -24,6 +31,10 @@ pub const SECRET_BYTES: usize = 1_024;
 pub const TOKEN_LOCK_MARGIN: Seconds = Seconds(1_800);
 /// A token's amount: ten bitcoin. Wallets split amounts into lists whose length grows with them.
 pub const TOKEN_SAT: u64 = 1_000_000_000;
+/// Leases that are read at once for a page of the operator's search…
+pub const LEASE_SEARCH_PAGE: u32 = 500;
+/// …and how often at the most: a search that finds nothing reads 10 000, and goes on by its next page.
+pub const LEASE_SEARCH_PAGES: u32 = 20;
 /// An image's name as a customer writes it.
 pub const IMAGE_BYTES: usize = 512;
 /// A tier's id.

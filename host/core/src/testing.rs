@@ -103,6 +103,7 @@ pub fn catalog(msat: u64, available: Option<u32>) -> Catalog {
         http_ports: false,
         access: AccessModes::default(),
         ways: GatewayWays::default(),
+        policies: None,
     }
 }
 

@@ -57,7 +57,7 @@ use tokio::sync::watch;
 /// let served = tokio::spawn(gateway.serve(stopped));
 ///
 /// // ssh -J ssh-pod-abcdefg234@gateway.example.com alice@ssh-pod-abcdefg234
-/// assert_eq!(counts.open_sessions(Way::Jump), 0);
+/// assert_eq!(counts.open_sessions(Way::JumpHost), 0);
 ///
 /// stop.send_replace(true);
 /// served.await?;

@@ -14,17 +14,19 @@ use crate::close::CloseReason;
 use crate::endpoint::IrohEndpoint;
 use crate::limits;
 use crate::metrics::{Rejection, Way};
-use crate::networks::network;
 use crate::pump;
 use crate::rates::Rates;
 use crate::shared::{SessionPermit, Shared, is_set};
+use crate::startups::{Startup, Startups};
 use iroh::endpoint::{Connection, Incoming, IncomingAddr, VarInt};
 use iroh::{Endpoint, EndpointId};
 use paygress_core::keyed_limit::{KeyedLimit, Permit};
 use paygress_core::model::ids::PodName;
+use paygress_core::networks::customer_network;
+use paygress_sshd::EarlyDrop;
 use std::net::IpAddr;
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// Where a connection comes from, before it has proved who it is.
@@ -39,18 +41,23 @@ enum Source {
 impl From<IncomingAddr> for Source {
     fn from(addr: IncomingAddr) -> Self {
         match addr {
-            IncomingAddr::Ip(addr) => Self::Network(network(addr.ip())),
+            IncomingAddr::Ip(addr) => Self::Network(customer_network(addr.ip())),
             IncomingAddr::Relay { endpoint_id, .. } => Self::Relayed(endpoint_id),
             _ => Self::Other,
         }
     }
 }
 
+/// The handshakes of an endpoint: none yet.
+fn handshakes() -> Startups<Source> {
+    Startups::new(EarlyDrop::new(limits::HANDSHAKES), EarlyDrop::new(limits::HANDSHAKES_OF_ONE))
+}
+
 /// What bounds the connections of an endpoint.
 struct Gate {
     endpoint: Endpoint,
     shared: Arc<Shared>,
-    handshakes: Arc<Semaphore>,
+    handshakes: Startups<Source>,
     sources: Rates<Source>,
     leases: Rates<PodName>,
     endpoints: KeyedLimit<EndpointId>,
@@ -95,31 +102,29 @@ impl Gate {
         Self {
             endpoint,
             shared,
-            handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES)),
+            handshakes: handshakes(),
             sources: Rates::new(limits::OF_SOURCE, limits::RATED),
             leases: Rates::new(limits::OF_LEASE, limits::RATED),
             endpoints: KeyedLimit::default(),
         }
     }
 
-    /// Refuses what comes too often or is too much, before it costs anything.
-    fn admit(&self, incoming: Incoming) -> Option<(Incoming, OwnedSemaphorePermit)> {
+    /// Refuses what comes too often, before it costs anything. What is admitted may cost an older
+    /// handshake its place.
+    fn admit(&self, incoming: Incoming) -> Option<(Incoming, Startup<Source>)> {
         let addr = incoming.remote_addr();
-        let free = self.handshakes.available_permits();
-        let is_busy = limits::HANDSHAKES.saturating_sub(free) >= limits::UNPROVEN_HANDSHAKES;
+        let is_busy = self.handshakes.held() >= limits::UNPROVEN_HANDSHAKES;
         let is_direct = matches!(addr, IncomingAddr::Ip(_));
         if is_busy && is_direct && !incoming.remote_addr_validated() {
             // An address that is forged does not come back.
             let _ = incoming.retry();
             return None;
         }
-        if !self.sources.allows(&Source::from(addr)) {
+        let source = Source::from(addr);
+        if !self.sources.allows(&source) {
             return self.refuse(incoming, Rejection::TooFast);
         }
-        match Arc::clone(&self.handshakes).try_acquire_owned() {
-            Ok(permit) => Some((incoming, permit)),
-            Err(_) => self.refuse(incoming, Rejection::TooMany),
-        }
+        Some((incoming, self.handshakes.admit(source)))
     }
 
     fn refuse<T>(&self, incoming: Incoming, reason: Rejection) -> Option<T> {
@@ -131,12 +136,16 @@ impl Gate {
     async fn serve(
         self: Arc<Self>,
         incoming: Incoming,
-        handshake: OwnedSemaphorePermit,
+        mut handshake: Startup<Source>,
         mut stop: watch::Receiver<bool>,
     ) {
         let shaken = tokio::time::timeout(limits::HANDSHAKE, Box::pin(self.shake(incoming)));
         let admitted = tokio::select! {
             () = is_set(&mut stop) => return,
+            () = handshake.dropped() => {
+                self.shared.counts.reject(Rejection::NotAuthenticated);
+                return;
+            }
             shaken = shaken => match shaken {
                 Ok(admitted) => admitted,
                 Err(_) => {
@@ -241,4 +250,34 @@ fn named(incoming: &Incoming) -> Option<PodName> {
 
 fn close(connection: &Connection, reason: CloseReason) {
     connection.close(VarInt::from_u32(reason.code()), reason.text().as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv6Addr;
+
+    fn of_site(number: u128) -> Source {
+        let site = (0x2001_0db8_0001_u128 << 80) | (number << 64);
+        Source::Network(customer_network(Ipv6Addr::from_bits(site).into()))
+    }
+
+    /// A site of IPv6 has 65 536 networks, each of which is an address of its own.
+    #[tokio::test]
+    async fn handshakes_that_are_held_keep_nobody_out() {
+        let handshakes = handshakes();
+        let [_, _, full] = limits::HANDSHAKES;
+        let mut held: Vec<Startup<Source>> =
+            (0..10_000).map(|number| handshakes.admit(of_site(number))).collect();
+        assert!(handshakes.held() <= full, "{}", handshakes.held());
+        let mut customer = handshakes.admit(Source::Network([192, 0, 2, 7].into()));
+        assert!(handshakes.held() <= full, "it has cost another one its place");
+        held.remove(0).dropped().await;
+        let is_dropped = tokio::select! {
+            biased;
+            () = customer.dropped() => true,
+            () = std::future::ready(()) => false,
+        };
+        assert!(!is_dropped, "the newest stays");
+    }
 }

@@ -33,7 +33,6 @@ mod incoming;
 mod jump;
 mod limits;
 mod metrics;
-mod networks;
 mod pump;
 mod rates;
 mod shared;

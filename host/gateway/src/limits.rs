@@ -26,6 +26,9 @@ pub(crate) const SSH_KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Connections of one lease at the same time, by both ways: an editor, a few terminals and a
 /// parallel copy fit, and the pod's own server takes hardly more.
 pub(crate) const SESSIONS_OF_LEASE: usize = 64;
+/// While a lease has so many, none begins over iroh: there the pod's own server authenticates, and
+/// whoever knows the name of the pod may connect. The rest is for those who have logged in here.
+pub(crate) const UNPROVEN_SESSIONS_OF_LEASE: usize = 48;
 /// Forwarded channels of one connection to the jump host: `ProxyJump` needs one.
 pub(crate) const CHANNELS: usize = 8;
 /// What a client may send ahead on one channel.
@@ -39,8 +42,11 @@ pub(crate) const EXCESS_BYTES: usize = 16 << 20;
 /// How long one packet of a client that is too far ahead is held before the next is read.
 pub(crate) const PACE: Duration = Duration::from_millis(20);
 
-/// Handshakes of iroh at the same time…
-pub(crate) const HANDSHAKES: usize = 256;
+/// Handshakes of iroh at the same time: see [`Startups`](crate::startups::Startups). A customer's takes
+/// less than a second…
+pub(crate) const HANDSHAKES: [usize; 3] = [128, 30, 256];
+/// …of one address, or of one endpoint by a relay…
+pub(crate) const HANDSHAKES_OF_ONE: [usize; 3] = [32, 30, 64];
 /// …beyond this many a client must prove its address first, which costs us nothing…
 pub(crate) const UNPROVEN_HANDSHAKES: usize = 32;
 /// …and each is done by then.

@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// How a customer reaches a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    Jump,
+    JumpHost,
     Iroh,
 }
 
 impl Way {
-    pub const ALL: [Self; 2] = [Self::Jump, Self::Iroh];
+    pub const ALL: [Self; 2] = [Self::JumpHost, Self::Iroh];
 
     /// Its name, as the value of a label.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Jump => "jump",
+            Self::JumpHost => "jump-host",
             Self::Iroh => "iroh",
         }
     }
@@ -130,7 +130,7 @@ impl Counts {
 
     fn of(&self, way: Way) -> &OfWay {
         match way {
-            Way::Jump => &self.jump,
+            Way::JumpHost => &self.jump,
             Way::Iroh => &self.iroh,
         }
     }
@@ -180,9 +180,9 @@ mod tests {
     #[test]
     fn a_session_is_open_until_it_is_dropped() {
         let counts = Arc::new(Counts::default());
-        let session = counts.open(Way::Jump);
+        let session = counts.open(Way::JumpHost);
         assert_eq!([1, 0], Way::ALL.map(|way| counts.open_sessions(way)));
         drop(session);
-        assert_eq!((counts.open_sessions(Way::Jump), counts.sessions(Way::Jump)), (0, 1));
+        assert_eq!((counts.open_sessions(Way::JumpHost), counts.sessions(Way::JumpHost)), (0, 1));
     }
 }

@@ -60,9 +60,13 @@ impl Shared {
         None
     }
 
-    /// One more session of a lease, unless it has as many as it may.
+    /// One more session of a lease, unless it has as many as it may by this way.
     pub(crate) fn begin_session(&self, pod: &PodName, way: Way) -> Option<SessionPermit> {
-        let of_lease = self.sessions.try_acquire(pod.clone(), limits::SESSIONS_OF_LEASE);
+        let most = match way {
+            Way::JumpHost => limits::SESSIONS_OF_LEASE,
+            Way::Iroh => limits::UNPROVEN_SESSIONS_OF_LEASE,
+        };
+        let of_lease = self.sessions.try_acquire(pod.clone(), most);
         if of_lease.is_none() {
             self.counts.reject(Rejection::TooMany);
         }
@@ -128,12 +132,27 @@ mod tests {
         let held: Vec<SessionPermit> =
             ways.filter_map(|way| shared.begin_session(&pod, way)).collect();
         assert_eq!(held.len(), limits::SESSIONS_OF_LEASE);
-        assert!(shared.begin_session(&other, Way::Jump).is_some());
+        assert!(shared.begin_session(&other, Way::JumpHost).is_some());
         let rejected = u64::try_from(limits::SESSIONS_OF_LEASE).unwrap();
         assert_eq!(shared.counts.rejections(Rejection::TooMany), rejected);
         drop(held);
         assert!(shared.begin_session(&pod, Way::Iroh).is_some());
         assert_eq!(shared.counts.open_sessions(Way::Iroh), 0);
+    }
+
+    /// The name of a pod is no secret: it is in the URL of its HTTP port.
+    #[test]
+    fn whoever_knows_the_name_of_a_pod_alone_leaves_its_customer_room() {
+        let (shared, pod) = (shared(), pod("ssh-pod-aaaaaaaaaa"));
+        let begin = |way: Way| -> Vec<SessionPermit> {
+            std::iter::from_fn(|| shared.begin_session(&pod, way)).collect()
+        };
+        let others = begin(Way::Iroh);
+        assert_eq!(others.len(), limits::UNPROVEN_SESSIONS_OF_LEASE);
+        let customers = begin(Way::JumpHost);
+        let all = others.len() + customers.len();
+        assert_eq!(all, limits::SESSIONS_OF_LEASE);
+        assert!(customers.len() >= 16, "{}", customers.len());
     }
 
     #[tokio::test]

@@ -76,8 +76,8 @@ impl<K: Eq + Hash + Clone> Startups<K> {
         Startup { id, waiting: Arc::clone(&self.waiting), dropped }
     }
 
-    #[cfg(test)]
-    fn held(&self) -> usize {
+    /// How many wait.
+    pub(crate) fn held(&self) -> usize {
         lock(&self.waiting).by_age.len()
     }
 }

@@ -52,6 +52,7 @@ const FILES: &[File] = &[
     file!("/style.css", STYLE, PAGE, "style.css"),
     file!("/operator", HTML, PAGE, "operator.html"),
     file!("/operator.js", SCRIPT, PAGE, "operator.js"),
+    file!("/charts.js", SCRIPT, PAGE, "charts.js"),
     file!("/docs", HTML, STYLED, "docs.html"),
     file!("/docs.js", SCRIPT, PAGE, "docs.js"),
 ];

@@ -1,10 +1,10 @@
 //! Where a request comes from.
 
-use crate::networks::order_network;
 use crate::server::Peer;
 use crate::state::App;
 use axum::http::{Extensions, HeaderMap};
 use ipnet::IpNet;
+use paygress_core::networks::order_network;
 use std::net::IpAddr;
 
 /// The client's address: the peer's, or what trusted proxies say. What a client says to the last of

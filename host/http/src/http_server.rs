@@ -5,7 +5,8 @@ use crate::router::router;
 use crate::sites::Sites;
 use crate::state::{App, Backends, Settings};
 use crate::{limits, server};
-use std::net::{Ipv4Addr, SocketAddr};
+use paygress_core::listen_addresses;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
@@ -15,16 +16,6 @@ pub enum Error {
     /// The address is in use, or is not an address of this machine.
     #[error("the HTTP server cannot listen on {address}; set BIND_ADDR")]
     Bind { address: SocketAddr, source: std::io::Error },
-}
-
-/// What to listen on, the first that can be had: `[::]` is IPv4 too, and where there is no IPv6, IPv4
-/// alone.
-fn addresses(bind: SocketAddr) -> Vec<SocketAddr> {
-    let mut addresses = vec![bind];
-    if bind.is_ipv6() && bind.ip().is_unspecified() {
-        addresses.push((Ipv4Addr::UNSPECIFIED, bind.port()).into());
-    }
-    addresses
 }
 
 /// The server: listening, and not yet serving.
@@ -42,7 +33,8 @@ impl HttpServer {
     /// [`Error`].
     pub async fn bind(settings: Settings, mut backends: Backends) -> Result<Self, Error> {
         let failed = |source| Error::Bind { address: settings.bind, source };
-        let listener = TcpListener::bind(&addresses(settings.bind)[..]).await.map_err(failed)?;
+        let listener =
+            TcpListener::bind(&listen_addresses(settings.bind)[..]).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let apps = backends.apps.take();
         let app = Arc::new(App::new(settings, backends, address));
@@ -83,25 +75,6 @@ impl HttpServer {
             () = server::serve(&self.listener, &sites, &self.app.settings.trusted_proxies) => {}
             () = forget => {}
             () = watch => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_names_no_family_is_served_where_there_is_one() {
-        for (bind, expected) in [
-            ("[::]:8080", &["[::]:8080", "0.0.0.0:8080"][..]),
-            ("0.0.0.0:8080", &["0.0.0.0:8080"]),
-            ("127.0.0.1:0", &["127.0.0.1:0"]),
-            ("[::1]:0", &["[::1]:0"]),
-        ] {
-            let found: Vec<String> =
-                addresses(bind.parse().unwrap()).iter().map(ToString::to_string).collect();
-            assert_eq!(found, expected, "{bind}");
         }
     }
 }

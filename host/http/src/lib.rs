@@ -9,8 +9,7 @@
 //! ```
 //!
 //! - `server.rs`: the socket: how many connections, how slow they may be. `rate_limit.rs`: how many
-//!   requests an address has; `networks.rs`: which addresses share these limits; `unread_body.rs`:
-//!   what an answer leaves of its request.
+//!   requests an address has; `unread_body.rs`: what an answer leaves of its request.
 //! - `client_address.rs`: where a request comes from; `middleware.rs`: what every request passes:
 //!   rate limits, security headers, CORS, counting.
 //! - `extract.rs`: a request with its body, its caller and its token; `identity.rs`: bearer tokens
@@ -18,7 +17,8 @@
 //! - `orders.rs`, `paid_order.rs`: buying; `payment.rs`: payment requests (NUT-18, NUT-24);
 //!   `pay.rs`: where wallets post to; `auth.rs`: `/auth`.
 //! - `pods.rs`: status and stopping; `events.rs`: progress; `terminal.rs`: a shell in the browser.
-//! - `operator.rs`, `metrics.rs`, `health.rs`: the operator's view.
+//! - `operator.rs`, `metrics.rs`, `health.rs`: the operator's view. `operator_leases.rs`,
+//!   `operator_sales.rs`: what the operator searches for and does.
 //! - `sites.rs`: what is the service's and what a pod's, by the host of a request; `apps/`: the HTTP
 //!   ports of pods.
 //! - `openapi.rs`: OpenAPI; `assets.rs`: the page, whose files are in `../web`; `router.rs`: all of
@@ -67,9 +67,10 @@ mod identity;
 mod limits;
 mod metrics;
 mod middleware;
-mod networks;
 mod openapi;
 mod operator;
+mod operator_leases;
+mod operator_sales;
 mod orders;
 mod paid_order;
 mod pay;

@@ -1,7 +1,7 @@
 //! The limits of the HTTP transport for external clients, each with its reason.
 
-use crate::networks::NETWORKS;
 use paygress_core::model::units::Seconds;
+use paygress_core::networks::NETWORKS;
 use std::time::Duration;
 
 /// Connections at the same time: each costs two buffers and a task.
@@ -70,6 +70,14 @@ pub(crate) const ADDRESSES: usize = 100_000;
 pub(crate) const QR_BYTES: usize = 2_048;
 /// How far back the operator's charts go.
 pub(crate) const CHART_SECONDS: u64 = 14 * 86_400;
+/// How far back the operator's history goes at the most: 2 160 hours are about 200 kB.
+pub(crate) const HISTORY_DAYS: u64 = 90;
+/// Leases of a page of the operator's search…
+pub(crate) const PAGE_LEASES: usize = 50;
+/// …and at the most, if a client wants more.
+pub(crate) const PAGE_LEASES_MOST: usize = 200;
+/// A parameter of that search: as long as the name of an image.
+pub(crate) const SEARCH_BYTES: usize = 512;
 /// Requests to pods' HTTP ports that are under way at the same time: each costs a descriptor, two
 /// buffers and a task beside its connection…
 pub(crate) const APP_REQUESTS: usize = 1_024;

@@ -39,7 +39,7 @@ struct ConstHistogram {
 impl ConstHistogram {
     /// With one number a bound, and one for the rest.
     fn new(sum: Duration, bounds: impl Iterator<Item = Duration>, counts: &[u64]) -> Self {
-        let bounds = bounds.map(|bound| bound.as_secs_f64()).chain([f64::MAX]);
+        let bounds = bounds.map(|bound| bound.as_secs_f64()).chain([f64::INFINITY]);
         Self {
             sum,
             count: counts.iter().fold(0_u64, |sum, count| sum.saturating_add(*count)),

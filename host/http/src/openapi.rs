@@ -1,7 +1,10 @@
 //! The OpenAPI document, made from the types and handlers.
 
 use crate::state::App;
-use crate::{auth, events, health, metrics, operator, orders, pay, pods, terminal};
+use crate::{
+    auth, events, health, metrics, operator, operator_leases, operator_sales, orders, pay, pods,
+    terminal,
+};
 use std::sync::{Arc, LazyLock};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -63,6 +66,10 @@ pub(crate) fn api() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(auth::auth))
         .routes(routes!(pay::pay))
         .routes(routes!(operator::overview))
+        .routes(routes!(operator::history))
+        .routes(routes!(operator_leases::leases))
+        .routes(routes!(operator_leases::end))
+        .routes(routes!(operator_sales::sales, operator_sales::set_sales))
         .routes(routes!(metrics::metrics))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
@@ -93,7 +100,11 @@ mod tests {
             "/healthz",
             "/metrics",
             "/offers",
+            "/operator/history",
+            "/operator/leases",
+            "/operator/leases/{name}",
             "/operator/overview",
+            "/operator/sales",
             "/orders/{id}",
             "/pay",
             "/pods",

@@ -1,21 +1,22 @@
 //! The operator's view, without secrets.
 
-use crate::extract::ApiRequest;
+use crate::extract::{ApiRequest, Query};
 use crate::limits;
 use crate::problem::{Problem, ProblemBody};
 use crate::state::App;
 use axum::Json;
 use axum::extract::State;
 use paygress_core::backend::policy::SlotStats;
-use paygress_core::backend::store::HourlyRevenue;
+use paygress_core::backend::store::{HourlyLeases, HourlyRevenue};
 use paygress_core::backend::wallet::MintReport;
 use paygress_core::model::order::Lease;
 use paygress_core::model::units::{Seconds, UnixTime};
-use paygress_core::orders::Overview;
+use paygress_core::orders::{History, Overview};
 use paygress_core::protocol::PodStatus;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// A lease as the operator sees it.
 #[derive(Serialize, ToSchema)]
@@ -69,6 +70,8 @@ pub(crate) struct PolicyView {
     slot: String,
     /// SHA-256 of the component.
     digest: String,
+    /// When it takes its settings: in `each-call`, or once, for the `snapshot` that calls start from.
+    configured: String,
     calls: u64,
     refusals: u64,
     faults: u64,
@@ -125,6 +128,7 @@ impl OverviewView {
         let policy = |report: &SlotStats| PolicyView {
             slot: report.slot.to_string(),
             digest: report.digest.clone(),
+            configured: report.configured.as_str().to_owned(),
             calls: report.calls,
             refusals: report.refusals.values().fold(0, |sum, count| sum.saturating_add(*count)),
             faults: report.faults,
@@ -172,4 +176,91 @@ pub(crate) async fn overview(
     let now = UnixTime::now();
     let overview = app.orders.overview(now.minus(Seconds(limits::CHART_SECONDS))).await?;
     Ok(Json(OverviewView::of(&overview, now)))
+}
+
+/// The query of `/operator/history`.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HistoryParams {
+    /// How far back; left out: 14.
+    #[param(minimum = 1, maximum = 90)]
+    days: Option<u64>,
+}
+
+impl HistoryParams {
+    fn seconds(&self) -> Result<Seconds, Problem> {
+        let Some(days) = self.days else { return Ok(Seconds(limits::CHART_SECONDS)) };
+        let most = limits::HISTORY_DAYS;
+        if days == 0 || days > most {
+            return Err(Problem::invalid(&format!("days must be from 1 to {most}")));
+        }
+        Ok(Seconds(days.saturating_mul(DAY)))
+    }
+}
+
+const DAY: u64 = 86_400;
+
+/// An hour of the history.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct HistoryHour {
+    /// When it began (RFC 3339).
+    from: String,
+    /// Paid orders that came in it.
+    orders: u64,
+    /// What they brought, less what went back and what that cost.
+    earned_sats: i64,
+    /// Pods that were ordered in it, and have run.
+    leases_begun: u64,
+    /// Pods that have run at any time of it.
+    leases: u64,
+}
+
+/// What was, hour by hour.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct HistoryView {
+    /// Now (RFC 3339).
+    now: String,
+    /// The pods that could be leased at the same time now; the history of that is not known.
+    capacity: u32,
+    /// Every hour, the oldest first, from the ledger.
+    hours: Vec<HistoryHour>,
+}
+
+impl HistoryView {
+    fn of(history: &History, capacity: u32, now: UnixTime) -> Self {
+        let revenue: BTreeMap<UnixTime, &HourlyRevenue> =
+            history.revenue.iter().map(|hour| (hour.from, hour)).collect();
+        let hour = |leases: &HourlyLeases| {
+            let revenue = revenue.get(&leases.from);
+            HistoryHour {
+                from: leases.from.rfc3339(),
+                orders: revenue.map_or(0, |hour| hour.orders),
+                earned_sats: revenue.map_or(0, |hour| hour.earned.0),
+                leases_begun: leases.begun,
+                leases: leases.running,
+            }
+        };
+        Self { now: now.rfc3339(), capacity, hours: history.leases.iter().map(hour).collect() }
+    }
+}
+
+/// History
+///
+/// Orders, money and pods of each hour of the last days.
+#[utoipa::path(get, path = "/operator/history", tag = "operator", params(HistoryParams),
+    responses((status = 200, description = "Every hour", body = HistoryView),
+        (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")),
+    security(("operator" = [])))]
+pub(crate) async fn history(
+    State(app): State<Arc<App>>,
+    params: Result<Query<HistoryParams>, Problem>,
+    request: ApiRequest,
+) -> Result<Json<HistoryView>, Problem> {
+    request.operator(&app)?;
+    let Query(params) = params?;
+    let now = UnixTime::now();
+    let history = app.orders.history(now.minus(params.seconds()?)).await?;
+    let capacity = app.orders.lease_capacity().await?;
+    Ok(Json(HistoryView::of(&history, capacity, now)))
 }

@@ -6,7 +6,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use paygress_core::model::lease::EndReason;
 use paygress_core::model::refusal::{ErrorType, Refusal};
-use paygress_core::protocol::ErrorResponse;
+use paygress_core::protocol::{ErrorResponse, SignedReceipt};
 use serde::Deserialize;
 use serde::Serialize;
 use serde::de::IntoDeserializer;
@@ -103,6 +103,10 @@ pub(crate) struct ProblemBody {
     /// What making it cost the customer.
     #[serde(skip_serializing_if = "Option::is_none")]
     refund_fee_sats: Option<u64>,
+    /// What was decided, signed by the service, with a refund.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SignedReceipt>)]
+    receipt: Option<Box<SignedReceipt>>,
 }
 
 /// The HTTP status of an error.
@@ -146,6 +150,7 @@ impl Problem {
             refund_token: None,
             refunded_sats: None,
             refund_fee_sats: None,
+            receipt: None,
         };
         let problem = Self { status, body: Box::new(body), headers: Vec::new() };
         if status == StatusCode::SERVICE_UNAVAILABLE || code == ErrorType::TokenPending.as_str() {
@@ -183,6 +188,7 @@ impl Problem {
         problem.body.details.clone_from(&error.details);
         problem.body.pod_name.clone_from(&error.pod_name);
         problem.body.end_reason = error.end_reason;
+        problem.body.receipt.clone_from(&error.receipt);
         if let Some(refund) = &error.refund {
             let token = refund.refund_token.as_ref().map(|token| token.expose().to_owned());
             problem.body.refund_token = Some(token);

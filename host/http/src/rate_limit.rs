@@ -1,10 +1,10 @@
 //! How many requests an address has, and the networks that it is in.
 
 use crate::limits;
-use crate::networks::{NETWORKS, networks};
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use ipnet::{IpNet, Ipv4Net};
+use paygress_core::networks::{NETWORKS, networks};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 

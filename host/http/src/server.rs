@@ -2,7 +2,6 @@
 //! and do not affect the others.
 
 use crate::limits;
-use crate::networks::networks;
 use crate::unread_body::UnreadBody;
 use axum::extract::Request;
 use axum::response::Response;
@@ -12,6 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
 use paygress_core::keyed_limit::{KeyedLimit, Permit};
+use paygress_core::networks::networks;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;

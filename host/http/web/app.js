@@ -2,6 +2,7 @@
 import { $, Problem, ask, copy, element, events, reveal, formatDuration } from '/shared.js';
 
 const STAGES = { received: 'Order received', redeemed: 'Token redeemed', scheduled: 'Node assigned', pulling: 'Pulling image', ready: 'Ready' };
+const WAYS = { 'host-port': 'SSH command', 'jump-host': 'SSH command, by the jump host', iroh: 'SSH command, by iroh (needs the program paygress)' };
 const cards = new Map();
 let terminal;
 
@@ -86,6 +87,7 @@ async function showOffers() {
   $('root').textContent = describeRoot(offer.root);
   $('run-image-field').hidden = !offer.run_image;
   $('http-field').hidden = !offer.http_ports;
+  $('terminal-help').hidden = Boolean(offer.access) && !offer.access.some(({ type }) => type === 'host-port');
   $('tiers').replaceChildren(...offer.pod_specs.map((spec, index) => {
     const radio = element('input', '', { type: 'radio', name: 'tier', value: spec.id });
     radio.checked = index === 0;
@@ -269,13 +271,13 @@ function makeCard(pod) {
   card.dataset.pod = pod;
   reveal(part('show-password'), part('password'));
   part('copy-known-hosts').addEventListener('click', () => copy(part('copy-known-hosts'), part('known-hosts').value));
-  part('copy-ssh').addEventListener('click', () => copy(part('copy-ssh'), part('ssh').value));
   part('open-terminal').addEventListener('click', () => busy(part('open-terminal'), () => openTerminal(pod)));
   part('open-http').addEventListener('click', () => busy(part('open-http'), () => openHttp(pod)));
   part('stop').addEventListener('click', () => busy(part('stop'), async () => {
     if (!confirm(`Stop ${pod}? All data in it will be lost.`)) return;
     const stopped = await ask(`/pods/${encodeURIComponent(pod)}`, { method: 'DELETE', bearer: key });
     part('pod-message').textContent = stopped.message;
+    offerReceipt(part, stopped.receipt);
     await showEnd(pod);
   }));
   part('top-up').addEventListener('submit', (event) => {
@@ -286,11 +288,41 @@ function makeCard(pod) {
       const extended = await ask('/top-up-pod', { method: 'POST', bearer: key, body });
       field.value = '';
       part('pod-message').textContent = extended.message;
+      offerReceipt(part, extended.receipt);
       await refresh(pod);
     });
   });
   cards.set(pod, { card, part });
   $('pods').append(card);
+}
+
+/** Of a pod without a port of the nodes the answers have its name as the host, which only the gateway knows. */
+function hasPort(pod) {
+  return pod.ssh_host !== pod.pod_name;
+}
+
+/** The commands that log in; a page of an older version leaves out ways that it does not know. */
+function loginWays(pod) {
+  const port = { type: 'host-port', command: `ssh -p ${pod.ssh_port} ${pod.ssh_username}@${pod.ssh_host}` };
+  const ways = pod.access || (hasPort(pod) ? [port] : []);
+  return ways.filter(({ type }) => type in WAYS);
+}
+
+/** Shows them again only where they have changed: somebody may be copying one. */
+function fillWays({ card, part }, pod) {
+  const ways = loginWays(pod);
+  part('without-way').hidden = ways.length > 0;
+  const commands = ways.map(({ command }) => command).join('\n');
+  if (card.dataset.commands === commands) return;
+  card.dataset.commands = commands;
+  part('ways').replaceChildren(...ways.map(({ type, command }) => {
+    const way = $('pod-way').content.cloneNode(true);
+    const [button, field] = [way.querySelector('.copy-ssh'), way.querySelector('.ssh')];
+    way.querySelector('.way-name').textContent = WAYS[type];
+    field.value = command;
+    button.addEventListener('click', () => copy(button, command));
+    return way;
+  }));
 }
 
 function fillCard(pod) {
@@ -300,6 +332,7 @@ function fillCard(pod) {
   part('pod-status').textContent = pod.status;
   part('pod-status').classList.toggle('ended', ended);
   for (const name of ['actions', 'more']) part(name).hidden = pod.status !== 'running';
+  const startsNow = pod.status === 'running' && part('login').hidden;
   part('login').hidden = pod.status !== 'running';
   part('open-http').hidden = !pod.http_url;
   if (ended) part('pod-left').textContent = '';
@@ -307,26 +340,43 @@ function fillCard(pod) {
     part('refund').hidden = false;
     part('refund-token').value = pod.refund_tokens.join('\n');
   }
-  if (pod.status === 'running' && !part('ssh').value) {
-    part('ssh').value = `ssh -p ${pod.ssh_port} ${pod.ssh_username}@${pod.ssh_host}`;
+  if (pod.status === 'running') fillWays({ card, part }, pod);
+  if (startsNow) {
     ask(`/pods/${encodeURIComponent(pod.pod_name)}/access`, { bearer: key })
       .then((access) => fillLogin(part, access))
       .catch(showError);
   }
 }
 
+/** Offers the receipt of the latest answer as a file. */
+function offerReceipt(part, receipt) {
+  if (!receipt) return;
+  const link = part('receipt');
+  if (link.href) URL.revokeObjectURL(link.href);
+  link.href = URL.createObjectURL(new Blob([JSON.stringify(receipt)], { type: 'application/json' }));
+  link.download = `receipt-${receipt.id}.json`;
+  link.hidden = false;
+}
+
 async function fillLogin(part, access) {
+  offerReceipt(part, access.receipt);
   const password = access.ssh_password;
   part('password').value = password || '';
   part('with-password').hidden = !password;
   part('without-password').hidden = Boolean(password);
-  // The service logs in with the password; it does not have the customer's key.
-  part('open-terminal').hidden = !password;
+  // The service logs in with the password, at the pod's port; it does not have the customer's key.
+  part('open-terminal').hidden = !password || !hasPort(access);
   part('pod-root').textContent = describeRoot(access.root);
-  if (!access.known_hosts) return;
-  part('known-hosts').value = access.known_hosts;
+  const ways = access.access || [];
+  const lines = [access, ...ways].flatMap(({ known_hosts: known = '' }) => known.split('\n')).filter(Boolean);
+  if (!lines.length) return;
+  part('known-hosts').value = [...new Set(lines)].join('\n');
   part('identity').hidden = false;
-  part('fingerprints').textContent = (await Promise.all(access.ssh_host_keys.map(fingerprint))).join(', ');
+  const jumpHosts = ways.filter(({ type }) => type === 'jump-host');
+  part('of-jump-host').hidden = !jumpHosts.length;
+  const ofPod = await Promise.all((access.ssh_host_keys || []).map(fingerprint));
+  const ofJumpHost = await Promise.all(jumpHosts.map(async ({ host_key: line }) => `of the jump host ${await fingerprint(line)}`));
+  part('fingerprints').textContent = [...ofPod, ...ofJumpHost].join(', ');
 }
 
 /** As ssh and ssh-keygen -l show a host key. */

@@ -16,7 +16,7 @@
 //! - `inbox.rs` and `inbox/`: subscriptions that lose nothing, and the cursor of what was read.
 //! - `replies.rs`: responses, and who waits for whom. `delivery.rs`: the way of one response.
 //!   `offers.rs`: what is published. `pod_reply.rs`: what a pod is given to write by itself.
-//! - `http_auth.rs`: NIP-98 signatures, for the HTTP transport.
+//! - `http_auth.rs`: NIP-98 signatures, for the HTTP transport. `receipt.rs`: signed receipts.
 //! - `client.rs`: the customer's side, for `paygress order` and for `paygress-top-up` in pods.
 //!   `relay_check.rs`: whether a relay does what the service needs, for the operator.
 //!   `broadcast.rs`: one event to several relays, for pods that answer for themselves.
@@ -58,6 +58,7 @@ mod inbox;
 mod nip44;
 mod offers;
 mod pod_reply;
+mod receipt;
 mod relay_auth;
 mod relay_check;
 mod replies;
@@ -69,6 +70,7 @@ pub use error::{Error, RelayFailures};
 pub use inbox::Inbox;
 pub use nostr_sdk::{EventId, Keys, PublicKey, RelayUrl};
 pub use offers::OfferPublisher;
+pub use receipt::{ReceiptError, ServiceReceipts, VerifiedReceipt, verify_receipt};
 pub use relay_check::{ReadBack, RelayReport, check_relay};
 pub use replies::{ReplyPublisher, TRANSPORT};
 

@@ -2,7 +2,8 @@
 
 use crate::desired::{ApplyStatus, Completeness, DesiredPolicy};
 use crate::resource::Mode;
-use paygress_core::backend::policy::Slot;
+use paygress_core::Policy;
+use paygress_core::backend::policy::{Configured, Slot, SlotStats};
 use paygress_policy::{
     ComponentRef, ComponentRefs, Publisher, Source, Sources, Superseded, SwapError, component_refs,
 };
@@ -191,7 +192,7 @@ impl Applier {
             None => self.publisher.desired_version(*slot).as_ref() == Some(version),
         };
         if is_active {
-            return ApplyStatus::Active;
+            return ApplyStatus::Active(configured(&self.publisher.host().report(), *slot));
         }
         if let Some(Superseded { revision, trigger }) = self.publisher.superseded(*slot, version) {
             return ApplyStatus::Superseded(format!(
@@ -203,14 +204,22 @@ impl Applier {
     }
 
     fn shadow_status(&self, candidate: &Candidate, error: Option<&SwapError>) -> ApplyStatus {
-        let running = self.publisher.host().shadow_sources().unwrap_or_default();
-        let running = running.get(&candidate.policy.slot).map(ComponentRef::of);
+        let (host, slot) = (self.publisher.host(), candidate.policy.slot);
+        let running = host.shadow_sources().unwrap_or_default();
+        let running = running.get(&slot).map(ComponentRef::of);
         if running.is_some() && running.as_ref() == candidate.reference() {
-            return ApplyStatus::Shadowing;
+            let report = host.shadow_report().map(|report| report.candidates).unwrap_or_default();
+            return ApplyStatus::Shadowing(configured(&report, slot));
         }
         let otherwise = "the shadow was stopped, or not all of its components are available; change the resource to start it again";
         inactive_status(candidate, error).unwrap_or(ApplyStatus::Waiting(otherwise.to_owned()))
     }
+}
+
+/// When the component of a slot takes its settings.
+fn configured(report: &[SlotStats], slot: Slot) -> Configured {
+    let stats = report.iter().find(|stats| stats.slot == slot);
+    stats.map(|stats| stats.configured).unwrap_or_default()
 }
 
 /// The status of a policy that is not active, as far as it has a reason of its own.

@@ -3,7 +3,7 @@
 use crate::desired::{ApplyStatus, FetchError};
 use crate::resource::PolicyStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use paygress_core::backend::policy::Slot;
+use paygress_core::backend::policy::{Configured, Slot};
 
 /// The longest message of a condition.
 const MESSAGE_CHARS: usize = 4_000;
@@ -17,6 +17,8 @@ pub(crate) struct Progress {
     active: ConditionState,
     /// The resource is in the state that it asks for.
     reached: bool,
+    /// When its component takes its settings, if it is in use.
+    configured: Option<Configured>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,10 +86,18 @@ impl Progress {
     }
 
     pub(crate) fn set_applied(&mut self, status: ApplyStatus) {
-        self.reached = matches!(status, ApplyStatus::Active | ApplyStatus::Shadowing);
+        self.configured = match status {
+            ApplyStatus::Active(configured) | ApplyStatus::Shadowing(configured) => {
+                Some(configured)
+            }
+            _ => None,
+        };
+        self.reached = self.configured.is_some();
         (self.valid, self.active) = match status {
-            ApplyStatus::Active => (ConditionState::yes("Valid"), ConditionState::yes("InForce")),
-            ApplyStatus::Shadowing => (
+            ApplyStatus::Active(_) => {
+                (ConditionState::yes("Valid"), ConditionState::yes("InForce"))
+            }
+            ApplyStatus::Shadowing(_) => (
                 ConditionState::yes("Valid"),
                 ConditionState::no(
                     "Shadow",
@@ -153,6 +163,7 @@ impl Progress {
         };
         PolicyStatus {
             observed_generation: generation,
+            configured: self.configured,
             conditions: conditions.into_iter().map(condition).collect(),
         }
     }
@@ -163,6 +174,7 @@ impl Progress {
 mod tests {
     use super::*;
     use k8s_openapi::jiff::Timestamp;
+    use serde_json::Value;
 
     fn at(second: i64) -> Time {
         Time(Timestamp::from_second(second).unwrap())
@@ -191,8 +203,14 @@ mod tests {
     #[test]
     fn ready_summarises_what_was_applied() {
         for (status, [valid, active, ready]) in [
-            (ApplyStatus::Active, ["True Valid", "True InForce", "True InForce"]),
-            (ApplyStatus::Shadowing, ["True Valid", "False Shadow", "True Shadow"]),
+            (
+                ApplyStatus::Active(Configured::Snapshot),
+                ["True Valid", "True InForce", "True InForce"],
+            ),
+            (
+                ApplyStatus::Shadowing(Configured::Snapshot),
+                ["True Valid", "False Shadow", "True Shadow"],
+            ),
             (
                 ApplyStatus::Refused(String::new()),
                 ["False Refused", "False Refused", "False Refused"],
@@ -282,8 +300,33 @@ mod tests {
         assert_eq!(times(&refused), [at(10), at(10), at(20), at(10), at(10)]);
         assert_eq!(refused.observed_generation, Some(2));
         assert!(refused.conditions.iter().all(|one| one.observed_generation == Some(2)));
-        let active = applied(ApplyStatus::Active).into_status(Some(2), &refused, &at(30));
+        let active = applied(ApplyStatus::Active(Configured::Snapshot)).into_status(
+            Some(2),
+            &refused,
+            &at(30),
+        );
         assert_eq!(times(&active), [at(10), at(10), at(20), at(30), at(30)]);
+    }
+
+    #[test]
+    fn it_shows_when_a_component_in_use_takes_its_settings() {
+        let status = |status| applied(status).into_status(None, &PolicyStatus::default(), &at(0));
+        for configured in [Configured::EachCall, Configured::Snapshot] {
+            for used in [ApplyStatus::Active(configured), ApplyStatus::Shadowing(configured)] {
+                assert_eq!(status(used).configured, Some(configured));
+            }
+        }
+        let waiting = status(ApplyStatus::Waiting(String::new()));
+        assert_eq!(waiting.configured, None);
+        // A merge patch removes what is null, and keeps what is left out.
+        assert_eq!(serde_json::to_value(&waiting).unwrap().get("configured"), Some(&Value::Null));
+        // A status of an earlier version, and one of a later version.
+        for (written, configured) in
+            [("{}", None), (r#"{"configured": "snapshot"}"#, Some(Configured::Snapshot))]
+        {
+            let read: PolicyStatus = serde_json::from_str(written).unwrap();
+            assert_eq!(read.configured, configured);
+        }
     }
 
     #[test]

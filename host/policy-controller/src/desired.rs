@@ -3,7 +3,7 @@
 use crate::resource::Mode;
 use async_trait::async_trait;
 use paygress_cluster::connection::RequestError;
-use paygress_core::backend::policy::Slot;
+use paygress_core::backend::policy::{Configured, Slot};
 use paygress_oci::{Digest, Error as RegistryError, FetchError as FetcherError};
 
 /// A component as a resource names it, not verified yet.
@@ -71,10 +71,10 @@ pub enum Completeness {
 /// The result of applying a desired policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApplyStatus {
-    /// It decides.
-    Active,
+    /// It decides. When it takes its settings.
+    Active(Configured),
     /// It is called beside the active one.
-    Shadowing,
+    Shadowing(Configured),
     /// It is not valid; the reason.
     Refused(String),
     /// It is not known to be invalid, and not active; the reason.

@@ -5,7 +5,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
-use paygress_core::backend::policy::Slot;
+use paygress_core::backend::policy::{Configured, Slot};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -111,6 +111,11 @@ pub struct PolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64")]
     pub observed_generation: Option<i64>,
+    /// When the component takes its settings, if it is in use.
+    // Written as null when it is not: a merge patch keeps what is left out.
+    #[serde(default)]
+    #[schemars(schema_with = "configured_schema")]
+    pub configured: Option<Configured>,
     /// Fetched, Verified, Valid, Active, and Ready as a summary; the message gives the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions_schema")]
@@ -119,6 +124,11 @@ pub struct PolicyStatus {
 
 fn slot_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "enum": Slot::ALL.map(Slot::as_str)})
+}
+
+fn configured_schema(_: &mut SchemaGenerator) -> Schema {
+    let ways = [Configured::EachCall, Configured::Snapshot].map(Configured::as_str);
+    json_schema!({"type": "string", "enum": ways})
 }
 
 fn settings_schema(_: &mut SchemaGenerator) -> Schema {

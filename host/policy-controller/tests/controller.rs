@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 use hyper::{Method, Request, Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
-use paygress_core::backend::policy::Slot;
+use paygress_core::backend::policy::{Configured, Slot};
 use paygress_policy_controller::{
     ApplyStatus, Completeness, Controller, DesiredPolicy, FetchError, Mode, Reconcile,
     UntrustedComponent,
@@ -138,8 +138,8 @@ impl Reconcile for FakeReconciler {
     ) -> Vec<ApplyStatus> {
         let status = |policy: &DesiredPolicy| match (&policy.component, policy.mode) {
             (None, _) => ApplyStatus::Waiting("no component".to_owned()),
-            (Some(_), Mode::Enforce) => ApplyStatus::Active,
-            (Some(_), Mode::Shadow) => ApplyStatus::Shadowing,
+            (Some(_), Mode::Enforce) => ApplyStatus::Active(Configured::Snapshot),
+            (Some(_), Mode::Shadow) => ApplyStatus::Shadowing(Configured::EachCall),
         };
         let statuses = desired.iter().map(status).collect();
         self.calls.lock().unwrap().push((desired, completeness));

@@ -4,7 +4,7 @@ use crate::case::TestCase;
 use crate::engine;
 use crate::input::{InputError, PolicyFile, read_case, read_text};
 use paygress_core::backend::policy::{Configured, FaultKind};
-use paygress_policy::{CallRecord, CallResult};
+use paygress_policy::{CallRecord, CallResult, Compiler};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -46,19 +46,20 @@ impl Cost {
         file: &PolicyFile,
         order: Option<&Path>,
         calls: u32,
+        compiler: &Compiler,
     ) -> Result<Self, BenchError> {
         let case = match order {
             Some(path) => read_case(file.slot, path)?,
             None => TestCase::sample(file.slot),
         };
         // Instructions and memory from the engine that counts them; times from the one that serves.
-        let counting = file.load(&engine::counting().map_err(InputError::from)?)?;
+        let counting = file.load(&engine::counting(compiler).map_err(InputError::from)?)?;
         let CallRecord { result, memory_bytes, fuel, .. } =
             case.run(&counting).map_err(InputError::from)?;
         if let CallResult::Failed(kind) = result {
             return Err(BenchError::Failed(kind));
         }
-        let harness = file.load(&engine::serving().map_err(InputError::from)?)?;
+        let harness = file.load(&engine::serving(compiler).map_err(InputError::from)?)?;
         let mut times = Vec::new();
         for _ in 0..calls {
             let CallRecord { took, .. } = case.run(&harness).map_err(InputError::from)?;

@@ -6,7 +6,7 @@ use crate::samples::{Sample, samples};
 use crate::text::summary;
 use paygress_core::backend::policy::Slot;
 use paygress_policy::{
-    CallRecord, CallResult, DEADLINE, Harness, MEMORY_BYTES, RejectReason, TemplateGuard,
+    CallRecord, CallResult, Compiler, DEADLINE, Harness, MEMORY_BYTES, RejectReason, TemplateGuard,
 };
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -61,8 +61,12 @@ impl CheckReport {
 ///
 /// # Errors
 /// A file cannot be read, or the engine does not start.
-pub fn check(file: &PolicyFile, guard: TemplateGuard) -> Result<CheckReport, InputError> {
-    let engine = engine::counting()?.with_template_guard(guard);
+pub fn check(
+    file: &PolicyFile,
+    guard: TemplateGuard,
+    compiler: &Compiler,
+) -> Result<CheckReport, InputError> {
+    let engine = engine::counting(compiler)?.with_template_guard(guard);
     let (component, settings) = (file.read()?, file.settings()?);
     let begun = Instant::now();
     let harness = match Harness::load(&engine, file.slot, &component, &settings) {

@@ -1,18 +1,19 @@
 //! The engines of the author's tools. What they compile is kept in the user's cache directory: the
 //! tools are run again and again on one component, and a large one takes a minute to compile.
 
-use paygress_policy::{EngineError, PolicyEngine};
+use paygress_policy::{Compiler, EngineError, PolicyEngine};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The engine that counts instructions.
-pub(crate) fn counting() -> Result<Arc<PolicyEngine>, EngineError> {
-    or_without_cache(PolicyEngine::with_fuel)
+pub(crate) fn counting(compiler: &Compiler) -> Result<Arc<PolicyEngine>, EngineError> {
+    Ok(or_without_cache(PolicyEngine::with_fuel)?.with_compiler(compiler.clone()))
 }
 
 /// The engine that serves, with snapshots as in the service.
-pub(crate) fn serving() -> Result<Arc<PolicyEngine>, EngineError> {
-    Ok(or_without_cache(PolicyEngine::start)?.with_snapshots())
+pub(crate) fn serving(compiler: &Compiler) -> Result<Arc<PolicyEngine>, EngineError> {
+    let engine = or_without_cache(PolicyEngine::start)?;
+    Ok(engine.with_compiler(compiler.clone()).with_snapshots())
 }
 
 /// A cache that cannot be used costs time, and nothing else.

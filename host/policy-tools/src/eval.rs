@@ -3,7 +3,7 @@
 use crate::case::TestCase;
 use crate::engine;
 use crate::input::{InputError, PolicyFile, read_case};
-use paygress_policy::{CallRecord, CallResult, TemplateGuard};
+use paygress_policy::{CallRecord, CallResult, Compiler, TemplateGuard};
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
@@ -24,9 +24,10 @@ pub fn eval(
     file: &PolicyFile,
     order: &Path,
     guard: TemplateGuard,
+    compiler: &Compiler,
 ) -> Result<Evaluation, InputError> {
     let case = read_case(file.slot, order)?;
-    let harness = file.load(&engine::counting()?.with_template_guard(guard))?;
+    let harness = file.load(&engine::counting(compiler)?.with_template_guard(guard))?;
     let record = case.run(&harness)?;
     Ok(Evaluation { case, settings: file.settings()?, record })
 }

@@ -4,7 +4,8 @@ use crate::case::{CaseError, TestCase};
 use crate::engine;
 use paygress_core::backend::policy::Slot;
 use paygress_policy::{
-    EngineError, Harness, PolicyEngine, ReadError, RejectReason, WrongSlot, read_component,
+    Compiler, EngineError, Harness, PolicyEngine, ReadError, RejectReason, WrongSlot,
+    read_component,
 };
 use serde_json::{Map, Value};
 use std::io;
@@ -68,8 +69,8 @@ impl PolicyFile {
     ///
     /// # Errors
     /// The component is rejected.
-    pub fn schema(&self) -> Result<String, InputError> {
-        Ok(self.load(&engine::counting()?)?.schema().to_owned())
+    pub fn schema(&self, compiler: &Compiler) -> Result<String, InputError> {
+        Ok(self.load(&engine::counting(compiler)?)?.schema().to_owned())
     }
 }
 

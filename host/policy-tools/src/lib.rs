@@ -28,10 +28,11 @@
 //!
 //! ```no_run
 //! use paygress_core::backend::policy::Slot;
+//! use paygress_policy::Compiler;
 //! use paygress_policy_tools::{PolicyFile, check};
 //!
 //! let file = PolicyFile { slot: Slot::Pricing, component: "policy.wasm".into(), settings: None };
-//! let report = check(&file, Box::new(|_, _| Ok(())))?;
+//! let report = check(&file, Box::new(|_, _| Ok(())), &Compiler::InProcess)?;
 //! print!("{report}");
 //! assert!(report.passed());
 //! # Ok::<(), paygress_policy_tools::InputError>(())

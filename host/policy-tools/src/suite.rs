@@ -7,8 +7,8 @@ use crate::input::{InputError, read_text};
 use paygress_core::backend::policy::Slot;
 use paygress_core::model::refusal::ErrorType;
 use paygress_policy::{
-    CallResult, EngineError, Harness, PolicyEngine, ReadError, RejectReason, TemplateGuard,
-    WrongSlot, read_component,
+    CallResult, Compiler, EngineError, Harness, PolicyEngine, ReadError, RejectReason,
+    TemplateGuard, WrongSlot, read_component,
 };
 use quick_junit::{NonSuccessKind, Report, TestCaseStatus};
 use serde::Deserialize;
@@ -117,6 +117,7 @@ pub fn run_suite(
     path: &Path,
     component: Option<&Path>,
     guard: TemplateGuard,
+    compiler: &Compiler,
 ) -> Result<SuiteReport, SuiteError> {
     let suite: Suite = serde_saphyr::from_str(&read_text(path)?).map_err(|error| {
         SuiteError::Malformed { path: path.to_owned(), source: Box::new(error) }
@@ -130,7 +131,7 @@ pub fn run_suite(
         None => read_component(&path.parent().unwrap_or(Path::new("")).join(&suite.component))?,
     };
     let mut harnesses = Harnesses {
-        engine: engine::counting()?.with_template_guard(guard),
+        engine: engine::counting(compiler)?.with_template_guard(guard),
         slot,
         component: &component,
         loaded: BTreeMap::new(),

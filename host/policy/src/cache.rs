@@ -4,13 +4,17 @@
 //! version and settings. For a snapshot it is `DIGEST-SETTINGS-FORMAT-ENGINE.cwasm`, with the SHA-256
 //! of the settings and the way in which snapshots are made. It ends with the SHA-256 of its content,
 //! so that a torn write is not run.
+//!
+//! `DIGEST.trying` and `DIGEST.lock` are there while something is compiled.
 
 use crate::files::{DirectoryError, private_directory, write_atomically};
 use crate::limits::{CACHE_BYTES, COMPILE_ATTEMPTS};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -82,6 +86,29 @@ pub enum CompileError {
     /// Its instances would fill the host's memory.
     #[error("its tables start with {0} elements; the limit is {max}", max = crate::limits::INITIAL_ELEMENTS)]
     TooManyElements(u32),
+    /// It took too much processor time.
+    #[error(
+        "compiling it took more than {seconds} s of processor time and was ended; make it smaller: leave out what it does not use, and let your compiler optimise for size"
+    )]
+    TooMuchTime { seconds: u64 },
+    /// It took too long, on a machine that is busy with other things.
+    #[error(
+        "compiling it took more than {seconds} s and was ended; try again when the machine is less busy, or make the component smaller"
+    )]
+    TimedOut { seconds: u64 },
+    /// It needs too much memory, or so deep a stack.
+    #[error(
+        "compiling it needs more memory than there is, or than the limit of {mebibytes} MiB; make it smaller, or give the service more memory if it has less than that"
+    )]
+    OutOfMemory { mebibytes: u64 },
+    /// Its code is too large for the cache.
+    #[error("its compiled code is larger than {} MiB; make it smaller", crate::limits::COMPILED_BYTES >> 20)]
+    TooLarge,
+    /// The process that compiles does not run.
+    #[error(
+        "it was not compiled: {0}; try again, and see whether the machine has memory and processes left"
+    )]
+    Failed(String),
     /// Earlier processes ended while they compiled it, for lack of memory for example.
     #[error(
         "the service ended {attempts} times while it compiled this component; remove {} to try again",
@@ -93,6 +120,42 @@ pub enum CompileError {
         /// The file that counts the attempts.
         mark: PathBuf,
     },
+}
+
+impl CompileError {
+    /// Whether the same attempt would fail again.
+    pub(crate) fn is_final(&self) -> bool {
+        !matches!(self, Self::TimedOut { .. } | Self::Failed(_))
+    }
+}
+
+/// The right to compile what has a key, among the processes that share the directory. The kernel
+/// takes it from a process that has ended; the file alone means nothing.
+struct ProcessClaim {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl ProcessClaim {
+    /// Waits while another process has the claim.
+    fn claim(path: PathBuf) -> io::Result<Self> {
+        loop {
+            let lock = File::options().create(true).append(true).mode(0o600).open(&path)?;
+            lock.lock()?;
+            // Whoever had it has removed the file, and the next one may have made another.
+            let (locked, named) = (lock.metadata()?, std::fs::metadata(&path));
+            if named.is_ok_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino())) {
+                return Ok(Self { path, _lock: lock });
+            }
+        }
+    }
+}
+
+impl Drop for ProcessClaim {
+    fn drop(&mut self) {
+        // Best effort: what is left is locked again.
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 impl CompiledCache {
@@ -114,6 +177,17 @@ impl CompiledCache {
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let path = self.directory.join(format!("{key}-{:016x}.cwasm", hasher.finish()));
         let _claim = self.compiling.claim(key);
+        if let Some(component) = load(engine, &path) {
+            return Ok(component);
+        }
+        let lock = self.directory.join(format!("{key}.lock"));
+        let _process_claim = ProcessClaim::claim(lock.clone())
+            .inspect_err(|error| {
+                let path = lock.display();
+                tracing::warn!(%error, %path, "another process may compile the same policy");
+            })
+            .ok();
+        // Another process may have compiled it meanwhile.
         if let Some(component) = load(engine, &path) {
             return Ok(component);
         }
@@ -181,7 +255,7 @@ fn load(engine: &Engine, path: &Path) -> Option<Component> {
     #[allow(unsafe_code)]
     let component = unsafe { Component::deserialize(engine, code) };
     // Marks it as recently used. Best effort.
-    let _ = std::fs::File::options()
+    let _ = File::options()
         .append(true)
         .open(path)
         .and_then(|file| file.set_modified(SystemTime::now()));
@@ -198,7 +272,7 @@ fn attempt<T, E: From<CompileError>>(
     if attempts >= COMPILE_ATTEMPTS {
         return Err(CompileError::Crashed { attempts, mark: mark.to_owned() }.into());
     }
-    let begun = std::fs::File::options()
+    let begun = File::options()
         .create(true)
         .append(true)
         .open(mark)
@@ -247,5 +321,48 @@ mod tests {
         let again = CompiledCache::open(&directory.path().join("compiled")).unwrap();
         again.get_or_compile(&engine, "empty", compile).unwrap();
         assert_eq!(compiled.load(Ordering::Relaxed), 2);
+    }
+    /// Each with a lock of its own, as processes have it.
+    #[test]
+    fn processes_that_need_the_same_component_compile_it_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("compiled");
+        let open = || CompiledCache::open(&path).unwrap();
+        let (engine, compiled) = (Engine::default(), AtomicUsize::new(0));
+        let compile = || {
+            compiled.fetch_add(1, Ordering::Relaxed);
+            Component::from_binary(&engine, EMPTY)
+                .map_err(|error| CompileError::Invalid(error.to_string()))
+        };
+        open();
+        // Of a process that was killed.
+        std::fs::write(path.join("empty.lock"), "").unwrap();
+        let together = Barrier::new(2);
+        std::thread::scope(|scope| {
+            for cache in [open(), open()] {
+                let (together, engine) = (&together, &engine);
+                scope.spawn(move || {
+                    together.wait();
+                    cache.get_or_compile(engine, "empty", compile).unwrap();
+                });
+            }
+        });
+        assert_eq!(compiled.load(Ordering::Relaxed), 1);
+        let files: Vec<_> = std::fs::read_dir(&path).unwrap().map(Result::unwrap).collect();
+        assert!(files.len() == 1 && files[0].path().extension().unwrap() == "cwasm", "{files:?}");
+    }
+
+    #[test]
+    fn a_claim_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.lock");
+        let first = ProcessClaim::claim(path.clone()).unwrap();
+        let second = File::options().append(true).open(&path).unwrap();
+        assert!(second.try_lock().is_err());
+        drop(first);
+        assert!(!path.exists());
+        // What was opened before is not what others lock now.
+        second.lock().unwrap();
+        drop(ProcessClaim::claim(path).unwrap());
     }
 }

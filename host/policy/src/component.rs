@@ -12,6 +12,7 @@ use crate::v1_0;
 use crate::world::{Duration, Images, World};
 use paygress_core::backend::policy::{Configured, FaultKind, SlotStats};
 use paygress_core::sanitize::plain;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::sync::Arc;
@@ -66,11 +67,20 @@ fn join(problems: &[SettingsProblem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
+/// SHA-256, in hex, of settings as canonical JSON: without space, keys sorted.
+#[must_use]
+pub fn settings_digest(settings: &str) -> String {
+    let canonical = serde_json::from_str::<Value>(settings)
+        .map_or_else(|_| settings.to_owned(), |settings| settings.to_string());
+    hex::encode(Sha256::digest(canonical))
+}
+
 /// A component that was compiled, checked and configured.
 pub(crate) struct LoadedComponent<W: World> {
     pub(crate) engine: Arc<PolicyEngine>,
     pre: W::Pre,
     settings: Arc<str>,
+    pub(crate) settings_digest: String,
     pub(crate) digest: String,
     pub(crate) schema: String,
     pub(crate) contract: ContractVersion,
@@ -85,6 +95,7 @@ impl<W: World> Clone for LoadedComponent<W> {
             engine: Arc::clone(&self.engine),
             pre: self.pre.clone(),
             settings: Arc::clone(&self.settings),
+            settings_digest: self.settings_digest.clone(),
             digest: self.digest.clone(),
             schema: self.schema.clone(),
             contract: self.contract,
@@ -133,6 +144,7 @@ impl<W: World> LoadedComponent<W> {
             engine: Arc::clone(engine),
             pre,
             settings: settings.into(),
+            settings_digest: settings_digest(settings),
             digest,
             schema: String::new(),
             contract,
@@ -214,6 +226,11 @@ impl<W: World> LoadedComponent<W> {
         })
     }
 
+    /// The same component, with statistics of its own.
+    pub(crate) fn with_new_stats(&self) -> Self {
+        Self { stats: Arc::default(), ..self.clone() }
+    }
+
     pub(crate) fn report(&self) -> SlotStats {
         self.stats.report(W::SLOT, &self.digest, self.configured)
     }
@@ -270,6 +287,14 @@ fn mismatch(error: &wasmtime::Error) -> RejectReason {
 mod tests {
     use super::*;
     use crate::limits::DEADLINE;
+
+    #[test]
+    fn settings_that_are_the_same_json_have_the_same_digest() {
+        let digest = settings_digest(r#"{"b": 1, "a": [true]}"#);
+        assert_eq!(digest, settings_digest(r#"{ "a":[ true ],"b":1}"#));
+        assert_eq!(digest, hex::encode(Sha256::digest(r#"{"a":[true],"b":1}"#)));
+        assert_ne!(digest, settings_digest("{}"));
+    }
 
     #[test]
     fn a_call_that_was_not_scheduled_is_not_interrupted() {

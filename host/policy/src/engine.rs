@@ -2,24 +2,20 @@
 //! one call.
 
 use crate::cache::{CompileError, CompiledCache};
+use crate::compiler::Compiler;
+use crate::engine_config::{Metering, config};
 use crate::files::DirectoryError;
-use crate::limits::{
-    BACKTRACE_FRAMES, CALLS, CPU_TIME, CallLimiter, DEADLINE, INITIAL_ELEMENTS, INSTANCES,
-    MEMORY_BYTES, OUTPUT_BYTES, SPARE_INSTANCES, STACK_BYTES, TABLE_ELEMENTS, TABLES, TICK,
-};
+use crate::limits::{CALLS, CPU_TIME, CallLimiter, DEADLINE, INITIAL_ELEMENTS, OUTPUT_BYTES, TICK};
 use paygress_core::backend::policy::{FaultKind, Placement, Rendered};
 use paygress_core::model::access::AccessModes;
 use paygress_core::sanitize::plain;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use wasmparser::{ElementItems, Parser, Payload};
 use wasmtime::component::Component;
-use wasmtime::{
-    Config, Engine, PoolingAllocationConfig, Store, UpdateDeadline, WasmBacktraceDetails,
-};
+use wasmtime::{Engine, Store, UpdateDeadline};
 
 /// The cause of an error, of whichever library.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -49,13 +45,6 @@ pub enum EngineError {
 /// Checks a rendered pod template against what the cluster allows.
 pub type TemplateGuard = Box<dyn Fn(&Rendered, &Placement) -> Result<(), BoxError> + Send + Sync>;
 
-/// Whether the engine counts instructions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Metering {
-    Off,
-    Fuel,
-}
-
 /// Whether calls start from snapshots of configured components.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Snapshots {
@@ -67,6 +56,7 @@ enum Snapshots {
 pub struct PolicyEngine {
     pub(crate) engine: Engine,
     cache: Option<CompiledCache>,
+    compiler: Compiler,
     pub(crate) calls: Arc<Semaphore>,
     metering: Metering,
     snapshots: Snapshots,
@@ -81,7 +71,7 @@ impl PolicyEngine {
     /// # Errors
     /// [`EngineError`].
     pub fn start(cache: Option<&Path>) -> Result<Arc<Self>, EngineError> {
-        Self::build(&config(), cache, Metering::Off)
+        Self::build(cache, Metering::Off)
     }
 
     /// An engine for authors: it counts instructions, and traps name source lines if the component
@@ -91,12 +81,7 @@ impl PolicyEngine {
     /// # Errors
     /// [`EngineError`].
     pub fn with_fuel(cache: Option<&Path>) -> Result<Arc<Self>, EngineError> {
-        let mut config = config();
-        config
-            .consume_fuel(true)
-            .wasm_backtrace_max_frames(NonZeroUsize::new(BACKTRACE_FRAMES))
-            .wasm_backtrace_details(WasmBacktraceDetails::Enable);
-        Self::build(&config, cache, Metering::Fuel)
+        Self::build(cache, Metering::Fuel)
     }
 
     /// The same engine; its components fault if they render a template that the guard rejects, also
@@ -121,13 +106,15 @@ impl PolicyEngine {
         Arc::new(Self { snapshots: Snapshots::On, ..self.copy() })
     }
 
+    /// The same engine; its components are compiled there.
+    #[must_use]
+    pub fn with_compiler(&self, compiler: Compiler) -> Arc<Self> {
+        Arc::new(Self { compiler, ..self.copy() })
+    }
+
     #[cfg(test)]
     pub(crate) fn cache(&self) -> Option<&CompiledCache> {
         self.cache.as_ref()
-    }
-
-    pub(crate) fn has_cache(&self) -> bool {
-        self.cache.is_some()
     }
 
     pub(crate) fn makes_snapshots(&self) -> bool {
@@ -135,10 +122,11 @@ impl PolicyEngine {
     }
 
     fn copy(&self) -> Self {
-        let Self { engine, cache, calls, metering, snapshots, guard, access } = self;
+        let Self { engine, cache, compiler, calls, metering, snapshots, guard, access } = self;
         Self {
             engine: engine.clone(),
             cache: cache.clone(),
+            compiler: compiler.clone(),
             calls: Arc::clone(calls),
             metering: *metering,
             snapshots: *snapshots,
@@ -163,22 +151,20 @@ impl PolicyEngine {
             .map_err(|error| FaultKind::Template(error.to_string()))
     }
 
-    fn build(
-        config: &Config,
-        cache: Option<&Path>,
-        metering: Metering,
-    ) -> Result<Arc<Self>, EngineError> {
+    fn build(cache: Option<&Path>, metering: Metering) -> Result<Arc<Self>, EngineError> {
         let open = |path: &Path| {
             CompiledCache::open(path)
                 .map_err(|source| EngineError::Cache { path: path.to_owned(), source })
         };
         let cache = cache.map(open).transpose()?;
-        let engine = Engine::new(config).map_err(|error| EngineError::Engine(error.into()))?;
+        let engine =
+            Engine::new(&config(metering)).map_err(|error| EngineError::Engine(error.into()))?;
         start_clock(&engine).map_err(EngineError::Clock)?;
         let calls = usize::try_from(CALLS).unwrap_or(1);
         Ok(Arc::new(Self {
             engine,
             cache,
+            compiler: Compiler::default(),
             calls: Arc::new(Semaphore::new(calls)),
             metering,
             snapshots: Snapshots::Off,
@@ -240,8 +226,17 @@ impl PolicyEngine {
     /// Compiles a component, past the cache.
     pub(crate) fn parse(&self, bytes: &[u8]) -> Result<Component, CompileError> {
         check_elements(bytes)?;
-        Component::from_binary(&self.engine, bytes)
-            .map_err(|error| CompileError::Invalid(plain(&format!("{error:#}"), 500)))
+        let Compiler::Child(child) = &self.compiler else {
+            return Component::from_binary(&self.engine, bytes)
+                .map_err(|error| CompileError::Invalid(plain(&format!("{error:#}"), 500)));
+        };
+        let code = child.compile(bytes, self.metering)?;
+        // SAFETY: this is what `Engine::precompile_component` has made in a process of this user's
+        // that runs the program that the operator runs. wasmtime checks that its version and its
+        // settings are those of this engine.
+        #[allow(unsafe_code)]
+        let component = unsafe { Component::deserialize(&self.engine, &code) };
+        component.map_err(|error| CompileError::Failed(plain(&format!("{error:#}"), 500)))
     }
 }
 
@@ -289,31 +284,4 @@ fn thread_time() -> Duration {
         u64::try_from(time.tv_sec).unwrap_or_default(),
         u32::try_from(time.tv_nsec).unwrap_or_default(),
     )
-}
-
-fn config() -> Config {
-    let mut pool = PoolingAllocationConfig::new();
-    let concurrent = CALLS.saturating_add(SPARE_INSTANCES);
-    pool.total_component_instances(concurrent)
-        .total_core_instances(concurrent.saturating_mul(INSTANCES))
-        .total_memories(concurrent.saturating_mul(2))
-        .total_tables(concurrent.saturating_mul(TABLES))
-        .max_core_instances_per_component(INSTANCES)
-        .max_memories_per_component(2)
-        .max_tables_per_component(TABLES)
-        .max_memory_size(MEMORY_BYTES)
-        .table_elements(TABLE_ELEMENTS)
-        .linear_memory_keep_resident(1 << 20)
-        .table_keep_resident(1 << 16);
-    let mut config = Config::new();
-    config
-        .allocation_strategy(pool)
-        .epoch_interruption(true)
-        .max_wasm_stack(STACK_BYTES)
-        .wasm_backtrace_max_frames(None)
-        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
-        // The same input gives the same decision, on every processor.
-        .cranelift_nan_canonicalization(true)
-        .wasm_relaxed_simd(false);
-    config
 }

@@ -3,8 +3,8 @@
 use crate::component::RejectReason;
 use crate::engine::PolicyEngine;
 use crate::history::StoreError;
-use crate::set::{self, ComponentSet, LoadError, Sources};
-use crate::shadow::{Shadow, ShadowReport};
+use crate::set::{ComponentSet, LoadError, LoadedComponents, Sources};
+use crate::shadow::{Candidates, Shadow, ShadowReport};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use paygress_core::Policy;
 use paygress_core::backend::policy::{FaultKind, PolicySet, SlotStats};
@@ -64,8 +64,10 @@ impl SwapError {
     /// next time.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        let slow = |error: &LoadError| {
-            matches!(error.reason, RejectReason::Faulty(FaultKind::Deadline(_)))
+        let slow = |error: &LoadError| match &error.reason {
+            RejectReason::Faulty(FaultKind::Deadline(_)) => true,
+            RejectReason::NotAComponent(error) => !error.is_final(),
+            _ => false,
         };
         matches!(self, Self::Rejected(errors) if !errors.iter().any(slow))
     }
@@ -98,18 +100,28 @@ impl Host {
         sources: &Sources,
         persist: impl FnOnce() -> Result<T, StoreError>,
     ) -> Result<T, SwapError> {
+        self.swap_loaded(self.load_components(sources)?, persist)
+    }
+
+    /// Compiles and configures what is to replace something: without a lock, since it may take
+    /// long. Blocks.
+    pub(crate) fn load_components(&self, sources: &Sources) -> Result<LoadedComponents, SwapError> {
+        LoadedComponents::load(&self.engine, sources).map_err(SwapError::Rejected)
+    }
+
+    /// [`Host::swap`], with what is loaded already: it takes as long as a sample order.
+    pub(crate) fn swap_loaded<T>(
+        &self,
+        loaded: LoadedComponents,
+        persist: impl FnOnce() -> Result<T, StoreError>,
+    ) -> Result<T, SwapError> {
         let _guard = self.lock();
-        let set = self.active.load().with(&self.engine, sources).map_err(SwapError::Rejected)?;
+        let set = self.active.load().with_loaded(loaded).map_err(SwapError::Rejected)?;
         let persisted = persist().map_err(SwapError::NotStored)?;
         self.active.store(Arc::new(set));
         self.changed.send_replace(());
         self.restart_shadow();
         Ok(persisted)
-    }
-
-    /// Compiles without a lock what is to be replaced under one: it may take long. Blocks.
-    pub(crate) fn compile(&self, sources: &Sources) {
-        set::compile(&self.engine, sources);
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
@@ -119,7 +131,7 @@ impl Host {
     /// Runs the candidates beside the new set. The comparison with the old set ends.
     fn restart_shadow(&self) {
         let Some(shadow) = self.shadow.load_full() else { return };
-        match Shadow::start(&self.engine, &self.set(), shadow.sources().clone()) {
+        match shadow.restart(&self.set()) {
             Ok(restarted) => self.shadow.store(Some(Arc::new(restarted))),
             Err(errors) => {
                 tracing::warn!(?errors, "the shadow does not fit the new policies and was stopped");
@@ -139,10 +151,9 @@ impl Host {
     /// # Errors
     /// Every component that was rejected, with its reason.
     pub fn start_shadow(self: &Arc<Self>, sources: Sources) -> Result<(), SwapError> {
-        self.compile(&sources);
+        let candidates = Candidates { loaded: self.load_components(&sources)?, sources };
         let _guard = self.lock();
-        let shadow =
-            Shadow::start(&self.engine, &self.set(), sources).map_err(SwapError::Rejected)?;
+        let shadow = Shadow::start(&self.set(), candidates).map_err(SwapError::Rejected)?;
         self.shadow.store(Some(Arc::new(shadow)));
         Ok(())
     }

@@ -14,8 +14,9 @@
 //!
 //! | modules | |
 //! |---|---|
-//! | `limits`, `engine`, `cache` | the engine, its limits in one table, the clock that enforces
-//! deadlines, the cache of compiled components |
+//! | `limits`, `engine_config`, `engine`, `cache` | the engine, its limits in one table, the clock
+//! that enforces deadlines, the cache of compiled components |
+//! | `compiler`, `compiler_child` | compiling in a process of its own, with limits |
 //! | `contract`, `world`, `bindings`, `v1_0`, `v1_1`, `v1_2` | the contract's versions, and their
 //! types converted into those of `paygress-core`; output outside the contract's ranges stops here |
 //! | `component`, `fault`, `function`, `snapshot`, `stats` | one component: loading it, calling it,
@@ -26,8 +27,10 @@
 //! | `recorded`, `replay`, `comparison`, `shadow` | what a candidate decides on past and on live
 //! orders |
 //! | `interfaces`, `harness` | one component by itself, for authors |
+//! | `recompute` | the decision of a customer's receipt, once more |
 //!
-//! Only this crate uses wasmtime. It may read and write the policy directories, and nothing else.
+//! Only this crate uses wasmtime. It may read and write the policy directories, and start the
+//! process that compiles, and nothing else.
 //! What compiles or calls components blocks; its documentation says so. Async callers move it to a
 //! blocking thread.
 //!
@@ -37,10 +40,13 @@
 mod bindings;
 mod cache;
 mod comparison;
+mod compiler;
+mod compiler_child;
 mod component;
 mod contract;
 mod directory;
 mod engine;
+mod engine_config;
 mod fault;
 mod files;
 mod function;
@@ -50,6 +56,7 @@ mod host;
 mod interfaces;
 mod limits;
 mod publisher;
+mod recompute;
 mod recorded;
 mod replay;
 mod revision;
@@ -65,11 +72,14 @@ mod world;
 
 pub use cache::CompileError;
 pub use comparison::{Aspect, Comparison, Difference, MAX_DIFFERENCES};
-pub use component::{RejectReason, SettingsProblem};
+pub use compiler::{COMPILER_COMMAND, CompileLimits, Compiler, CompilerProcess};
+pub use compiler_child::compile_stdin;
+pub use component::{RejectReason, SettingsProblem, settings_digest};
 pub use directory::{
     PolicyDir, ReadError, SourceError, read_component, read_signature, signature_path,
 };
 pub use engine::{BoxError, EngineError, PolicyEngine, TemplateGuard};
+pub use engine_config::Metering;
 pub use files::DirectoryError;
 pub use harness::{Call, CallRecord, CallResult, Harness, Output, WrongSlot};
 pub use history::{StoreError, history};
@@ -77,6 +87,7 @@ pub use host::{Host, SwapError};
 pub use interfaces::{Interfaces, SlotInterface};
 pub use limits::{COMPONENT_BYTES, DEADLINE, MEMORY_BYTES, OUTPUT_BYTES, TICK, max_total_memory};
 pub use publisher::{Publisher, Superseded};
+pub use recompute::{FieldDifference, RecomputeError, check_amounts, recompute};
 pub use replay::Candidate;
 pub use revision::{ComponentRef, ComponentRefs, Revision, Trigger, component_refs};
 pub use set::{ComponentSet, LoadError, Source, Sources, sample_placement};

@@ -50,6 +50,16 @@ pub(crate) const SNAPSHOT_RUNS: usize = 4 << 20;
 /// The way in which snapshots are made. To be raised when it changes: those that are cached are then
 /// made again.
 pub(crate) const SNAPSHOT_FORMAT: u32 = 1;
+/// Wall-clock time of one compilation: the largest interpreters need two minutes of a debug build on
+/// a busy machine.
+pub(crate) const COMPILE_TIME: Duration = Duration::from_secs(600);
+/// CPU time of one compilation, of all its threads.
+pub(crate) const COMPILE_CPU_TIME: Duration = Duration::from_secs(600);
+/// Memory that a compilation writes to: an interpreter of 10 MB needs 450 MiB on two processors. It has
+/// to fit beside the service.
+pub(crate) const COMPILE_MEMORY_BYTES: u64 = 1536 << 20;
+/// Size of compiled code: a few times that of the largest component.
+pub(crate) const COMPILED_BYTES: u64 = 256 << 20;
 /// Crashes during the compilation of one component, after which it is no longer compiled.
 pub(crate) const COMPILE_ATTEMPTS: usize = 3;
 /// Size of the compiled-component cache: a compiled component is a few times as large as its

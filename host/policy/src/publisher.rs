@@ -8,7 +8,7 @@ use crate::host::{Host, SwapError};
 use crate::revision::{
     ComponentRefs, Revision, Trigger, component_refs, desired_version, previous,
 };
-use crate::set::{Source, Sources};
+use crate::set::{LoadedComponents, Source, Sources};
 use crate::startup::{self, StartError, Startup};
 use paygress_core::backend::policy::Slot;
 use std::collections::BTreeMap;
@@ -170,8 +170,8 @@ impl Publisher {
     /// # Errors
     /// [`SwapError`]; then the old ones stay.
     pub fn publish(&self, sources: &Sources, trigger: Trigger) -> Result<Revision, SwapError> {
-        self.host.compile(sources);
-        self.lock().publish(&self.host, Change::new(sources, trigger))
+        let loaded = self.host.load_components(sources);
+        self.lock().publish(&self.host, Change::new(sources, trigger), loaded)
     }
 
     /// Replaces components as `Policy` resources require. Each slot of `desired` is then owned by
@@ -184,9 +184,9 @@ impl Publisher {
         sources: &Sources,
         desired: BTreeMap<Slot, String>,
     ) -> Result<Revision, SwapError> {
-        self.host.compile(sources);
+        let loaded = self.host.load_components(sources);
         let change = Change { desired, ..Change::new(sources, Trigger::Resource) };
-        self.lock().publish(&self.host, change)
+        self.lock().publish(&self.host, change, loaded)
     }
 
     /// Goes back to a revision; without a number, to the one before the active one. The files of
@@ -195,12 +195,17 @@ impl Publisher {
     /// # Errors
     /// [`SwapError`]; then the active ones stay.
     pub fn rollback(&self, to: Option<u64>) -> Result<Revision, SwapError> {
-        let earlier = self.lock().earlier(to)?;
-        self.host.compile(&earlier.sources);
-        let mut state = self.lock();
-        // Something else may have been published meanwhile.
-        let Earlier { number, sources } = state.earlier(to)?;
-        state.publish(&self.host, Change::new(&sources, Trigger::Rollback(number)))
+        loop {
+            let earlier = self.lock().earlier(to)?;
+            let loaded = self.host.load_components(&earlier.sources);
+            let mut state = self.lock();
+            // Something else may have been published meanwhile.
+            if state.earlier(to)? == earlier {
+                let Earlier { number, sources } = earlier;
+                let change = Change::new(&sources, Trigger::Rollback(number));
+                return state.publish(&self.host, change, loaded);
+            }
+        }
     }
 
     /// Activates the candidates of the shadow, and stops it. Blocks.
@@ -217,58 +222,54 @@ impl Publisher {
     /// called every second or so. Files that are still being written are left for the next poll.
     /// Blocks.
     pub fn poll_policy_dir(&self) {
-        let is_due = self.lock().poll.is_due(&self.directory.file_states());
-        if is_due && let Ok(found) = self.directory.sources() {
-            self.host.compile(&found);
-        }
-        let mut state = self.lock();
         let files = self.directory.file_states();
-        if state.poll.tried.as_ref() == Some(&files) {
-            return;
-        }
-        if state.poll.seen.as_ref() != Some(&files) {
-            (state.poll.seen, state.poll.logged) = (Some(files), None);
+        if !self.lock().poll.is_due(&files) {
             return;
         }
         let found = match self.directory.sources() {
             Ok(found) => found,
             // It may be readable the next time, and look no different then.
             Err(error) => {
-                return state.poll.log_once(&error, "POLICY_DIR cannot be read");
+                return self.lock().poll.log_once(&error, "POLICY_DIR cannot be read");
             }
         };
-        state.poll.tried = Some(files);
-        let held = component_refs(&found);
-        // A slot that a resource owns is left to it. The file counts again when the resource is
-        // gone.
-        let free = |slot: &Slot| {
+        let changes = self.changes_of(&self.lock(), &found);
+        let loaded = self.host.load_components(&changes);
+        let mut state = self.lock();
+        // Something else may have been published meanwhile: the next poll tries again.
+        if self.changes_of(&state, &found) == changes {
+            state.publish_policy_dir(&self.host, files, component_refs(&found), &changes, loaded);
+        }
+    }
+
+    /// What the directory changes. A slot that a resource owns is left to it; the file counts again
+    /// when the resource is gone.
+    fn changes_of(&self, state: &State, found: &Sources) -> Sources {
+        let held = component_refs(found);
+        let is_free = |slot: &Slot| {
             !self.directory.defers_to_resources()
                 || desired_version(&state.revisions, *slot).is_none()
         };
-        let changed = |slot: &Slot| state.accepted.get(slot) != held.get(slot);
-        let changes: Sources =
-            found.into_iter().filter(|(slot, _)| changed(slot) && free(slot)).collect();
-        if changes.is_empty() {
-            (state.accepted, state.poll.logged) = (held, None);
-            return;
-        }
-        let change = Change { policy_dir: Some(held), ..Change::new(&changes, Trigger::PolicyDir) };
-        match state.publish(&self.host, change) {
-            Ok(_) => state.poll.logged = None,
-            Err(error) => {
-                if !error.is_final() {
-                    state.poll.tried = None;
-                }
-                state.poll.log_once(&error, "the policies of POLICY_DIR are rejected");
-            }
-        }
+        let is_changed = |slot: &Slot| state.accepted.get(slot) != held.get(slot);
+        found
+            .iter()
+            .filter(|(slot, _)| is_changed(slot) && is_free(slot))
+            .map(|(slot, source)| (*slot, source.clone()))
+            .collect()
     }
 }
 
 impl Poll {
     /// Whether these files are complete, and have not been tried.
-    fn is_due(&self, files: &[FileState]) -> bool {
-        self.tried.as_deref() != Some(files) && self.seen.as_deref() == Some(files)
+    fn is_due(&mut self, files: &[FileState]) -> bool {
+        if self.tried.as_deref() == Some(files) {
+            return false;
+        }
+        let is_complete = self.seen.as_deref() == Some(files);
+        if !is_complete {
+            (self.seen, self.logged) = (Some(files.to_vec()), None);
+        }
+        is_complete
     }
 
     /// Logs a problem, unless the last poll logged it.
@@ -282,6 +283,7 @@ impl Poll {
 }
 
 /// What a revision to go back to would replace.
+#[derive(PartialEq, Eq)]
 struct Earlier {
     number: u64,
     sources: Sources,
@@ -307,7 +309,39 @@ impl State {
         Ok(Earlier { number: target.number, sources })
     }
 
-    fn publish(&mut self, host: &Host, change: Change<'_>) -> Result<Revision, SwapError> {
+    /// Publishes what the directory changes, if it changes something.
+    fn publish_policy_dir(
+        &mut self,
+        host: &Host,
+        files: Vec<FileState>,
+        held: ComponentRefs,
+        changes: &Sources,
+        loaded: Result<LoadedComponents, SwapError>,
+    ) {
+        self.poll.tried = Some(files);
+        if changes.is_empty() {
+            (self.accepted, self.poll.logged) = (held, None);
+            return;
+        }
+        let change = Change { policy_dir: Some(held), ..Change::new(changes, Trigger::PolicyDir) };
+        match self.publish(host, change, loaded) {
+            Ok(_) => self.poll.logged = None,
+            Err(error) => {
+                if !error.is_final() {
+                    self.poll.tried = None;
+                }
+                self.poll.log_once(&error, "the policies of POLICY_DIR are rejected");
+            }
+        }
+    }
+
+    /// Publishes a change. What it contains was loaded before this was locked.
+    fn publish(
+        &mut self,
+        host: &Host,
+        change: Change<'_>,
+        loaded: Result<LoadedComponents, SwapError>,
+    ) -> Result<Revision, SwapError> {
         self.record_start().map_err(SwapError::NotStored)?;
         let Change { sources, trigger, policy_dir, desired } = change;
         let new = component_refs(sources);
@@ -324,7 +358,7 @@ impl State {
         let set = self.active.clone().into_iter().chain(new).collect();
         let next = Revision::next(&self.revisions);
         let revision = Revision { trigger, slots, desired, set, policy_dir, ..next };
-        let revision = host.swap(sources, || self.record(sources, revision))?;
+        let revision = host.swap_loaded(loaded?, || self.record(sources, revision))?;
         let slots: Vec<_> = revision.slots.iter().map(|slot| slot.as_str()).collect();
         tracing::info!(number = revision.number, %trigger, ?slots, "policies published");
         Ok(revision)

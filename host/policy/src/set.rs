@@ -7,7 +7,7 @@ use crate::world::{Duration, Images, PodTemplate, Pricing, World};
 use async_trait::async_trait;
 use paygress_core::backend::policy::{
     Context, Digests, Fault, Grant, ImageOffer, Offer, Payment, Placement, PolicyError, PolicySet,
-    Price, Quote, RefundTerms, Rendered, Resources, Slot, SlotStats,
+    Price, Quote, RefundTerms, Rendered, Resources, SettingsDigests, Slot, SlotStats,
 };
 use paygress_core::model::access::AccessModes;
 use paygress_core::model::order::OrderView;
@@ -53,6 +53,49 @@ pub struct ComponentSet {
     pub(crate) pricing: LoadedComponent<Pricing>,
     pub(crate) duration: LoadedComponent<Duration>,
     pub(crate) pod_template: LoadedComponent<PodTemplate>,
+}
+
+/// Components for some of the slots, compiled and configured.
+pub(crate) struct LoadedComponents {
+    images: Option<LoadedComponent<Images>>,
+    pricing: Option<LoadedComponent<Pricing>>,
+    duration: Option<LoadedComponent<Duration>>,
+    pod_template: Option<LoadedComponent<PodTemplate>>,
+}
+
+impl LoadedComponents {
+    /// Loads them. Blocks: compiling takes seconds.
+    pub(crate) fn load(
+        engine: &Arc<PolicyEngine>,
+        sources: &Sources,
+    ) -> Result<Self, Vec<LoadError>> {
+        fn load<W: World>(
+            engine: &Arc<PolicyEngine>,
+            sources: &Sources,
+            errors: &mut Vec<LoadError>,
+        ) -> Option<LoadedComponent<W>> {
+            load_slot(engine, sources)?.map_err(|error| errors.push(error)).ok()
+        }
+        let mut errors = Vec::new();
+        let loaded = Self {
+            images: load(engine, sources, &mut errors),
+            pricing: load(engine, sources, &mut errors),
+            duration: load(engine, sources, &mut errors),
+            pod_template: load(engine, sources, &mut errors),
+        };
+        if errors.is_empty() { Ok(loaded) } else { Err(errors) }
+    }
+
+    /// The same components, with statistics of their own.
+    pub(crate) fn with_new_stats(&self) -> Self {
+        let Self { images, pricing, duration, pod_template } = self;
+        Self {
+            images: images.as_ref().map(LoadedComponent::with_new_stats),
+            pricing: pricing.as_ref().map(LoadedComponent::with_new_stats),
+            duration: duration.as_ref().map(LoadedComponent::with_new_stats),
+            pod_template: pod_template.as_ref().map(LoadedComponent::with_new_stats),
+        }
+    }
 }
 
 /// Evaluates an expression for each slot, in their order. The four have different types, so that a
@@ -123,29 +166,20 @@ impl ComponentSet {
         engine: &Arc<PolicyEngine>,
         sources: &Sources,
     ) -> Result<Self, Vec<LoadError>> {
-        fn replace<W: World>(
-            component: &mut LoadedComponent<W>,
-            engine: &Arc<PolicyEngine>,
-            sources: &Sources,
-            errors: &mut Vec<LoadError>,
-        ) {
-            match load_slot(engine, sources) {
-                None => {}
-                Some(Ok(new)) => *component = new,
-                Some(Err(error)) => errors.push(error),
-            }
-        }
-        let (mut set, mut errors) = (self.clone(), Vec::new());
-        replace(&mut set.images, engine, sources, &mut errors);
-        replace(&mut set.pricing, engine, sources, &mut errors);
-        replace(&mut set.duration, engine, sources, &mut errors);
-        replace(&mut set.pod_template, engine, sources, &mut errors);
-        if errors.is_empty() {
-            set.dry_run().map_err(|error| vec![error])?;
-            Ok(set)
-        } else {
-            Err(errors)
-        }
+        self.with_loaded(LoadedComponents::load(engine, sources)?)
+    }
+
+    /// The same with components that are loaded already: nothing is compiled.
+    pub(crate) fn with_loaded(&self, loaded: LoadedComponents) -> Result<Self, Vec<LoadError>> {
+        let LoadedComponents { images, pricing, duration, pod_template } = loaded;
+        let set = Self {
+            images: images.unwrap_or_else(|| self.images.clone()),
+            pricing: pricing.unwrap_or_else(|| self.pricing.clone()),
+            duration: duration.unwrap_or_else(|| self.duration.clone()),
+            pod_template: pod_template.unwrap_or_else(|| self.pod_template.clone()),
+        };
+        set.dry_run().map_err(|error| vec![error])?;
+        Ok(set)
     }
 
     #[must_use]
@@ -243,17 +277,6 @@ fn load_slot<W: World>(
     )
 }
 
-/// Fills the cache, so that loading these components takes no time. What is wrong with them is found
-/// again then. Blocks: compiling takes seconds.
-pub(crate) fn compile(engine: &Arc<PolicyEngine>, sources: &Sources) {
-    if engine.has_cache() {
-        drop(load_slot::<Images>(engine, sources));
-        drop(load_slot::<Pricing>(engine, sources));
-        drop(load_slot::<Duration>(engine, sources));
-        drop(load_slot::<PodTemplate>(engine, sources));
-    }
-}
-
 /// Calls a component on a thread that may block, records the call, and tells a refusal from a
 /// fault. Faults are logged for the operator.
 async fn call<W: World, T: Send + 'static>(
@@ -295,7 +318,12 @@ impl PolicySet for ComponentSet {
     fn digests(&self) -> Digests {
         let [images, pricing, duration, pod_template] =
             each!(self, component => component.digest.clone());
-        Digests { images, pricing, duration, pod_template }
+        let settings = {
+            let [images, pricing, duration, pod_template] =
+                each!(self, component => component.settings_digest.clone());
+            Some(SettingsDigests { images, pricing, duration, pod_template })
+        };
+        Digests { images, pricing, duration, pod_template, settings }
     }
 
     async fn admit(&self, order: &OrderView, context: &Context) -> Result<String, PolicyError> {

@@ -5,10 +5,9 @@
 //! processor it would slow them. When it cannot keep up, orders are skipped, and counted.
 
 use crate::comparison::Comparison;
-use crate::engine::PolicyEngine;
 use crate::recorded::Recorded;
 use crate::replay::Candidate;
-use crate::set::{ComponentSet, LoadError, Sources};
+use crate::set::{ComponentSet, LoadError, LoadedComponents, Sources};
 use paygress_core::backend::policy::SlotStats;
 use paygress_core::model::order::Order;
 use paygress_core::model::units::UnixTime;
@@ -42,8 +41,15 @@ pub struct ShadowReport {
     pub skipped: u64,
 }
 
+/// Candidates for some of the slots.
+pub(crate) struct Candidates {
+    pub(crate) sources: Sources,
+    /// The same, loaded.
+    pub(crate) loaded: LoadedComponents,
+}
+
 pub(crate) struct Shadow {
-    sources: Sources,
+    candidates: Candidates,
     since: UnixTime,
     candidate: Arc<Candidate>,
     comparison: Arc<Mutex<Comparison>>,
@@ -97,14 +103,14 @@ impl Traffic {
 }
 
 impl Shadow {
-    /// Loads the candidates and starts their thread. Blocks: compiling takes seconds.
+    /// Tests the candidates and starts their thread.
     pub(crate) fn start(
-        engine: &Arc<PolicyEngine>,
         set: &ComponentSet,
-        sources: Sources,
+        candidates: Candidates,
     ) -> Result<Self, Vec<LoadError>> {
-        let slots = sources.keys().copied().collect();
-        let candidate = Arc::new(Candidate { set: set.with(engine, &sources)?, slots });
+        let slots = candidates.sources.keys().copied().collect();
+        let set = set.with_loaded(candidates.loaded.with_new_stats())?;
+        let candidate = Arc::new(Candidate { set, slots });
         let comparison = Arc::new(Mutex::new(Comparison::default()));
         let traffic = Arc::new(Traffic::new());
         let (sender, receiver) = sync_channel::<Recorded>(QUEUE);
@@ -131,7 +137,7 @@ impl Shadow {
         if let Err(error) = thread {
             tracing::error!(%error, "the shadow has no thread; it skips all orders");
         }
-        Ok(Self { sources, since: UnixTime::now(), candidate, comparison, traffic, sender })
+        Ok(Self { candidates, since: UnixTime::now(), candidate, comparison, traffic, sender })
     }
 
     /// A live order starts or continues.
@@ -153,7 +159,13 @@ impl Shadow {
     }
 
     pub(crate) fn sources(&self) -> &Sources {
-        &self.sources
+        &self.candidates.sources
+    }
+
+    /// The same candidates beside another set.
+    pub(crate) fn restart(&self, set: &ComponentSet) -> Result<Self, Vec<LoadError>> {
+        let Candidates { sources, loaded } = &self.candidates;
+        Self::start(set, Candidates { sources: sources.clone(), loaded: loaded.with_new_stats() })
     }
 
     pub(crate) fn report(&self) -> ShadowReport {

@@ -76,7 +76,7 @@ impl LeaseStore for SqlStore {
         let pod = pod.clone();
         self.database
             .transact(move |transaction| match find_lease(transaction, &pod)? {
-                Some(mut lease) if lease.state == LeaseState::Live => {
+                Some(mut lease) if lease.state == LeaseState::Live && lease.end.is_none() => {
                     lease.end = Some(reason);
                     write_lease(transaction, &lease)
                 }

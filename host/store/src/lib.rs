@@ -43,6 +43,7 @@
 //! ```
 
 pub mod db;
+mod hours;
 mod lease_update;
 mod leases;
 mod messages;

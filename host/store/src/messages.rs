@@ -3,7 +3,8 @@ use crate::dialect_sql;
 use crate::rows::time;
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
-use paygress_core::backend::store::{KvStore, MessageLog};
+use paygress_core::backend::store::{KvStore, LedgerError, MessageLog, SalesStore};
+use paygress_core::model::sales::Sales;
 use paygress_core::model::units::UnixTime;
 
 const MESSAGES: Retention = Retention { table: "seen", time: "at", kind: "TRUE" };
@@ -38,6 +39,22 @@ impl MessageLog for SqlStore {
         self.database
             .transact(move |transaction| Ok(MESSAGES.forget(transaction, before, most)?))
             .await
+    }
+}
+
+/// The note that says what is sold.
+const SALES: &str = "sales";
+
+#[async_trait]
+impl SalesStore for SqlStore {
+    async fn sales(&self) -> Result<Sales> {
+        let Some(name) = self.kv_read(SALES).await? else { return Ok(Sales::default()) };
+        let unknown = || LedgerError::unreadable(format!("unknown state of sales {name}"));
+        Sales::parse(&name).ok_or_else(unknown)
+    }
+
+    async fn set_sales(&self, sales: Sales) -> Result<()> {
+        self.kv_write(SALES, sales.as_str()).await
     }
 }
 

@@ -1,22 +1,26 @@
 use crate::db::{Retention, Row, Transaction, Value};
+use crate::hours::{HOUR, count, hourly_leases};
 use crate::orders::{find_orders, find_readable_orders};
 use crate::ports::{SELECT_PORTS, read_port};
 use crate::rows::{
-    REPORTS, SELECT_LEASES, SELECT_ORDERS, read_lease, read_order, read_state, readable,
-    shorten_refused, time,
+    REPORTS, SELECT_LEASES, SELECT_ORDERS, customer_text, read_lease, read_order, read_state,
+    readable, shorten_refused, time,
 };
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
-use paygress_core::backend::store::{HourlyRevenue, RefusedLimits, Reporting, StateCount};
-use paygress_core::model::ids::OrderId;
-use paygress_core::model::order::Order;
+use paygress_core::backend::store::{
+    HourlyLeases, HourlyRevenue, LeasePlace, LeaseStates, LedgerError, RefusedLimits, Reporting,
+    StateCount,
+};
+use paygress_core::model::ids::{Customer, LeaseId, OrderId};
+use paygress_core::model::order::{Lease, Order};
 use paygress_core::model::units::{SignedSat, UnixTime};
 
-const HOUR: u64 = 3600;
-
-/// A number of orders, or of hours; what is below zero counts as nothing.
-fn count(row: &mut Row) -> Result<u64> {
-    Ok(u64::try_from(row.number()?).unwrap_or(0))
+/// A row of a page of leases: its place, and the lease if it can be read.
+fn read_place(mut row: Row) -> Result<(LeasePlace, Row)> {
+    let created_at = UnixTime(row.amount()?);
+    let id = LeaseId::parse(row.text()?).map_err(LedgerError::unreadable)?;
+    Ok((LeasePlace { created_at, id }, row))
 }
 
 fn read_hour(mut row: Row) -> Result<HourlyRevenue> {
@@ -110,6 +114,30 @@ impl Reporting for SqlStore {
             .await
     }
 
+    async fn hourly_leases(&self, since: UnixTime, until: UnixTime) -> Result<Vec<HourlyLeases>> {
+        self.database.transact(move |transaction| hourly_leases(transaction, since, until)).await
+    }
+
+    async fn lease_page(
+        &self,
+        states: LeaseStates,
+        of: Option<&Customer>,
+        after: Option<&LeasePlace>,
+        limit: u32,
+    ) -> Result<(Vec<Lease>, Option<LeasePlace>)> {
+        let (statement, values) = page_of_leases(states, of, after, limit);
+        self.database
+            .transact(move |transaction| {
+                let rows = transaction.query(&statement, &values)?;
+                let is_full = usize::try_from(limit).is_ok_and(|limit| rows.len() >= limit);
+                let placed = readable(rows, read_place);
+                let last = placed.last().map(|(place, _)| place.clone()).filter(|_| is_full);
+                let leases = placed.into_iter().map(|(_, row)| row).collect();
+                Ok((readable(leases, read_lease), last))
+            })
+            .await
+    }
+
     async fn forget_refused(&self, before: UnixTime, limits: RefusedLimits) -> Result<u64> {
         self.database
             .transact(move |transaction| {
@@ -126,6 +154,36 @@ impl Reporting for SqlStore {
             })
             .await
     }
+}
+
+/// The statement of a page of leases, and its values. Its rows are for [`read_place`].
+fn page_of_leases(
+    states: LeaseStates,
+    of: Option<&Customer>,
+    after: Option<&LeasePlace>,
+    limit: u32,
+) -> (String, Vec<Value>) {
+    let mut values = vec![Value::Number(limit.into())];
+    let mut conditions = match states {
+        LeaseStates::Current => "state <> 'ended'",
+        LeaseStates::Ended => "state = 'ended'",
+        LeaseStates::All => "TRUE",
+    }
+    .to_owned();
+    if of.is_some() {
+        values.push(customer_text(of));
+        conditions.push_str(" AND customer = ?2");
+    }
+    if let Some(LeasePlace { created_at, id }) = after {
+        let (first, second) = (values.len().saturating_add(1), values.len().saturating_add(2));
+        conditions = format!("{conditions} AND (created_at, id) < (?{first}, ?{second})");
+        values.extend([time(*created_at), Value::from(id.as_str())]);
+    }
+    let statement = format!(
+        "SELECT created_at, id, id, body FROM leases WHERE {conditions}
+         ORDER BY created_at DESC, id DESC LIMIT ?1"
+    );
+    (statement, values)
 }
 
 /// Rows that are read in one transaction, so that others need not wait long.

@@ -145,10 +145,12 @@ pub(crate) fn write_lease(transaction: &mut dyn Transaction, lease: &Lease) -> R
         LeaseState::Live => "live",
         LeaseState::Ended => "ended",
     };
-    let statement = "INSERT INTO leases (id, pod, customer, state, created_at, body, pod_key)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+    let statement =
+        "INSERT INTO leases (id, pod, customer, state, created_at, body, pod_key, ends_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
          ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body,
-         pod_key = excluded.pod_key";
+         pod_key = excluded.pod_key, ends_at =
+            CASE WHEN leases.state = 'ended' THEN leases.ends_at ELSE excluded.ends_at END";
     let values = [
         Value::from(lease.id.as_str()),
         String::from(lease.pod()).into(),
@@ -157,8 +159,19 @@ pub(crate) fn write_lease(transaction: &mut dyn Transaction, lease: &Lease) -> R
         time(lease.created_at),
         to_json(lease)?,
         lease.pod_key.as_ref().map(PublicKey::as_str).into(),
+        ends_at(lease).map(|at| at.0).into(),
     ];
     Ok(transaction.execute(statement, &values).map(drop)?)
+}
+
+/// When its pod ends, or has ended: a lease that is written as ended does so now, or did. None of one
+/// that has never run.
+fn ends_at(lease: &Lease) -> Option<UnixTime> {
+    let sold = lease.expires_at?;
+    match lease.state {
+        LeaseState::Ended => Some(sold.min(UnixTime::now())),
+        LeaseState::Reserved | LeaseState::Live => Some(sold),
+    }
 }
 
 pub(crate) fn time(time: UnixTime) -> Value {

@@ -23,6 +23,7 @@ impl SqlStore {
             dialect_sql!(both "ledger_3"),
             dialect_sql!(both "ledger_4"),
             dialect_sql!(both "ledger_5"),
+            dialect_sql!("ledger_6"),
         ],
     };
 

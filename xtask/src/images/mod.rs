@@ -10,6 +10,7 @@ mod settings;
 mod ssh;
 
 pub(crate) use architecture::Architecture;
+pub(crate) use service::build_service;
 pub(crate) use settings::{SERVICE, SSH, Settings};
 pub(crate) use ssh::build_of_server;
 

@@ -27,7 +27,7 @@ pub(super) fn fill(
 ) -> Result<()> {
     let program = match program {
         Some(program) => program.to_owned(),
-        None => build(architecture)?,
+        None => build_service(architecture)?,
     };
     let to = rootfs.join(inside(SERVICE.entrypoint));
     put(&program, &to)?;
@@ -49,20 +49,20 @@ pub(super) fn fill(
     check(architecture, rootfs)
 }
 
-/// The release, and the policies.
-fn build(architecture: Architecture) -> Result<PathBuf> {
+/// The program as it is released, and the policies.
+pub(crate) fn build_service(architecture: Architecture) -> Result<PathBuf> {
     if architecture == Architecture::Arm64 {
         arm64::prepare()?;
     }
     web::page()?;
     plugins::build_defaults()?;
-    let mut command = cargo(&["build", "--quiet", "--release", "--locked"])?;
+    let mut command = cargo(&["build", "--quiet", "--profile", "dist", "--locked"])?;
     command.args(["--package", "paygress", "--target", architecture.triple()]);
     if architecture == Architecture::Arm64 {
         arm64::set_linker(&mut command);
     }
     step("build the service", &mut command)?;
-    Ok(target().join(architecture.triple()).join("release/paygress"))
+    Ok(target().join(architecture.triple()).join("dist/paygress"))
 }
 
 /// As this system loads the program: where each is, and its place in the image.

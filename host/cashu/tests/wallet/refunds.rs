@@ -92,6 +92,22 @@ async fn a_restore_leaves_to_an_open_operation_what_is_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restore_removes_what_was_spent_since_a_copy_was_made() {
+    let env = TestEnv::new().await;
+    let (wallet, _) = env.wallet_with(65).await;
+    // Another store of the same seed, as a copy that was put back.
+    let copy = env.wallet_at("copy.sqlite", env.settings()).await;
+    assert_eq!(copy.restore(&env.mint_url()).await.unwrap(), Sat(64));
+    let amount = RefundAmount::LessFee(Sat(21));
+    let refund = wallet.refund(&OrderId::random(), &env.mint_url(), amount).await.unwrap();
+    env.customer.receive(refund.token.expose()).await.unwrap();
+    assert_eq!(available(&copy).await, 64);
+    copy.restore(&env.mint_url()).await.unwrap();
+    assert_eq!(available(&copy).await, available(&wallet).await);
+    assert_balanced(&copy).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refund_that_the_fee_would_take_is_made_whole() {
     let env = TestEnv::new().await;
     let (wallet, net) = env.wallet_with(5).await;

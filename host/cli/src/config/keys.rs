@@ -12,7 +12,7 @@ pub struct Key {
 }
 
 /// Read from the environment only, before the configuration is.
-pub const ENVIRONMENT_ONLY: [&str; 2] = ["PAYGRESS_CONFIG", "RUST_LOG"];
+pub const ENVIRONMENT_ONLY: [&str; 3] = ["LOG_FORMAT", "PAYGRESS_CONFIG", "RUST_LOG"];
 
 pub const KEYS: &[Key] = &[
     Key { name: "RUN_MODE", default: Some("nostr"), about: "the transports: nostr, http or both" },
@@ -293,6 +293,11 @@ pub const KEYS: &[Key] = &[
         about: "whether a pod that is ordered over Nostr also writes to its customer by itself, with a key of its own: true or false; needs SSH_SERVER_IMAGE",
     },
     Key {
+        name: "RECEIPTS",
+        default: Some("true"),
+        about: "whether answers carry signed receipts, and offers the digests of the policies: true or false",
+    },
+    Key {
         name: "ACCESS",
         default: Some("host-port,node-port"),
         about: "how customers may reach pods: host-port, node-port, gateway, or several; of the two kinds of ports the pod template uses one",
@@ -371,6 +376,11 @@ pub const KEYS: &[Key] = &[
         about: "how the gateway reaches pods: pod-network (their addresses), port-forward (the API server) or auto (in the cluster the first where it answers, or else the second)",
     },
     Key { name: "RUST_LOG", default: None, about: "what is logged; environment only" },
+    Key {
+        name: "LOG_FORMAT",
+        default: Some("text"),
+        about: "how it is logged: text, or json, a line of which is an event; environment only",
+    },
     Key {
         name: "OTLP_ENDPOINT",
         default: None,

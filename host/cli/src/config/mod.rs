@@ -144,6 +144,8 @@ pub struct Config {
     pub probe: bool,
     /// Whether pods write to customers of Nostr by themselves.
     pub reply_from_pod: bool,
+    /// Whether answers carry signed receipts.
+    pub receipts: bool,
     /// The host that customers log in to.
     pub ssh_host: String,
     /// Whether they log in there, or at the node of their pod.
@@ -454,6 +456,7 @@ impl Config {
             run_image: reader.run_image(),
             probe: reader.flag("POD_PROBE"),
             reply_from_pod: reader.flag("REPLY_FROM_POD"),
+            receipts: reader.flag("RECEIPTS"),
             ssh_host: reader.needed("SSH_HOST"),
             ssh_host_from: reader.ssh_host_from(),
             node_lost_after: Seconds(reader.number("NODE_LOST_SECONDS", 10..=86_400).unwrap_or(0)),

@@ -59,11 +59,17 @@ enum Needed<'a> {
 fn needed<'a>(config: &'a Config, right: &Right) -> Option<Needed<'a>> {
     match right.purpose {
         RightPurpose::Leases => Some(Needed::In(&config.namespace)),
-        RightPurpose::Gateway => (config.gateway.is_some() && config.route != PodRoute::PodNetwork)
+        RightPurpose::Gateway => (leads_to_pods(config) && config.route != PodRoute::PodNetwork)
             .then_some(Needed::In(&config.namespace)),
         RightPurpose::Capacity => Some(Needed::InAll),
         RightPurpose::Policies => config.policy_namespace.as_deref().map(Needed::In),
     }
+}
+
+/// Whether it carries customers to pods: to SSH by the gateway, or to HTTP ports.
+fn leads_to_pods(config: &Config) -> bool {
+    let serves_apps = config.http.as_ref().is_some_and(|http| http.apps_domain.is_some());
+    config.gateway.is_some() || serves_apps
 }
 
 async fn permissions(config: &Config, cluster: &Kubernetes) -> Vec<Check> {
@@ -227,6 +233,30 @@ mod tests {
                 .collect();
             assert!(!reviewed.is_empty());
             assert_eq!(reviewed, granted(file), "{file}");
+        }
+    }
+
+    #[test]
+    fn the_api_server_forwards_for_a_gateway_and_for_http_ports() {
+        let key = "1".repeat(64);
+        let required = [
+            ("NOSTR_PRIVATE_KEY", key.as_str()),
+            ("NOSTR_RELAYS", "wss://a.example"),
+            ("WHITELISTED_MINTS", "https://m.example"),
+            ("SSH_HOST", "h.example"),
+            ("RUN_MODE", "both"),
+            ("PUBLIC_URL", "https://pods.example"),
+        ];
+        let forward = RIGHTS.iter().find(|right| right.resource == "pods/portforward").unwrap();
+        for (setting, is_needed) in [
+            (("SSH_PORT", "2222"), false),
+            (("APPS_DOMAIN", "apps.example"), true),
+            (("GATEWAY_SSH_LISTEN", "127.0.0.1:2222"), true),
+        ] {
+            let settings = required.into_iter().chain([setting]);
+            let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
+            let config = Config::read(None, settings).unwrap();
+            assert_eq!(needed(&config, forward).is_some(), is_needed, "{setting:?}");
         }
     }
 

@@ -3,6 +3,7 @@
 use super::report::{Area, Check, Group};
 use crate::config::{Config, GatewayProcess};
 use paygress_core::limits;
+use paygress_core::listen_addresses;
 use paygress_core::model::units::ClockOffset;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
@@ -63,10 +64,14 @@ fn own_ports(config: &Config) -> Vec<Check> {
     let tcp = http
         .into_iter()
         .chain(jump_host)
-        .map(|(setting, address)| free(setting, address, TcpListener::bind(address).map(drop)));
+        .map(|(setting, address)| free(setting, address, bind(address)));
     let udp =
         iroh.map(|address| free("GATEWAY_IROH_BIND", address, UdpSocket::bind(address).map(drop)));
     tcp.chain(udp).collect()
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<()> {
+    TcpListener::bind(&listen_addresses(address)[..]).map(drop)
 }
 
 fn free(setting: &str, address: SocketAddr, bound: std::io::Result<()>) -> Check {
@@ -154,7 +159,7 @@ mod tests {
     fn a_port_that_is_taken_names_its_setting() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let check = free("BIND_ADDR", address, TcpListener::bind(address).map(drop));
+        let check = free("BIND_ADDR", address, bind(address));
         assert_eq!(check.outcome, Outcome::Fail);
         assert!(check.text.starts_with(&format!("BIND_ADDR: {address}")), "{check:?}");
     }

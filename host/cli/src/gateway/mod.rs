@@ -19,6 +19,7 @@ use leases::StoredLeases;
 use paygress_core::Ledger;
 use paygress_core::backend::gateway::GatewayInfo;
 use paygress_core::backend::pod_streams::PodStreams;
+use paygress_core::listen_addresses;
 use paygress_core::model::gateway::JumpHostAddress;
 use paygress_core::model::host_key::HostKey;
 use paygress_gateway::{EndpointOptions, Gateway, GatewayHostKey, IrohEndpoint, JumpHost};
@@ -97,7 +98,7 @@ impl OpenGateway {
         let mut known = KnownGateway { counts: Some(served.counts()), ..KnownGateway::default() };
         if let Some(jump_host) = &gateway.jump_host {
             let listen = jump_host.listen;
-            let listener = TcpListener::bind(listen)
+            let listener = TcpListener::bind(&listen_addresses(listen)[..])
                 .await
                 .with_context(|| format!("GATEWAY_SSH_LISTEN: {listen} cannot be listened on"))?;
             let (key, port) = (keys::host_key(directory)?, listener.local_addr()?.port());

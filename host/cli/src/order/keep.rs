@@ -9,6 +9,7 @@
 //! sent again: that is the same order, and it is paid once.
 
 use super::print::{print_answer, print_response};
+use super::receipts::Receipts;
 use super::record::{NextToken, Record, TokenState};
 use super::request::of_pod;
 use crate::output::print_note;
@@ -126,11 +127,14 @@ pub(super) struct RemoteService<'a> {
     pub(super) client: &'a Client,
     pub(super) service: PublicKey,
     pub(super) timeout: Duration,
+    pub(super) receipts: Receipts,
 }
 
 impl Service for RemoteService<'_> {
     async fn request(&self, request: &RequestBody) -> Result<Answer, Error> {
-        self.client.ask(self.service, request, self.timeout, |_| ()).await
+        let answer = self.client.ask(self.service, request, self.timeout, |_| ()).await?;
+        self.receipts.store(&answer);
+        Ok(answer)
     }
 
     async fn wait(&self, time: Seconds) {

@@ -1,6 +1,7 @@
 //! The authors' commands: arguments, and calls of `paygress-policy-tools`.
 
 use super::util::slot;
+use crate::compiler::compiler;
 use crate::output::{print, print_line};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -141,26 +142,26 @@ pub(super) fn component(arguments: &ComponentArguments) -> Result<()> {
 }
 
 pub(super) fn check(file: ComponentFile, guard: TemplateGuard) -> Result<ExitCode> {
-    let report = paygress_policy_tools::check(&file.into(), guard)?;
+    let report = paygress_policy_tools::check(&file.into(), guard, &compiler())?;
     print(&report);
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 pub(super) fn schema(file: ComponentFile) -> Result<()> {
-    print_line(PolicyFile::from(file).schema()?);
+    print_line(PolicyFile::from(file).schema(&compiler())?);
     Ok(())
 }
 
 pub(super) fn eval(arguments: EvalArguments, guard: TemplateGuard) -> Result<ExitCode> {
     let EvalArguments { component, order } = arguments;
-    let evaluation = paygress_policy_tools::eval(&component.into(), &order, guard)?;
+    let evaluation = paygress_policy_tools::eval(&component.into(), &order, guard, &compiler())?;
     print(&evaluation);
     Ok(if evaluation.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 pub(super) fn test(arguments: &TestArguments, guard: TemplateGuard) -> Result<ExitCode> {
     let TestArguments { suite, component, junit } = arguments;
-    let report = paygress_policy_tools::run_suite(suite, component.as_deref(), guard)?;
+    let report = paygress_policy_tools::run_suite(suite, component.as_deref(), guard, &compiler())?;
     print(&report);
     if let Some(path) = junit {
         let xml = report.junit().context("the results cannot be written as XML")?;
@@ -172,7 +173,7 @@ pub(super) fn test(arguments: &TestArguments, guard: TemplateGuard) -> Result<Ex
 
 pub(super) fn bench(arguments: BenchArguments) -> Result<ExitCode> {
     let BenchArguments { component, order, calls, save, baseline, tolerance } = arguments;
-    let cost = Cost::measure(&component.into(), order.as_deref(), calls)?;
+    let cost = Cost::measure(&component.into(), order.as_deref(), calls, &compiler())?;
     let baseline = baseline.as_deref().map(Cost::read).transpose()?;
     let report = cost.compare(baseline.as_ref(), tolerance);
     print(&report);

@@ -1,6 +1,7 @@
 //! Components in registries, and their signatures.
 
 use super::candidates::Component;
+use crate::compiler::compiler;
 use crate::output::print_line;
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -68,7 +69,10 @@ fn signing_key(path: &Path) -> Result<SigningKey> {
 
 /// Compiles the component, which takes a while.
 async fn interfaces(component: Vec<u8>) -> Result<Interfaces> {
-    let read = move || anyhow::Ok(Interfaces::of(&*PolicyEngine::start(None)?, &component)?);
+    let read = move || {
+        let engine = PolicyEngine::start(None)?.with_compiler(compiler());
+        anyhow::Ok(Interfaces::of(&engine, &component)?)
+    };
     tokio::task::spawn_blocking(read).await?
 }
 

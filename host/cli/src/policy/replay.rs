@@ -5,6 +5,7 @@ use super::tables;
 use super::util::blocking;
 use crate::app::{OpenMode, guard, open_stores};
 use crate::commands::ledger::PAGE_SIZE;
+use crate::compiler::compiler;
 use crate::config::Config;
 use crate::output::{print, print_line};
 use anyhow::{Result, anyhow};
@@ -101,6 +102,7 @@ async fn candidate(config: &Config, candidates: Candidates) -> Result<Candidate>
     let (guard, access) = (guard(config.allowed.clone()), config.access.modes().clone());
     blocking(move || {
         let engine = PolicyEngine::start(Some(&cache))?
+            .with_compiler(compiler())
             .with_snapshots()
             .with_access(access)
             .with_template_guard(guard);

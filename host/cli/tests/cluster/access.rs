@@ -1,6 +1,6 @@
 //! A pod that is sold without a port of the nodes, and the ways to it.
 
-use crate::machines::LoginKey;
+use crate::machines::{LoginKey, SERVER};
 use crate::support::testbed::{AdmissionParameters, CLUSTER, Testbed, kubectl, output, root};
 use crate::{in_workloads, pods};
 use serde_json::{Value, json};
@@ -8,8 +8,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// A jump host and an endpoint of iroh in the service, and room for one pod.
-const GATEWAY: [(&str, &str); 5] = [
+const GATEWAY: [(&str, &str); 6] = [
     ("ACCESS", "gateway"),
+    ("SSH_SERVER_IMAGE", SERVER),
     ("MAX_LEASES", "1"),
     ("GATEWAY_SSH_LISTEN", "127.0.0.1:0"),
     ("GATEWAY_IROH", "true"),
@@ -74,7 +75,8 @@ fn a_pod_without_a_port_is_reached(route: &str) {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn a_pod_without_a_port_is_reached_by_the_gateway() {
     let _alone = CLUSTER.lock();
-    let _parameters = AdmissionParameters::set(&[("ACCESS", "gateway")]);
+    let _parameters =
+        AdmissionParameters::set(&[("ACCESS", "gateway"), ("SSH_SERVER_IMAGE", SERVER)]);
     for route in ["port-forward", "pod-network"] {
         a_pod_without_a_port_is_reached(route);
     }

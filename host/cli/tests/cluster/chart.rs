@@ -23,7 +23,7 @@ struct Variant {
     values: &'static str,
 }
 
-const VARIANTS: [Variant; 5] = [
+const VARIANTS: [Variant; 6] = [
     Variant { name: "cluster", components: &[], settings: "", values: "replicas=1" },
     Variant {
         name: "gateway",
@@ -38,6 +38,12 @@ const VARIANTS: [Variant; 5] = [
         values: "gateway.enabled=true,config.ACCESS=gateway",
     },
     Variant {
+        name: "egress",
+        components: &["egress"],
+        settings: "",
+        values: "egress.enabled=true",
+    },
+    Variant {
         name: "postgres",
         components: &["postgres"],
         settings: "",
@@ -50,6 +56,14 @@ const VARIANTS: [Variant; 5] = [
         values: "monitoring.enabled=true",
     },
 ];
+
+/// The chart leaves a gateway in a process of its own to its users.
+const GATEWAY_PROCESS: Variant = Variant {
+    name: "gateway-process",
+    components: &["postgres", "gateway-process"],
+    settings: "",
+    values: "",
+};
 
 impl Variant {
     fn kustomized(&self) -> String {
@@ -162,9 +176,10 @@ fn the_cluster_takes_every_overlay_and_what_the_chart_makes() {
     let _definitions = Definitions::new();
     let minikube = root().join("k8s/overlays/minikube");
     let minikube = kubectl(&["kustomize", &minikube.to_string_lossy()]);
+    let others = [minikube, GATEWAY_PROCESS.kustomized()];
     let of_variant = |variant: &Variant| [variant.kustomized(), variant.charted(&chart())];
     let file = tempfile::NamedTempFile::new().unwrap();
-    for manifests in VARIANTS.iter().flat_map(of_variant).chain([minikube]) {
+    for manifests in VARIANTS.iter().flat_map(of_variant).chain(others) {
         std::fs::write(file.path(), &manifests).unwrap();
         let path = file.path().to_string_lossy();
         let taken = kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", &path]);

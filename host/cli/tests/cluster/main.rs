@@ -6,11 +6,13 @@
 
 mod access;
 mod admission;
+mod api_server;
 mod capacity;
 mod chart;
 mod customers;
 mod deployment;
 mod doctor;
+mod goal;
 mod machines;
 mod manifests;
 mod monitoring;
@@ -22,6 +24,7 @@ mod policies;
 mod probe;
 mod reach;
 mod rights;
+mod scale;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -316,20 +316,23 @@ fn pods_of_a_tier_with_an_allow_list_reach_it_and_dns_and_nothing_else() {
     let (_beyond, resolver) = (Beyond::start(), Resolver::start());
     let testbed = Testbed::start_with("network-egress", ALLOW_LIST, &[]);
     let (listed, other) = (Sold::buy_tier(&testbed, "mirror"), Sold::buy(&testbed));
-    let all = [
-        ("DNS", format!("{}:53", resolver.address)),
-        ("the mirror", format!("{INTERNET}:80")),
-        ("another port of it", format!("{INTERNET}:465")),
-        ("mail", format!("{INTERNET}:25")),
-        ("the neighbour", format!("{}:2222", other.address)),
-        ("the API server", "10.96.0.1:443".to_owned()),
-        ("a private network", format!("{}:80", PRIVATE[0])),
-    ];
-    let reached = |pod: &Sold, expected: &[&str]| {
+    let all = |neighbour: &Sold| {
+        [
+            ("DNS", format!("{}:53", resolver.address)),
+            ("the mirror", format!("{INTERNET}:80")),
+            ("another port of it", format!("{INTERNET}:465")),
+            ("mail", format!("{INTERNET}:25")),
+            ("the neighbour", format!("{}:2222", neighbour.address)),
+            ("the API server", "10.96.0.1:443".to_owned()),
+            ("a private network", format!("{}:80", PRIVATE[0])),
+        ]
+    };
+    let reached = |pod: &Sold, neighbour: &Sold, expected: &[&str]| {
+        let all = all(neighbour);
         wait_for(&expected.join(", "), ENFORCED, || pod.reached(&all) == expected);
     };
-    reached(&listed, &["DNS", "the mirror"]);
-    reached(&other, &["DNS", "the mirror", "another port of it"]);
+    reached(&listed, &other, &["DNS", "the mirror"]);
+    reached(&other, &listed, &["DNS", "the mirror", "another port of it"]);
 
     let policies = policies_of_leases();
     let lease = listed.name.split('-').take(3).collect::<Vec<_>>().join("-");

@@ -8,12 +8,14 @@ use paygress_core::backend::cluster::{
 };
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::store::{
-    HourlyRevenue, LeaseStore, LeaseUpdate, LedgerError, OpenOutcome, OrderStore, PortAllocator,
-    RefundStore, RefusedLimits, Repetition, Reporting, StateCount,
+    HourlyLeases, HourlyRevenue, LeasePlace, LeaseStates, LeaseStore, LeaseUpdate, LedgerError,
+    OpenOutcome, OrderStore, PortAllocator, RefundStore, RefusedLimits, Repetition, Reporting,
+    SalesStore, StateCount,
 };
 use paygress_core::model::ids::{Customer, LeaseId, MintUrl, OrderId, PodName, PublicKey};
 use paygress_core::model::order::{Lease, Order, State};
 use paygress_core::model::refusal::{ErrorType, Refusal};
+use paygress_core::model::sales::Sales;
 use paygress_core::model::units::{Sat, UnixTime};
 use paygress_core::protocol::Response;
 use paygress_store::SqlStore;
@@ -212,12 +214,38 @@ impl Reporting for BadLedger {
     async fn count_by_state(&self) -> Result<Vec<StateCount>, LedgerError> {
         self.ledger.count_by_state().await
     }
+    async fn hourly_leases(
+        &self,
+        since: UnixTime,
+        until: UnixTime,
+    ) -> Result<Vec<HourlyLeases>, LedgerError> {
+        self.ledger.hourly_leases(since, until).await
+    }
+    async fn lease_page(
+        &self,
+        states: LeaseStates,
+        of: Option<&Customer>,
+        after: Option<&LeasePlace>,
+        limit: u32,
+    ) -> Result<(Vec<Lease>, Option<LeasePlace>), LedgerError> {
+        self.ledger.lease_page(states, of, after, limit).await
+    }
     async fn forget_refused(
         &self,
         before: UnixTime,
         limits: RefusedLimits,
     ) -> Result<u64, LedgerError> {
         self.ledger.forget_refused(before, limits).await
+    }
+}
+
+#[async_trait]
+impl SalesStore for BadLedger {
+    async fn sales(&self) -> Result<Sales, LedgerError> {
+        self.ledger.sales().await
+    }
+    async fn set_sales(&self, sales: Sales) -> Result<(), LedgerError> {
+        self.write(self.ledger.set_sales(sales)).await
     }
 }
 

@@ -98,6 +98,7 @@ async fn the_operator_sees_that_a_pod_exists_and_no_login() {
         "paygress_orders{state=\"active\"} 1",
         "paygress_income_day_sats 19",
         "paygress_policy_call_seconds_count{slot=\"pricing\"",
+        "paygress_policy_call_seconds_bucket{le=\"+Inf\",slot=\"pricing\"",
         "paygress_mint_up{",
         "paygress_http_requests_total{route=\"/spawn-pod\",method=\"POST\",status=\"200\"} 1",
     ] {

@@ -38,7 +38,8 @@ impl PodProgram {
 }
 
 /// One connection: `/ws` sends messages back, `/stream` sends half of its answer before it may go on,
-/// and any other path is answered with the request as it came.
+/// `/odd` is answered with a status of its own and with what proxies obey, and any other path with the
+/// request as it came.
 async fn serve(mut stream: TcpStream, mut goes_on: watch::Receiver<bool>) {
     let mut start = [0_u8; 8];
     loop {
@@ -58,6 +59,11 @@ async fn serve(mut stream: TcpStream, mut goes_on: watch::Receiver<bool>) {
         return;
     }
     let request = read_request(&mut stream).await;
+    if start == *b"GET /odd" {
+        let head = b"HTTP/1.1 299 Odd\r\nContent-Length: 0\r\nX-Accel-Redirect: /members/\r\nClear-Site-Data: \"cookies\"\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        return;
+    }
     if start.starts_with(b"GET /str") {
         let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n";
         stream.write_all(head).await.unwrap();
@@ -229,6 +235,23 @@ async fn a_public_port_streams_and_carries_websockets_until_the_end_of_the_lease
     let unknown = web.ask("GET", "/", &unknown, "").await;
     assert_eq!(ended.is(404, "not_found"), unknown.is(404, "not_found"));
     assert!(public.status().await.get("http_url").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_commands_no_proxy_and_makes_no_series() {
+    let (_sandbox, _running, web, buyer) = opened(&[DOMAIN], "").await;
+    let program = PodProgram::start().await;
+    let public = Bought::new(&web, &buyer, program.port, Some(true)).await;
+    let answer = public.ask("GET", "/odd", &[], "").await;
+    assert_eq!(answer.status, 299, "{}", answer.body);
+    for name in ["x-accel-redirect", "clear-site-data"] {
+        assert!(!answer.headers.contains_key(name), "{:?}", answer.headers);
+    }
+    let metrics = web.get("/metrics", OPERATOR).await;
+    let of_apps: Vec<&str> =
+        metrics.body.lines().filter(|line| line.contains("route=\"app\"")).collect();
+    assert!(of_apps.iter().any(|line| line.contains("status=\"200\"")), "{of_apps:?}");
+    assert!(!of_apps.iter().any(|line| line.contains("status=\"299\"")), "{of_apps:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

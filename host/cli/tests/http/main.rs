@@ -4,6 +4,7 @@
 mod access;
 mod apps;
 mod load;
+mod operator;
 mod pages;
 mod payment;
 mod problems;

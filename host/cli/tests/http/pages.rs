@@ -26,6 +26,7 @@ async fn the_page_and_its_parts_say_what_may_be_loaded() {
         "/style.css",
         "/operator",
         "/operator.js",
+        "/charts.js",
         "/docs",
         "/openapi.json",
         "/qr.svg?text=creqA",

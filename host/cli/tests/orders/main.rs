@@ -3,6 +3,7 @@
 
 mod image_starts;
 mod notices;
+mod operator;
 mod pod_reply;
 mod pods;
 mod probe;

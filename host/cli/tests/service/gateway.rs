@@ -77,7 +77,7 @@ async fn a_pod_is_reached_by_each_way_and_its_end_ends_them() {
     }
     let counts = orders.gateway_counts().unwrap();
     let opened = |way: &str| counts.sessions.iter().find(|it| it.way == way).unwrap().opened;
-    assert!(opened("iroh") >= 2 && opened("jump") >= 1, "{counts:?}");
+    assert!(opened("iroh") >= 2 && opened("jump-host") >= 1, "{counts:?}");
 
     let mut command = Command::new(env!("CARGO_BIN_EXE_paygress"));
     command.args(bought.arguments(&["--via", "iroh"], "echo begun; sleep 600")).env_clear();
@@ -162,7 +162,7 @@ async fn answers_and_offers_name_the_ways_and_none_without_a_gateway() {
     let bearer = format!("Bearer {}", OPERATOR.1);
     let metrics = web.ask("GET", "/metrics", &[("authorization", &bearer)], "").await;
     for line in [
-        "paygress_gateway_open_sessions{way=\"jump\"} 0",
+        "paygress_gateway_open_sessions{way=\"jump-host\"} 0",
         "paygress_gateway_sessions_total{way=\"iroh\"} 0",
         "paygress_gateway_rejections_total{reason=\"credentials\"} 0",
     ] {

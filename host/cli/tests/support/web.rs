@@ -61,6 +61,20 @@ impl Web {
         format!("http://{}{path}", self.address)
     }
 
+    fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Request<Full<Bytes>> {
+        let mut request = Request::builder().method(method).uri(self.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(Full::from(body.to_owned())).unwrap()
+    }
+
     pub async fn open(
         &self,
         method: &str,
@@ -68,11 +82,7 @@ impl Web {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Response<Incoming> {
-        let mut request = Request::builder().method(method).uri(self.url(path));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        self.client.request(request.body(Full::from(body.to_owned())).unwrap()).await.unwrap()
+        self.client.request(self.request(method, path, headers, body)).await.unwrap()
     }
 
     pub async fn ask(
@@ -82,14 +92,25 @@ impl Web {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Answer {
-        let response = self.open(method, path, headers, body).await;
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        Answer {
+        self.try_ask(method, path, headers, body).await.expect("the connection was cut")
+    }
+
+    /// The answer; none if the connection is refused, or cut before all of it has come.
+    pub async fn try_ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Option<Answer> {
+        let request = self.request(method, path, headers, body);
+        let (parts, body) = self.client.request(request).await.ok()?.into_parts();
+        let body = body.collect().await.ok()?.to_bytes();
+        Some(Answer {
             status: parts.status.as_u16(),
             headers: parts.headers,
             body: String::from_utf8_lossy(&body).into_owned(),
-        }
+        })
     }
 
     pub async fn get(&self, path: &str, bearer: &str) -> Answer {

@@ -8,6 +8,7 @@ pub mod http_auth;
 pub mod pod_streams;
 pub mod policy;
 pub mod probe;
+pub mod receipt;
 pub mod responder;
 pub mod store;
 pub mod terminal;

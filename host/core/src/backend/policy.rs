@@ -2,7 +2,7 @@
 
 pub use crate::model::decision::{
     Context, Decision, Digests, Grant, ImageOffer, LeaseView, Offer, Payment, Placement,
-    PodDecision, PolicyTrace, Price, Quote, RefundTerms, Rendered, Resources,
+    PodDecision, PolicyTrace, Price, Quote, RefundTerms, Rendered, Resources, SettingsDigests,
 };
 pub use crate::model::egress::{EgressRule, PortRange, Protocol};
 

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! order service ─▶ Ledger = OrderStore + LeaseStore + PortAllocator + RefundStore + Reporting
+//!                           + SalesStore
 //! Nostr inbox ───▶ InboxStore = MessageLog + KvStore
 //! audit, replay ─▶ Reporting
 //! ```
@@ -13,6 +14,7 @@ use crate::backend::capacity::{Capacity, Demand, NoCapacity, Reservation};
 use crate::backend::cluster::{EndReason, ReadyPod};
 use crate::model::ids::{Customer, LeaseId, MintUrl, OrderId, PodName, PublicKey};
 use crate::model::order::{Lease, Order, State};
+use crate::model::sales::Sales;
 use crate::model::units::{Sat, Seconds, SignedSat, UnixTime};
 use async_trait::async_trait;
 use std::error::Error;
@@ -102,6 +104,40 @@ pub struct HourlyRevenue {
     pub earned: SignedSat,
 }
 
+/// The pods of an hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HourlyLeases {
+    /// The start of the hour.
+    pub from: UnixTime,
+    /// Those that were ordered in it, and have run.
+    pub begun: u64,
+    /// Those that have run at any time of it.
+    pub running: u64,
+}
+
+/// Leases by how far they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LeaseStates {
+    /// Not over.
+    #[default]
+    Current,
+    Ended,
+    All,
+}
+
+/// The place of a lease among all, the newest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeasePlace {
+    pub created_at: UnixTime,
+    pub id: LeaseId,
+}
+
+impl From<&Lease> for LeasePlace {
+    fn from(lease: &Lease) -> Self {
+        Self { created_at: lease.created_at, id: lease.id.clone() }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateCount {
     pub state: State,
@@ -172,7 +208,7 @@ pub trait LeaseStore: Send + Sync {
     /// The leases that have not ended, oldest first; of one customer, or of all.
     async fn live_leases(&self, of: Option<&Customer>) -> Result<Vec<Lease>, LedgerError>;
 
-    /// Records why a live lease is about to end, before its pod is touched.
+    /// Records why a live lease is about to end, before its pod is touched. The first reason counts.
     async fn mark_ending(&self, pod: &PodName, reason: EndReason) -> Result<(), LedgerError>;
 
     /// Records that the notice of this time is given, of a live lease that ends then. `false`:
@@ -290,6 +326,25 @@ pub trait Reporting: Send + Sync {
 
     async fn count_by_state(&self) -> Result<Vec<StateCount>, LedgerError>;
 
+    /// The pods of each hour, from the one of `since` to the one of `until`. Those that earlier versions
+    /// have ended count until the end that was sold.
+    async fn hourly_leases(
+        &self,
+        since: UnixTime,
+        until: UnixTime,
+    ) -> Result<Vec<HourlyLeases>, LedgerError>;
+
+    /// At most `limit` leases, the newest first, behind the place `after`; of one customer, or of
+    /// all. Those that cannot be read are left out: the place of the last row that was looked at, if
+    /// there may be more behind it, is in the answer.
+    async fn lease_page(
+        &self,
+        states: LeaseStates,
+        of: Option<&Customer>,
+        after: Option<&LeasePlace>,
+        limit: u32,
+    ) -> Result<(Vec<Lease>, Option<LeasePlace>), LedgerError>;
+
     /// Deletes refused orders that arrived before this time and whose response is delivered, and
     /// those beyond the limits, the oldest first; returns how many. What is shortened or deleted is
     /// not sent any more.
@@ -298,6 +353,16 @@ pub trait Reporting: Send + Sync {
         before: UnixTime,
         limits: RefusedLimits,
     ) -> Result<u64, LedgerError>;
+}
+
+/// What the operator has decided to sell: for all replicas, and beyond a restart.
+#[async_trait]
+pub trait SalesStore: Send + Sync {
+    /// # Errors
+    /// [`LedgerError::Unreadable`] when a newer version wrote it: nothing is sold by guessing.
+    async fn sales(&self) -> Result<Sales, LedgerError>;
+
+    async fn set_sales(&self, sales: Sales) -> Result<(), LedgerError>;
 }
 
 /// Which incoming messages have been served.
@@ -324,10 +389,13 @@ pub trait KvStore: Send + Sync {
 }
 
 /// What the order service needs.
-pub trait Ledger: OrderStore + LeaseStore + PortAllocator + RefundStore + Reporting {}
+pub trait Ledger:
+    OrderStore + LeaseStore + PortAllocator + RefundStore + Reporting + SalesStore
+{
+}
 
 impl<T> Ledger for T where
-    T: OrderStore + LeaseStore + PortAllocator + RefundStore + Reporting + ?Sized
+    T: OrderStore + LeaseStore + PortAllocator + RefundStore + Reporting + SalesStore + ?Sized
 {
 }
 

@@ -1,7 +1,7 @@
 //! What is for sale at one moment.
 
 use crate::model::access::AccessModes;
-use crate::model::decision::{ImageOffer, Offer};
+use crate::model::decision::{Digests, ImageOffer, Offer};
 use crate::model::gateway::GatewayWays;
 use crate::model::ids::MintUrl;
 
@@ -50,6 +50,8 @@ pub struct Catalog {
     pub access: AccessModes,
     /// How the gateway is reached.
     pub ways: GatewayWays,
+    /// The policies that decide, where receipts are signed.
+    pub policies: Option<Digests>,
 }
 
 impl Catalog {
@@ -66,6 +68,7 @@ impl Catalog {
             || self.http_ports != other.http_ports
             || self.access != other.access
             || !self.ways.is_offered_as(&other.ways)
+            || self.policies != other.policies
     }
 
     fn terms(&self) -> impl Iterator<Item = &Offer> {
@@ -94,6 +97,8 @@ mod tests {
         assert!(Catalog { root: true, ..before.clone() }.differs_from(&before), "root");
         assert!(Catalog { run_image: true, ..before.clone() }.differs_from(&before), "programs");
         assert!(Catalog { http_ports: true, ..before.clone() }.differs_from(&before), "ports");
+        let policies = Some(crate::model::decision::Digests::default());
+        assert!(Catalog { policies, ..before.clone() }.differs_from(&before), "policies");
         let images = vec![image("debian:13", None)];
         assert!(Catalog { images, ..before.clone() }.differs_from(&before), "images");
     }

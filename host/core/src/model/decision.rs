@@ -35,6 +35,32 @@ pub struct Digests {
     pub duration: String,
     /// Of the pod-template component.
     pub pod_template: String,
+    /// Of their settings; none in what earlier versions recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<SettingsDigests>,
+}
+
+impl Digests {
+    /// Takes the pod-template component of another set: a pod that moves is rendered again.
+    pub(crate) fn replace_pod_template(&mut self, by: Self) {
+        self.pod_template = by.pod_template;
+        if let (Some(own), Some(by)) = (&mut self.settings, by.settings) {
+            own.pod_template = by.pod_template;
+        }
+    }
+}
+
+/// SHA-256 of each component's settings as canonical JSON (no space, keys sorted), in hex.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingsDigests {
+    /// Of the images component's.
+    pub images: String,
+    /// Of the pricing component's.
+    pub pricing: String,
+    /// Of the duration component's.
+    pub duration: String,
+    /// Of the pod-template component's.
+    pub pod_template: String,
 }
 
 /// What a pod may use.

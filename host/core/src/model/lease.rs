@@ -164,11 +164,13 @@ pub enum EndReason {
     ImageFailed,
     /// Its node is not there any more, or cannot be reached.
     NodeLost,
+    /// The operator ended it before its time.
+    EndedByOperator,
 }
 
 impl EndReason {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Expired,
         Self::Exited,
         Self::Removed,
@@ -179,6 +181,7 @@ impl EndReason {
         Self::OutOfDisk,
         Self::ImageFailed,
         Self::NodeLost,
+        Self::EndedByOperator,
     ];
 
     /// Its name, as it is stored and sent.
@@ -195,13 +198,14 @@ impl EndReason {
             Self::OutOfDisk => "out-of-disk",
             Self::ImageFailed => "image-failed",
             Self::NodeLost => "node-lost",
+            Self::EndedByOperator => "ended-by-operator",
         }
     }
 
     /// Whether it is the service's to make good: all unused time is paid back, at its expense.
     #[must_use]
     pub fn is_provider_fault(self) -> bool {
-        matches!(self, Self::Removed | Self::Disrupted | Self::NodeLost)
+        matches!(self, Self::Removed | Self::Disrupted | Self::NodeLost | Self::EndedByOperator)
     }
 
     /// Whether it is the customer's own doing, or may be, before the time was over: unused time is

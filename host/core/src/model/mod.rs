@@ -20,6 +20,7 @@ pub mod order_state;
 pub mod refusal;
 pub mod reply_to;
 pub mod run;
+pub mod sales;
 pub mod secret;
 pub mod ssh_host;
 pub mod state;

@@ -66,6 +66,7 @@ impl OrderService {
             http_ports: self.serves_apps(),
             access: self.settings.access.modes().clone(),
             ways: self.gateway_ways(),
+            policies: self.signs_receipts().then(|| policies.digests()),
         })
     }
 

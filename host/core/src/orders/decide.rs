@@ -115,8 +115,13 @@ impl OrderService {
         Ok(lease)
     }
 
-    /// Refuses what pods do not run or serve here.
-    pub(super) fn check_run(&self, purchase: &Purchase) -> Result<(), Refusal> {
+    /// Refuses what is not sold now, and what pods do not run or serve here.
+    pub(super) async fn check_offered(&self, purchase: &Purchase) -> Result<(), Refusal> {
+        self.sales().await?.check(purchase)?;
+        self.check_run(purchase)
+    }
+
+    fn check_run(&self, purchase: &Purchase) -> Result<(), Refusal> {
         self.check_http(purchase)?;
         match purchase.run() {
             Run::Image if !self.backends.cluster.runs_images() => Err(Refusal::new(
@@ -157,7 +162,7 @@ impl OrderService {
         login: Login,
         set: &dyn PolicySet,
     ) -> Result<Agreed, Rejected> {
-        self.check_run(&order.purchase)?;
+        self.check_offered(&order.purchase).await?;
         let mut trace = self.trace(order, token, order.view(None), set).await?;
         let (quote, grant, pod) = match self.spawn_terms(&order.id, &mut trace, set).await {
             Ok(terms) => terms,
@@ -294,6 +299,7 @@ impl OrderService {
         pod: &PodName,
         set: &dyn PolicySet,
     ) -> Result<Agreed, Rejected> {
+        self.check_offered(&order.purchase).await?;
         let now = UnixTime::now();
         let lease = self.find_lease(pod).await?;
         let expires_at = extendable(&lease, now)?;

@@ -24,10 +24,11 @@
 //!   money back.
 //! - `terminate`: the end of a lease and what is due then. `notices`: before it, for those who want
 //!   them. `reconcile`: what the cluster reports.
-//! - `queries`, `pricing`, `operator`: what transports ask besides orders. Nothing there changes
-//!   state. `program_states`: what is known of a pod for a moment. `gateway`: the ways to pods
+//! - `sales`: whether anything is sold, and the end of a lease, by the operator.
+//! - `queries`, `pricing`, `operator`, `lease_search`: what transports ask besides orders. Nothing
+//!   there changes state. `program_states`: what is known of a pod for a moment. `gateway`: the ways to pods
 //!   beside their ports. `apps`: their HTTP ports. `login_times`: how long orders took, for the
-//!   operator.
+//!   operator. `receipts`: what answers carry, signed.
 
 mod access;
 mod admission;
@@ -39,6 +40,7 @@ mod gateway;
 mod image_list;
 mod image_starts;
 mod lane;
+mod lease_search;
 mod limiter;
 mod login_times;
 mod notices;
@@ -49,8 +51,10 @@ mod probe_state;
 mod program_states;
 mod provision;
 mod queries;
+mod receipts;
 mod reconcile;
 mod refunds;
+mod sales;
 mod set_identity;
 mod settle;
 mod submit;
@@ -64,11 +68,13 @@ mod worker;
 
 pub use crate::model::order_state::RefundFees;
 pub use access::PodAccess;
+pub use lease_search::{FoundLeases, LeaseQuery};
 pub use login_times::{LOGIN_BUCKETS, LoginTimes};
-pub use operator::Overview;
+pub use operator::{History, Overview};
 pub use pricing::PriceEstimate;
 pub use probe::ProbeFindings;
 pub use queries::{OrderStatus, Progress, RunningLogin, Stage, order_named, pod_named};
+pub use sales::EndedLease;
 pub use submit::{NewOrder, Submission};
 pub use unpaid_launch::Capture;
 
@@ -77,6 +83,7 @@ use crate::backend::capacity::Tier;
 use crate::backend::cluster::Cluster;
 use crate::backend::gateway::GatewayInfo;
 use crate::backend::policy::{Policy, RefundTerms};
+use crate::backend::receipt::ReceiptSigner;
 use crate::backend::responder::Responder;
 use crate::backend::store::{Ledger, LedgerError};
 use crate::backend::wallet::Wallet;
@@ -190,6 +197,7 @@ pub struct OrderService {
     notice_slots: Semaphore,
     gateway: OnceLock<Arc<dyn GatewayInfo>>,
     apps: OnceLock<Arc<dyn AppLinks>>,
+    receipts: OnceLock<Arc<dyn ReceiptSigner>>,
     lease_ends: watch::Sender<()>,
     in_flight: Mutex<HashMap<OrderId, watch::Receiver<Option<Response>>>>,
 }
@@ -222,6 +230,7 @@ impl OrderService {
             notice_slots: Semaphore::new(limits::NOTICES_AT_ONCE),
             gateway: OnceLock::new(),
             apps: OnceLock::new(),
+            receipts: OnceLock::new(),
             lease_ends: watch::Sender::new(()),
             in_flight: Mutex::default(),
         })

@@ -3,7 +3,7 @@
 use super::login_times::LoginTimes;
 use super::{OrderService, unreadable};
 use crate::backend::policy::SlotStats;
-use crate::backend::store::{HourlyRevenue, StateCount};
+use crate::backend::store::{HourlyLeases, HourlyRevenue, StateCount};
 use crate::backend::wallet::MintReport;
 use crate::limits;
 use crate::model::order::Lease;
@@ -36,7 +36,41 @@ pub struct Overview {
     pub warnings: Vec<&'static str>,
 }
 
+/// What was, hour by hour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    /// Hours without income are left out.
+    pub revenue: Vec<HourlyRevenue>,
+    /// Every hour.
+    pub leases: Vec<HourlyLeases>,
+}
+
+const HOUR: u64 = 3_600;
+
 impl OrderService {
+    /// The history from the hour of this time on, from the ledger.
+    ///
+    /// # Errors
+    /// `internal_error`.
+    pub async fn history(&self, since: UnixTime) -> Result<History, Refusal> {
+        let (ledger, failed) = (&self.backends.ledger, |error| unreadable(&error));
+        let since = UnixTime(since.0.saturating_sub(since.0.checked_rem(HOUR).unwrap_or(0)));
+        let revenue = ledger.revenue(since).await.map_err(failed)?;
+        let leases = ledger.hourly_leases(since, UnixTime::now()).await.map_err(failed)?;
+        Ok(History { revenue, leases })
+    }
+
+    /// The pods that can be leased at the same time.
+    ///
+    /// # Errors
+    /// `internal_error`.
+    pub async fn lease_capacity(&self) -> Result<u32, Refusal> {
+        let ports_in_use =
+            self.backends.ledger.ports_in_use().await.map_err(|error| unreadable(&error))?;
+        let free = self.free_capacity().await?;
+        Ok(self.capacity_leases(ports_in_use, free.as_ref()))
+    }
+
     /// The leases that are not over, for the operator.
     ///
     /// # Errors
@@ -60,6 +94,14 @@ impl OrderService {
         let free = self.free_capacity().await?;
         let login_times = self.login_times.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let has_disk_room = self.has_room().await;
+        let sales_warning = self.sales().await?.warning();
+        let warnings = [
+            sales_warning,
+            self.probe_unready_reason(),
+            self.probe_warning(),
+            self.network_warning(),
+        ];
+        let warnings = warnings.into_iter().flatten().collect();
         Ok(Overview {
             capacity: self.capacity_leases(ports_in_use, free.as_ref()),
             ports_in_use,
@@ -70,10 +112,7 @@ impl OrderService {
             mints,
             login_times,
             has_disk_room,
-            warnings: [self.probe_unready_reason(), self.probe_warning(), self.network_warning()]
-                .into_iter()
-                .flatten()
-                .collect(),
+            warnings,
         })
     }
 

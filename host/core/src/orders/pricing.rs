@@ -105,7 +105,7 @@ impl OrderService {
         wanted: Option<Seconds>,
         customer: Option<&Customer>,
     ) -> Result<PriceEstimate, Refusal> {
-        self.check_run(purchase)?;
+        self.check_offered(purchase).await?;
         let set = self.backends.policy.current();
         let free = self.free_capacity().await?;
         let context = self.context_beside(customer, free.as_ref()).await?;
@@ -207,6 +207,7 @@ impl OrderService {
             run: Run::Ssh,
             http: None,
         };
+        self.check_offered(&purchase).await?;
         let view = purchase.view(&OrderId::random(), customer, None);
         let (set, free) = (self.backends.policy.current(), self.free_capacity().await?);
         let context = self.context_beside(customer, free.as_ref()).await?;

@@ -212,7 +212,7 @@ impl OrderService {
         lease.port_kind = self.backends.cluster.port_kind(&plan);
         let task = Task::Spawn { planned, login: login.clone() };
         let mut moved = Paid { task, launched: false, ..paid.clone() };
-        moved.agreement.decision.digests.pod_template = set.digests().pod_template;
+        moved.agreement.decision.digests.replace_pod_template(set.digests());
         let expires_at = order.state.expires_at();
         let provisioning = OrderState::Provisioning { paid: moved, expires_at };
         self.transition(order, provisioning, LeaseUpdate::Put(&lease)).await?;
@@ -301,7 +301,12 @@ mod tests {
         for purchase in [testing::spawn(), own_image(), top_up.clone()] {
             for error in [&gone, &failed] {
                 let fault = |end| fault(Some(&lease(None, Some(end))), &purchase, error);
-                let of_service = [EndReason::Removed, EndReason::Disrupted, EndReason::NodeLost];
+                let of_service = [
+                    EndReason::Removed,
+                    EndReason::Disrupted,
+                    EndReason::NodeLost,
+                    EndReason::EndedByOperator,
+                ];
                 for end in EndReason::ALL {
                     let expected = match of_service.contains(&end) {
                         true => Fault::Ours,

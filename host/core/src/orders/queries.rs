@@ -309,7 +309,8 @@ impl OrderService {
         let (lease, orders) = self.running_lease(pod, customer).await?;
         let password = orders.iter().find_map(|order| order.state.password());
         let expires_at = lease.expires_at.unwrap_or_default();
-        Ok(self.access_details(&lease, password, expires_at, None))
+        let details = self.access_details(&lease, password, expires_at, None);
+        Ok(self.add_access_receipt(details, &orders, &lease))
     }
 
     /// The login of a running pod, for the customer who bought it.

@@ -96,11 +96,15 @@ impl OrderService {
                 self.show_ends(&leases);
                 are_ends_shown = true;
             }
+            let live: HashSet<PodName> = leases.iter().map(Lease::pod).collect();
             let permits = Arc::new(Semaphore::new(limits::REMOVALS_AT_ONCE));
             let mut tasks = JoinSet::new();
             for lease in leases {
                 // Sold before this process, or by another replica.
                 self.expect_notice(&lease);
+                if !is_due(&lease, UnixTime::now()) {
+                    continue;
+                }
                 let (orders, permits) = (Arc::clone(&self), Arc::clone(&permits));
                 tasks.spawn(async move {
                     let _permit = permits.acquire().await;
@@ -108,7 +112,7 @@ impl OrderService {
                 });
             }
             if self.settings.sweep {
-                for pod in self.orphans().await {
+                for pod in self.orphans(&live).await {
                     let (orders, permits) = (Arc::clone(&self), Arc::clone(&permits));
                     tasks.spawn(async move {
                         let _permit = permits.acquire().await;
@@ -183,8 +187,9 @@ impl OrderService {
         }
     }
 
-    /// Pods without a lease: of orders that were refunded while the cluster was away, for instance.
-    async fn orphans(&self) -> Vec<PodName> {
+    /// Pods without a lease: of orders that were refunded while the cluster was away, for instance. The
+    /// ledger is not read for those that were live a moment ago.
+    async fn orphans(&self, live: &HashSet<PodName>) -> Vec<PodName> {
         let aged = match self.backends.cluster.list_orphan_candidates().await {
             Ok(aged) => aged,
             Err(error) => {
@@ -193,7 +198,7 @@ impl OrderService {
             }
         };
         let mut orphans = Vec::new();
-        for pod in aged {
+        for pod in aged.into_iter().filter(|pod| !live.contains(pod)) {
             let owned = self.backends.ledger.lease(&pod).await;
             if matches!(&owned, Ok(None))
                 || matches!(&owned, Ok(Some(lease)) if lease.state == LeaseState::Ended)
@@ -221,5 +226,28 @@ impl OrderService {
                 Vec::new()
             }
         }
+    }
+}
+
+/// Whether the pod of a live lease should have ended by now, or its end is announced.
+fn is_due(lease: &Lease, now: UnixTime) -> bool {
+    lease.end.is_some() || lease.expires_at.is_some_and(|at| now.since(at) > Seconds(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::{LeaseId, OrderId};
+    use crate::testing;
+
+    #[test]
+    fn a_lease_is_due_after_its_end_or_once_that_is_announced() {
+        let lease = testing::lease(LeaseId::of(&OrderId::random()), 0, 3_600);
+        let due_at = |lease: &Lease| [0, 3_600, 3_601].map(|now| is_due(lease, UnixTime(now)));
+        assert_eq!(due_at(&lease), [false, false, true]);
+        let announced = Lease { end: Some(EndReason::Stopped), ..lease.clone() };
+        assert_eq!(due_at(&announced), [true; 3]);
+        let reserved = Lease { expires_at: None, ..lease };
+        assert_eq!(due_at(&reserved), [false; 3]);
     }
 }

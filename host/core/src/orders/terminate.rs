@@ -63,7 +63,8 @@ impl OrderService {
             // This response delivers it.
             self.backends.ledger.delivered(&order.id, order.state()).await.map_err(failed)?;
         }
-        Ok(protocol::stopped(pod, &own, end_of_stopped(&lease)))
+        let stopped = protocol::stopped(pod, &own, end_of_stopped(&lease));
+        Ok(self.add_stop_receipt(stopped, &orders, customer))
     }
 
     /// The orders of a lease, once none of them owes money any more.
@@ -158,7 +159,8 @@ impl OrderService {
 fn end_of_stopped(lease: &Lease) -> Option<EndReason> {
     match lease.state {
         LeaseState::Ended => lease.end,
-        LeaseState::Reserved | LeaseState::Live => Some(EndReason::Stopped),
+        // It may be ending already: the first reason counts.
+        LeaseState::Reserved | LeaseState::Live => lease.end.or(Some(EndReason::Stopped)),
     }
 }
 
@@ -203,6 +205,9 @@ fn loss(reason: EndReason) -> Option<&'static str> {
     match reason {
         EndReason::Removed | EndReason::Disrupted | EndReason::NodeLost => Some(
             "the cluster lost your pod before its time was over; what you had not used is paid back",
+        ),
+        EndReason::EndedByOperator => Some(
+            "the operator ended your pod before its time was over; what you had not used is paid back",
         ),
         EndReason::Evicted => Some(
             "the pod's node ran out of inodes or process ids and evicted the pod; what you had not used is paid back as after a stop",
@@ -316,7 +321,13 @@ mod tests {
 
     #[test]
     fn what_we_lost_is_refunded_as_it_was_sent() {
-        for reason in [EndReason::Removed, EndReason::Disrupted, EndReason::NodeLost] {
+        let ours = [
+            EndReason::Removed,
+            EndReason::Disrupted,
+            EndReason::NodeLost,
+            EndReason::EndedByOperator,
+        ];
+        for reason in ours {
             assert_eq!(borne(reason, 1_000), Some((18, Some(2))), "all of it");
             assert_eq!(borne(reason, 1), Some((18, Some(2))), "and never more");
             assert_eq!(borne(reason, 1_300), Some((9, Some(1))), "half of it");

@@ -101,11 +101,7 @@ impl OrderService {
             order = self.after_step(order, state, stepped, &mut delays).await?;
         }
         drop((turn, place, unknown, launch));
-        tracing::info!(
-            state = order.state().as_str(),
-            refusal = order.state.refusal().map(|refusal| refusal.code.as_str()),
-            "settled"
-        );
+        log_settled(&order);
         Some(order)
     }
 
@@ -132,6 +128,8 @@ impl OrderService {
         if order.state() != State::Received {
             return Ok(Turn { _slot: place.slot().await.slot, room_wanted: None });
         }
+        // It waits for nothing that it would not get.
+        self.check_offered(&order.purchase).await?;
         *set = self.await_probe(&order.purchase).await?;
         place.end_probe_wait();
         let set = &**set;
@@ -264,29 +262,26 @@ impl OrderService {
             return None;
         }
         if let Some(refusal) = order.state.refusal() {
-            return Some(protocol::refused(order, refusal));
+            return Some(self.add_receipt(protocol::refused(order, refusal), order, None));
         }
         let pod = order.pod();
         let lease = match self.find_lease(&pod).await {
             Ok(lease) => lease,
             Err(refusal) => return Some(Response::from(&refusal)),
         };
-        match &order.state {
-            OrderState::Active { paid, expires_at } => {
-                Some(self.activated(paid, *expires_at, &lease))
-            }
+        let response = match &order.state {
+            OrderState::Active { paid, expires_at } => self.activated(paid, *expires_at, &lease),
             OrderState::Ended { expires_at, .. } => {
                 let message =
                     format!("{pod} has ended; it was paid until {}", expires_at.rfc3339());
                 let mut refusal = Refusal::new(ErrorType::LeaseExpired, message);
                 refusal.end_reason = lease.end;
-                Some(Response::from(&refusal))
+                Response::from(&refusal)
             }
-            OrderState::Refunded { .. } => {
-                Some(protocol::stopped(&pod, &[order], lease.end).into())
-            }
-            _ => None,
-        }
+            OrderState::Refunded { .. } => protocol::stopped(&pod, &[order], lease.end).into(),
+            _ => return None,
+        };
+        Some(self.add_receipt(response, order, Some(&lease)))
     }
 
     fn activated(&self, paid: &Paid, expires_at: UnixTime, lease: &Lease) -> Response {
@@ -306,6 +301,17 @@ impl OrderService {
             }
         }
     }
+}
+
+/// The line of an order: which, what became of it, and how long that took.
+fn log_settled(order: &Order) {
+    tracing::info!(
+        order = %order.id,
+        state = order.state().as_str(),
+        seconds = UnixTime::now().since(order.created_at).0,
+        refusal = order.state.refusal().map(|refusal| refusal.code.as_str()),
+        "settled"
+    );
 }
 
 pub(super) fn backoff() -> ExponentialBackoff {

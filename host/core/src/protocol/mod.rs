@@ -8,13 +8,16 @@
 //!   token, however it was passed on.
 //! - `responses.rs`: responses; `render.rs` makes them of orders and leases. `pod_access.rs`: what a
 //!   pod writes to its customer by itself. `access_way.rs`: the ways to a pod;
-//!   `pod_http.rs`: to its HTTP port.
+//!   `pod_http.rs`: to its HTTP port. `offer.rs`: what is for sale. `receipt.rs`: what was decided,
+//!   signed.
 
 mod access_way;
 mod exposed;
 mod fields;
+mod offer;
 mod pod_access;
 mod pod_http;
+mod receipt;
 mod render;
 mod requests;
 mod responses;
@@ -25,8 +28,10 @@ mod token_text;
 
 pub use access_way::{AccessWay, OfferedWay, access_ways, offered_ways};
 pub use fields::{describe_field, duration_minutes, from_json, http_port, without_bom};
+pub use offer::*;
 pub use pod_access::{PodAccessDetails, PodAccessDetailsTag};
 pub use pod_http::PodHttp;
+pub use receipt::*;
 pub use render::*;
 pub use requests::*;
 pub use responses::*;

@@ -1,11 +1,12 @@
 //! Makes responses of orders and leases.
 
 use super::access_way::offered_ways;
+use super::offer::{OfferContent, OfferedImage, OfferedPolicies, PodSpec, UtilisationPercent};
 use super::pod_http::PodHttp;
 use super::responses::{
-    self, AccessDetails, AccessDetailsTag, EndNotice, EndNoticeTag, ErrorResponse, OfferContent,
-    OfferedImage, PodIdentity, PodSpec, Refunds, Response, StatusResponse, StatusResponseTag,
-    StopResponse, StopResponseTag, TopUpResponse, TopUpResponseTag, UtilisationPercent,
+    self, AccessDetails, AccessDetailsTag, EndNotice, EndNoticeTag, ErrorResponse, PodIdentity,
+    Refunds, Response, StatusResponse, StatusResponseTag, StopResponse, StopResponseTag,
+    TopUpResponse, TopUpResponseTag,
 };
 use crate::model::catalog::{Catalog, ListedOffer, Utilisation};
 use crate::model::decision::ImageOffer;
@@ -99,6 +100,7 @@ pub fn access(
         access: Vec::new(),
         http: PodHttp::default(),
         instructions,
+        receipt: None,
     }
 }
 
@@ -123,6 +125,7 @@ pub fn topped_up(
         extended_duration_seconds: extended.0,
         new_expires_at: new_expires_at.rfc3339(),
         message,
+        receipt: None,
     })
 }
 
@@ -210,6 +213,7 @@ pub fn stopped(pod: &PodName, orders: &[&Order], end_reason: Option<EndReason>) 
         message,
         end_reason,
         refunds: refunds(orders),
+        receipt: None,
     }
 }
 
@@ -319,5 +323,6 @@ pub fn offer(catalog: &Catalog) -> OfferContent {
         http_ports: catalog.http_ports.then_some(true),
         images: catalog.images.iter().map(image).collect(),
         access: offered_ways(&catalog.access, &catalog.ways),
+        policies: catalog.policies.as_ref().map(OfferedPolicies::from),
     }
 }

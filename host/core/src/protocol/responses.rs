@@ -1,8 +1,9 @@
 //! Responses to customers.
 
-use super::access_way::{AccessWay, OfferedWay, known};
+use super::access_way::{AccessWay, known};
 use super::fields::from_json;
 use super::pod_http::PodHttp;
+use super::receipt::SignedReceipt;
 use super::shape::check_length;
 use crate::model::lease::{EndReason, LeaseState};
 use crate::model::refusal::Refusal;
@@ -77,6 +78,32 @@ impl Response {
                 error.refund.as_ref().is_some_and(|refund| refund.refund_token.is_some())
             }
         }
+    }
+
+    /// The signed receipt, if it carries one.
+    #[must_use]
+    pub fn receipt(&self) -> Option<&SignedReceipt> {
+        match self {
+            Self::Access(access) => access.receipt.as_deref(),
+            Self::ToppedUp(topped_up) => topped_up.receipt.as_deref(),
+            Self::Stopped(stopped) => stopped.receipt.as_deref(),
+            Self::Error(error) => error.receipt.as_deref(),
+            Self::Status(_) | Self::Notice(_) => None,
+        }
+    }
+
+    /// This response with a receipt, where it is one that carries them.
+    #[must_use]
+    pub(crate) fn with_receipt(mut self, receipt: Option<SignedReceipt>) -> Self {
+        let receipt = receipt.map(Box::new);
+        match &mut self {
+            Self::Access(access) => access.receipt = receipt,
+            Self::ToppedUp(topped_up) => topped_up.receipt = receipt,
+            Self::Stopped(stopped) => stopped.receipt = receipt,
+            Self::Error(error) => error.receipt = receipt,
+            Self::Status(_) | Self::Notice(_) => {}
+        }
+        self
     }
 
     /// The error, if it is one.
@@ -205,6 +232,10 @@ pub struct AccessDetails {
     pub http: PodHttp,
     /// Commands and hints for people.
     pub instructions: Vec<String>,
+    /// What was decided, signed by the service; left out where the operator has it off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SignedReceipt>)]
+    pub receipt: Option<Box<SignedReceipt>>,
 }
 
 /// The pod lives longer.
@@ -225,6 +256,10 @@ pub struct TopUpResponse {
     pub new_expires_at: String,
     /// The same, for people.
     pub message: String,
+    /// What was decided, signed by the service; left out where the operator has it off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SignedReceipt>)]
+    pub receipt: Option<Box<SignedReceipt>>,
 }
 
 /// The request failed. Unless a `refund_token` comes with it, nothing was taken.
@@ -249,6 +284,9 @@ pub struct ErrorResponse {
     /// What is paid back, when money was taken.
     #[serde(flatten)]
     pub refund: Option<Refund>,
+    /// What was decided, signed by the service, with a refund.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Box<SignedReceipt>>,
 }
 
 impl From<&Refusal> for ErrorResponse {
@@ -261,6 +299,7 @@ impl From<&Refusal> for ErrorResponse {
             pod_name: None,
             end_reason: refusal.end_reason,
             refund: None,
+            receipt: None,
         }
     }
 }
@@ -312,6 +351,10 @@ pub struct StopResponse {
     /// What is paid back.
     #[serde(flatten)]
     pub refunds: Refunds,
+    /// What was decided, signed by the service; left out where the operator has it off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SignedReceipt>)]
+    pub receipt: Option<Box<SignedReceipt>>,
 }
 
 /// How far a pod is.
@@ -415,85 +458,4 @@ pub struct EndNotice {
     pub end_reason: Option<EndReason>,
     /// The same, for people.
     pub message: String,
-}
-
-/// One tier of an offer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct PodSpec {
-    /// What orders say.
-    pub id: String,
-    /// Its name for people.
-    pub name: String,
-    /// One or two sentences.
-    pub description: String,
-    /// CPU, in thousandths of a core.
-    pub cpu_millicores: u32,
-    /// Memory, in MiB.
-    pub memory_mb: u32,
-    /// The price, rounded up for old readers.
-    pub rate_msats_per_sec: u64,
-    /// The price, exactly: so many thousandths of a sat…
-    #[serde(default)]
-    #[schema(required = true)]
-    pub price_msats: u64,
-    /// …for so many seconds.
-    #[serde(default)]
-    #[schema(required = true)]
-    pub price_seconds: u64,
-    /// The least that is accepted, after the mint's fee.
-    #[serde(default)]
-    #[schema(required = true)]
-    pub minimum_sats: u64,
-    /// How many such pods can be had now; left out where that is not known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub available: Option<u32>,
-}
-
-/// An image that orders may name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct OfferedImage {
-    /// What orders say. With `:*` at its end it stands for every tag and digest of a repository.
-    pub reference: String,
-    /// What it is; left out where the operator does not say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-}
-
-/// How full the cluster is, in percent of what its nodes have for pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct UtilisationPercent {
-    pub cpu: u32,
-    pub memory: u32,
-}
-
-/// What is for sale.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct OfferContent {
-    /// What the least payment buys of the first tier.
-    pub minimum_duration_seconds: u64,
-    /// The mints whose tokens are accepted.
-    pub whitelisted_mints: Vec<String>,
-    /// What is for sale, the default tier first.
-    pub pod_specs: Vec<PodSpec>,
-    /// Tokens may be locked to it (NUT-11), so that nobody on the way can spend them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub p2pk_pubkey: Option<String>,
-    /// Left out where it is not known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub utilisation_percent: Option<UtilisationPercent>,
-    /// Whether customers are root in their pods.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub root: Option<bool>,
-    /// Whether `run` may be `image`; left out: no.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub run_image: Option<bool>,
-    /// Whether orders may have an `http_port`; left out: no.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub http_ports: Option<bool>,
-    /// The images that orders may name, the default first; left out where there is no list.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub images: Vec<OfferedImage>,
-    /// The ways to pods, if there are more than their ports.
-    #[serde(default, deserialize_with = "known", skip_serializing_if = "Vec::is_empty")]
-    pub access: Vec<OfferedWay>,
 }

@@ -238,7 +238,7 @@ impl Handler for Connection {
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Error> {
         let Some(named) = &self.named else { return Err(Error::Inconsistent) };
-        self.permit = self.shared.begin_session(&named.pod, Way::Jump);
+        self.permit = self.shared.begin_session(&named.pod, Way::JumpHost);
         if self.permit.is_none() {
             return session.disconnect(Disconnect::TooManyConnections, TOO_MANY_SESSIONS, "en");
         }

@@ -15,11 +15,11 @@ mod queue;
 use crate::host_key::GatewayHostKey;
 use crate::limits;
 use crate::metrics::Rejection;
-use crate::networks::network;
 use crate::shared::{Shared, is_set};
 use crate::startups::{Startup, Startups};
 use connection::Connection;
 use paygress_core::model::ids::PodName;
+use paygress_core::networks::customer_network;
 use paygress_sshd::{EarlyDrop, ShutdownOnDrop};
 use russh::Disconnect;
 use russh::server::{Config, RunningSession};
@@ -73,7 +73,7 @@ impl JumpHost {
             }
             let client = Client {
                 shared: Arc::clone(&shared),
-                startup: startups.admit(network(peer.ip())),
+                startup: startups.admit(customer_network(peer.ip())),
                 stop: stop.clone(),
             };
             connections.spawn(client.serve(socket, Arc::clone(&config)));

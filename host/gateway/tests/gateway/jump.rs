@@ -95,7 +95,7 @@ async fn a_lease_s_key_or_secret_reaches_its_pod() {
     let client = by_key(address, &bob(), &key).await.unwrap();
     echoes(forward(&client, bob().as_str(), 22).await.unwrap(), 3 << 20).await;
 
-    assert_eq!(gateway.counts.sessions(Way::Jump), 2);
+    assert_eq!(gateway.counts.sessions(Way::JumpHost), 2);
     gateway.stop().await;
 }
 
@@ -126,7 +126,7 @@ async fn nobody_else_s_key_or_secret_does() {
     gateway.leases.end(&bob());
     assert!(by_key(address, &bob(), &other).await.is_none(), "its lease has ended");
     assert_eq!(gateway.counts.rejections(Rejection::Credentials), 2);
-    assert_eq!(gateway.counts.sessions(Way::Jump), 0);
+    assert_eq!(gateway.counts.sessions(Way::JumpHost), 0);
     gateway.stop().await;
 }
 
@@ -175,7 +175,7 @@ async fn the_end_of_a_lease_cuts_its_sessions_and_no_others() {
     assert!(rest.is_empty());
     let _ = tokio::time::timeout(LONG, cut).await.expect("and its connection");
     echoes(channel, 20).await;
-    until("one is open", || gateway.counts.open_sessions(Way::Jump) == 1).await;
+    until("one is open", || gateway.counts.open_sessions(Way::JumpHost) == 1).await;
     assert!(by_secret(address, &ending, SECRET).await.is_none());
     gateway.stop().await;
 }

@@ -177,7 +177,7 @@ async fn a_key_and_a_password_log_in_at_the_gateway_and_at_the_pod() {
         let shown = (out.as_str(), err.as_str(), done.status.code());
         assert_eq!(shown, ("in as alice\n", "err\n", Some(7)), "{methods:?}");
     }
-    assert_eq!(site.gateway.counts.sessions(Way::Jump), 4);
+    assert_eq!(site.gateway.counts.sessions(Way::JumpHost), 4);
     site.gateway.stop().await;
 }
 
@@ -188,10 +188,10 @@ async fn a_wrong_host_key_of_the_gateway_or_of_the_pod_is_refused() {
     let failed = "Host key verification failed";
     site.configure([&other, &site.pod.host_key], BOTH_BY_KEY, "own");
     site.is_refused(&alice(), failed).await;
-    assert_eq!(site.gateway.counts.sessions(Way::Jump), 0, "no key was shown to that gateway");
+    assert_eq!(site.gateway.counts.sessions(Way::JumpHost), 0, "no key was shown to that gateway");
     site.configure([&site.gateway_key, &other], BOTH_BY_KEY, "own");
     site.is_refused(&alice(), failed).await;
-    assert_eq!(site.gateway.counts.sessions(Way::Jump), 1);
+    assert_eq!(site.gateway.counts.sessions(Way::JumpHost), 1);
     // The gateway's own key is not the pod's.
     site.configure([site.gateway_key.as_str(); 2], BOTH_BY_KEY, "own");
     site.is_refused(&alice(), failed).await;
@@ -203,10 +203,10 @@ async fn another_lease_s_key_is_refused() {
     let site = Site::start().await;
     site.configure([&site.gateway_key, &site.pod.host_key], BOTH_BY_KEY, "other");
     site.is_refused(&alice(), "Permission denied").await;
-    assert_eq!(site.gateway.counts.sessions(Way::Jump), 0);
+    assert_eq!(site.gateway.counts.sessions(Way::JumpHost), 0);
     // It logs in as its own lease, and gets no other pod.
     site.is_refused(&bob(), "").await;
-    assert_eq!(site.gateway.counts.sessions(Way::Jump), 1);
+    assert_eq!(site.gateway.counts.sessions(Way::JumpHost), 1);
     assert_eq!(site.gateway.counts.rejections(Rejection::NotPermitted), 1);
     site.gateway.stop().await;
 }

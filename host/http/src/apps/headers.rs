@@ -35,6 +35,19 @@ const OF_PROXIES: [&str; 8] = [
     "x-forwarded-server",
     "x-real-ip",
 ];
+/// What is not about the answer of this pod alone: another server for its host, the cookies of all
+/// sites of the domain, and files and pages that proxies before the service give in place of the
+/// answer.
+const BEYOND_THE_POD: [&str; 6] = [
+    "alt-svc",
+    "clear-site-data",
+    "x-lighttpd-send-file",
+    "x-lighttpd-send-tempfile",
+    "x-reproxy-url",
+    "x-sendfile",
+];
+/// What every header begins with that nginx obeys.
+const NGINX_COMMAND: &str = "x-accel-";
 /// What every bearer token begins with that the service has made.
 const OWN_BEARER: &str = "pg_";
 
@@ -179,12 +192,22 @@ fn is_of_host(cookie: &HeaderValue, host: &str) -> bool {
     name != COOKIE.to_ascii_lowercase() && domains.all(|domain| domain.is_empty() || domain == host)
 }
 
+fn remove_beyond_the_pod(headers: &mut HeaderMap) {
+    let commands: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with(NGINX_COMMAND)).cloned().collect();
+    for name in commands {
+        headers.remove(name);
+    }
+    for name in BEYOND_THE_POD {
+        headers.remove(name);
+    }
+}
+
 /// Makes of the headers of a pod's answer what the client gets.
 pub(super) fn to_client(headers: &mut HeaderMap, host: &str, access: HttpAccess) {
     let is_websocket = is_websocket(headers);
     remove_hop_by_hop(headers);
-    // It would name another server for this host.
-    headers.remove("alt-svc");
+    remove_beyond_the_pod(headers);
     let cookies: Vec<HeaderValue> =
         headers.get_all(SET_COOKIE).iter().filter(|it| is_of_host(it, host)).cloned().collect();
     headers.remove(SET_COOKIE);
@@ -311,5 +334,22 @@ mod tests {
         let mut public = HeaderMap::new();
         to_client(&mut public, HOST_NAME, HttpAccess::Public);
         assert!(public.is_empty());
+    }
+
+    #[test]
+    fn a_pod_commands_neither_proxies_nor_browsers_beyond_its_site() {
+        let mut answer = headers(&[
+            ("x-accel-redirect", "/members/page.html"),
+            ("x-accel-buffering", "yes"),
+            ("x-accel-of-a-later-version", "1"),
+            ("x-sendfile", "/etc/passwd"),
+            ("x-lighttpd-send-file", "/etc/passwd"),
+            ("x-reproxy-url", "http://10.0.0.1/"),
+            ("clear-site-data", "\"cookies\""),
+            ("alt-svc", "h3=\":443\""),
+            ("x-acceleration", "1"),
+        ]);
+        to_client(&mut answer, HOST_NAME, HttpAccess::Public);
+        assert_eq!(answer, headers(&[("x-acceleration", "1")]));
     }
 }

@@ -1,10 +1,10 @@
 //! How many requests to pods are under way.
 
 use crate::limits;
-use crate::networks::networks;
 use ipnet::IpNet;
 use paygress_core::keyed_limit::{KeyedLimit, Permit};
 use paygress_core::model::ids::PodName;
+use paygress_core::networks::networks;
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};

@@ -102,6 +102,36 @@ const firstEnd = await left();
 await assertAccessible();
 await shot('3-running');
 
+// Another page, of a service whose pods only a jump host leads to.
+const gatewayPage = await context.newPage();
+const hostKey = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA==';
+const withoutPort = (pod) => ({
+  ...pod,
+  ssh_host: pod.pod_name,
+  ssh_port: 22,
+  access: [
+    { type: 'jump-host', command: `ssh -J ${pod.pod_name}@g.example:2222 alice@${pod.pod_name}`, host: 'g.example', port: 2222, host_key: hostKey, known_hosts: `[g.example]:2222 ${hostKey}` },
+    { type: 'pigeon', command: 'of a later version' },
+  ],
+});
+const answer = (change) => async (route) => {
+  const response = await route.fetch();
+  await route.fulfill({ response, json: change(await response.json()) });
+};
+await gatewayPage.route(/\/pods$/, answer(({ pods }) => ({ pods: pods.map(withoutPort) })));
+await gatewayPage.route(/\/pods\/[^/]+(\/access)?$/, answer(withoutPort));
+await gatewayPage.route(/\/offers$/, answer((offer) => ({ ...offer, access: [{ type: 'jump-host' }] })));
+await gatewayPage.goto(url);
+const byGateway = gatewayPage.locator('article.card');
+await byGateway.getByText('of the jump host SHA256:').waitFor();
+assert.match(await byGateway.locator('.ssh').inputValue(), /^ssh -J (ssh-pod-\w+)@g\.example:2222 alice@\1$/);
+assert.ok((await byGateway.getByLabel('Lines for known_hosts').inputValue()).includes(`[g.example]:2222 ${hostKey}`));
+assert.ok(await byGateway.locator('.open-terminal').isHidden());
+assert.ok(await gatewayPage.locator('#terminal-help').isHidden());
+await assertAccessible(gatewayPage);
+await shot('3-gateway', gatewayPage);
+await gatewayPage.close();
+
 // Log in with the page's terminal.
 await card.getByRole('button', { name: 'Terminal' }).click();
 await page.getByText('connected').waitFor();
@@ -122,6 +152,8 @@ await page.locator('.xterm-accessibility').getByText('still 43').first().waitFor
 
 // The operator's page.
 const operator = await context.newPage();
+operator.on('pageerror', (error) => errors.push(String(error)));
+operator.on('dialog', (dialog) => dialog.accept());
 await operator.goto(`${url}/operator`);
 await operator.getByLabel('OPERATOR_TOKEN').fill('not-the-token-of-the-operator-but-a-guess');
 await operator.getByRole('button', { name: 'Open' }).click();
@@ -132,9 +164,29 @@ const pod = await card.getAttribute('data-pod');
 await operator.getByText(pod).waitFor();
 await operator.getByRole('cell', { name: 'pricing', exact: true }).waitFor();
 assert.ok((await operator.locator('#revenue-chart rect').count()) >= 14);
+// The charts have axes and units, and begin before the page was opened.
+assert.ok((await operator.locator('#leases-chart rect').count()) >= 14 * 24);
+assert.equal(await operator.locator('#leases-chart text.unit').textContent(), 'pods');
+assert.equal(await operator.locator('#revenue-chart text.unit').textContent(), 'sat');
+const ticks = (await operator.locator('#revenue-chart text.tick[text-anchor=end]').allTextContents()).map(Number);
+assert.ok(ticks.includes(0) && ticks.at(-1) > 0, `ticks ${ticks}`);
+assert.match(await operator.locator('#leases-chart title').last().textContent(), /^\d{4}-\d\d-\d\d \d\d:00 UTC: [1-9]\d* pods, /);
+// A search is the service's.
+const row = operator.locator('#leases tbody tr').filter({ hasText: pod });
+await operator.getByLabel('Search').fill('no such pod');
+await operator.getByRole('button', { name: 'Search' }).click();
+await row.waitFor({ state: 'detached' });
+await operator.getByText('Leases, the newest first: none').waitFor();
+await operator.getByLabel('Search').fill(pod.slice(4, 14));
+await operator.getByRole('button', { name: 'Search' }).click();
+await row.waitFor();
 await assertAccessible(operator);
 await shot('5-operator', operator);
-await operator.close();
+// Sales are paused after a confirmation, and resumed.
+await operator.getByRole('button', { name: 'Pause sales' }).click();
+await operator.getByText('Sales are paused: no new pods are sold.').waitFor();
+await operator.getByRole('button', { name: 'Resume sales' }).click();
+await operator.getByText('Everything is sold.').waitFor();
 
 // After a reload the key is still in this browser.
 await page.reload();
@@ -173,7 +225,13 @@ const keyed = page.locator('article.card').filter({ hasText: 'running' });
 await keyed.getByText('Your key logs in; there is no password.').waitFor();
 assert.ok(await keyed.getByRole('button', { name: 'Terminal' }).isHidden());
 assert.ok(await keyed.locator('.password').isHidden());
-await keyed.getByRole('button', { name: 'Stop' }).click();
+// The operator ends it.
+const ended = await keyed.getAttribute('data-pod');
+await operator.getByLabel('Search').fill(ended);
+await operator.getByRole('button', { name: 'Search' }).click();
+await operator.getByRole('button', { name: `End ${ended}` }).click();
+await operator.getByText(`${ended} has ended; paid back:`, { exact: false }).waitFor();
+await operator.close();
 await keyed.waitFor({ state: 'detached' });
 
 // On a phone, in dark mode: nothing is wider than the screen.

@@ -9,10 +9,10 @@ use paygress_core::model::units::UnixTime;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The pause before the ledger is tried again, and how often that is done. Without it nothing can be
-/// served.
+/// The pause before the ledger is tried again, and how often that is done: for half a day. Without it
+/// nothing can be served, and an operator has to make room on its disk, or bring its server back.
 const LEDGER_RETRY: Duration = Duration::from_secs(1);
-const LEDGER_RETRIES: usize = 30;
+const LEDGER_RETRIES: usize = 12 * 3_600;
 
 pub(super) struct Claims {
     ledger: Arc<dyn InboxStore>,

@@ -93,8 +93,11 @@ fn a_resource_stays_applied_until_the_operator_overrides_it_or_it_is_deleted() {
         ),
         "the set is partial"
     );
-    assert_eq!((applier.one(pricing(DEAR, "p 1")), price().as_str()), (ApplyStatus::Active, DEAR));
-    assert_eq!(applier.one(pricing(DEAR, "p 1")), ApplyStatus::Active);
+    assert_eq!(
+        (applier.one(pricing(DEAR, "p 1")), price().as_str()),
+        (ApplyStatus::Active(Configured::EachCall), DEAR)
+    );
+    assert_eq!(applier.one(pricing(DEAR, "p 1")), ApplyStatus::Active(Configured::EachCall));
     assert_eq!(applier.publisher.history().len(), 2, "nothing is published twice");
     a_rollback_lasts_until_the_resource_changes(&applier);
 
@@ -140,28 +143,32 @@ fn a_rollback_lasts_until_the_resource_changes(applier: &Applier) {
     applier.publish(pricing(CHEAP, ""), Trigger::PolicyDir);
     superseded(&applier.one(pricing(DEAR, "p 1")));
     assert_eq!(applier.settings(Slot::Duration), "{}", "its resource is deleted");
-    assert_eq!((applier.one(pricing(DEAR, "p 2")), price().as_str()), (ApplyStatus::Active, DEAR));
+    assert_eq!(
+        (applier.one(pricing(DEAR, "p 2")), price().as_str()),
+        (ApplyStatus::Active(Configured::EachCall), DEAR)
+    );
 }
 
 #[test]
 fn the_status_tells_what_is_active_and_survives_a_restart() {
+    let active = ApplyStatus::Active(Configured::EachCall);
     let installation = installation();
     let applier = installation.open();
-    assert_eq!(applier.one(pricing(DEAR, "p 1")), ApplyStatus::Active);
+    assert_eq!(applier.one(pricing(DEAR, "p 1")), active.clone());
     // Its source is unavailable: it is active nevertheless, also after a restart.
-    assert_eq!(applier.one(unavailable(Slot::Pricing, Mode::Enforce, "p 1")), ApplyStatus::Active);
+    assert_eq!(applier.one(unavailable(Slot::Pricing, Mode::Enforce, "p 1")), active.clone());
     drop(applier);
     let applier = installation.open();
-    assert_eq!(applier.one(unavailable(Slot::Pricing, Mode::Enforce, "p 1")), ApplyStatus::Active);
+    assert_eq!(applier.one(unavailable(Slot::Pricing, Mode::Enforce, "p 1")), active.clone());
     assert_eq!(
         (applier.one(pricing(DEAR, "p 1")), applier.publisher.history().len()),
-        (ApplyStatus::Active, 2)
+        (active.clone(), 2)
     );
     // The content of its source has changed: that is applied, or refused with a reason.
     assert!(matches!(applier.one(pricing(BROKEN, "p 1")), ApplyStatus::Refused(_)));
     assert_eq!(
         (applier.one(pricing(CHEAP, "p 1")), applier.settings(Slot::Pricing).as_str()),
-        (ApplyStatus::Active, CHEAP)
+        (active.clone(), CHEAP)
     );
     // A rollback by hand is known after a restart, too.
     applier.publisher.rollback(None).unwrap();
@@ -173,7 +180,7 @@ fn the_status_tells_what_is_active_and_survives_a_restart() {
     // A resource for what is active already takes the slot: when it is deleted, POLICY_DIR is
     // restored.
     applier.publish(pricing(CHEAP, ""), Trigger::Operator);
-    assert_eq!(applier.one(pricing(CHEAP, "p 2")), ApplyStatus::Active);
+    assert_eq!(applier.one(pricing(CHEAP, "p 2")), active.clone());
     assert_eq!(applier.publisher.desired_version(Slot::Pricing).as_deref(), Some("p 2"));
     // A resource that is refused keeps slots from being released, too: it is one change.
     let statuses = applier.apply(
@@ -199,19 +206,19 @@ fn a_shadow_runs_until_its_resource_is_deleted_or_promoted() {
     let shadow = || desired(Slot::Pricing, CHEAP, Mode::Shadow, "s 1");
     assert_eq!(
         applier.apply(vec![pricing(DEAR, "p 1"), shadow()], Completeness::Complete),
-        [ApplyStatus::Active, ApplyStatus::Shadowing]
+        [ApplyStatus::Active(Configured::EachCall), ApplyStatus::Shadowing(Configured::EachCall)]
     );
     // Its source is unavailable for a moment: it goes on.
     let statuses = applier.apply(
         vec![pricing(DEAR, "p 1"), unavailable(Slot::Pricing, Mode::Shadow, "s 1")],
         Completeness::Complete,
     );
-    assert_eq!(statuses[0], ApplyStatus::Active);
+    assert_eq!(statuses[0], ApplyStatus::Active(Configured::EachCall));
     assert!(host.shadow_report().is_some());
-    assert_eq!(applier.one(pricing(DEAR, "p 1")), ApplyStatus::Active);
+    assert_eq!(applier.one(pricing(DEAR, "p 1")), ApplyStatus::Active(Configured::EachCall));
     assert!(host.shadow_report().is_none());
     // Promoted, and then enforced by a resource.
-    assert_eq!(applier.one(shadow()), ApplyStatus::Shadowing);
+    assert_eq!(applier.one(shadow()), ApplyStatus::Shadowing(Configured::EachCall));
     assert_eq!(applier.settings(Slot::Pricing), "{}");
     applier.publisher.promote().unwrap();
     assert_eq!(
@@ -219,6 +226,6 @@ fn a_shadow_runs_until_its_resource_is_deleted_or_promoted() {
         (CHEAP, true)
     );
     assert!(matches!(applier.one(shadow()), ApplyStatus::Waiting(_)));
-    assert_eq!(applier.one(pricing(CHEAP, "s 2")), ApplyStatus::Active);
+    assert_eq!(applier.one(pricing(CHEAP, "s 2")), ApplyStatus::Active(Configured::EachCall));
     assert_eq!(applier.publisher.desired_version(Slot::Pricing).as_deref(), Some("s 2"));
 }

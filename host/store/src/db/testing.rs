@@ -52,16 +52,22 @@ fn command(program: &Path) -> io::Result<Command> {
     Ok(command)
 }
 
-/// Makes the files of an empty database, in a directory that the server's user may use.
-fn initialize(bin: &Path, directory: &Path, data: &Path) -> io::Result<()> {
+/// A directory that the server's user may use.
+fn own_directory() -> io::Result<tempfile::TempDir> {
+    let directory = tempfile::tempdir()?;
     if std::fs::metadata("/proc/self")?.uid() == 0 {
         let passwd = std::fs::read_to_string("/etc/passwd")?;
         let line = passwd.lines().find(|line| line.starts_with(&format!("{USER}:")));
         let id = line
             .and_then(|line| line.split(':').nth(2)?.parse().ok())
             .ok_or_else(|| io::Error::other("there is no user postgres"))?;
-        chown(directory, Some(id), None)?;
+        chown(directory.path(), Some(id), None)?;
     }
+    Ok(directory)
+}
+
+/// Makes the files of an empty database.
+fn initialize(bin: &Path, data: &Path) -> io::Result<()> {
     let initialized = command(&bin.join("initdb"))?
         .args(["--no-sync", "--auth=trust", "--username=paygress"])
         .args(["--encoding=UTF8", "--locale=C", "-D"])
@@ -74,34 +80,117 @@ fn initialize(bin: &Path, directory: &Path, data: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// What a program prints; its messages are the error.
+fn output(command: &mut Command) -> io::Result<String> {
+    let output = command.output()?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned())),
+    }
+}
+
+/// Tries until it succeeds.
+fn eventually<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let begun = Instant::now();
+    loop {
+        match attempt() {
+            Err(_) if begun.elapsed() < TIMEOUT => std::thread::sleep(Duration::from_millis(20)),
+            ended => return ended,
+        }
+    }
+}
+
 impl Server {
     /// # Errors
     /// When Postgres is not installed, or does not start.
     pub fn start() -> io::Result<Self> {
-        let bin = programs()?;
-        let directory = tempfile::tempdir()?;
-        let data = directory.path().join("data");
-        initialize(&bin, directory.path(), &data)?;
+        let directory = own_directory()?;
+        initialize(&programs()?, &directory.path().join("data"))?;
+        Self::serve(directory)
+    }
+
+    /// Starts a standby of this server. From then on a commit here waits until it is there too.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// When it does not start, or gets nothing.
+    pub fn start_standby(&self) -> io::Result<Self> {
+        let directory = own_directory()?;
+        // This one may still be starting.
+        eventually(|| self.psql(&["SELECT 1"]))?;
+        let mut copy = command(&programs()?.join("pg_basebackup"))?;
+        copy.args(["--no-sync", "--checkpoint=fast", "--write-recovery-conf"])
+            .args(["--host=127.0.0.1", "--username=paygress"])
+            .arg(format!("--port={}", self.port))
+            .arg("--pgdata")
+            .arg(directory.path().join("data"));
+        output(&mut copy)?;
+        let standby = Self::serve(directory)?;
+        self.wait_for_standby("state", "streaming")?;
+        let waits = "ALTER SYSTEM SET synchronous_standby_names = '*'";
+        self.psql(&[waits, "SELECT pg_reload_conf()"])?;
+        self.wait_for_standby("sync_state", "sync")?;
+        Ok(standby)
+    }
+
+    fn wait_for_standby(&self, column: &str, value: &str) -> io::Result<()> {
+        let query = format!("SELECT {column} FROM pg_stat_replication");
+        eventually(|| match self.psql(&[&query])?.trim() == value {
+            true => Ok(()),
+            false => Err(io::Error::other("the standby does not follow")),
+        })
+    }
+
+    /// Makes this standby a server that is written.
+    ///
+    /// # Errors
+    /// When it is no standby.
+    pub fn promote(&self) -> io::Result<()> {
+        self.psql(&["SELECT pg_promote()"]).map(drop)
+    }
+
+    /// Kills it, at once.
+    ///
+    /// # Errors
+    /// When it has ended before.
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(drop)
+    }
+
+    /// What these statements give, each a transaction.
+    fn psql(&self, statements: &[&str]) -> io::Result<String> {
+        let mut psql = Command::new(programs()?.join("psql"));
+        psql.args(["--quiet", "--no-psqlrc", "--no-align", "--tuples-only"]);
+        psql.args(statements.iter().flat_map(|statement| ["--command", *statement]));
+        output(psql.arg(self.url().expose()))
+    }
+
+    /// Starts it on the files in this directory.
+    fn serve(directory: tempfile::TempDir) -> io::Result<Self> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let log = File::create(directory.path().join("log"))?;
         let port_setting = format!("port={port}");
-        let child = command(&bin.join("postgres"))?
+        let child = command(&programs()?.join("postgres"))?
             .arg("-D")
-            .arg(&data)
+            .arg(directory.path().join("data"))
             .args(["-c", &port_setting, "-c", "listen_addresses=127.0.0.1"])
             .args(["-c", "unix_socket_directories=", "-c", "fsync=off"])
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()?;
         let server = Self { child, port, databases: AtomicUsize::new(0), _directory: directory };
-        let begun = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if begun.elapsed() > TIMEOUT {
-                return Err(io::Error::other("Postgres did not start in time"));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        eventually(|| TcpStream::connect(("127.0.0.1", port)).map(drop))?;
         Ok(server)
+    }
+
+    /// The URL of both: of the one that is written, as long as there is one.
+    #[must_use]
+    pub fn url_with(&self, standby: &Self) -> Secret {
+        Secret::new(format!(
+            "postgres://paygress@127.0.0.1:{},127.0.0.1:{}/postgres?sslmode=disable&target_session_attrs=read-write",
+            self.port, standby.port
+        ))
     }
 
     /// The URL of a database that every caller shares.
@@ -140,16 +229,9 @@ impl Server {
     /// # Errors
     /// When one of them fails.
     pub fn run_file(&self, database: &Secret, file: &Path) -> io::Result<()> {
-        let output = Command::new(programs()?.join("psql"))
-            .args(["--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--output=/dev/null"])
-            .arg("--file")
-            .arg(file)
-            .arg(database.expose())
-            .output()?;
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned())),
-        }
+        let mut psql = Command::new(programs()?.join("psql"));
+        psql.args(["--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--output=/dev/null"]);
+        output(psql.arg("--file").arg(file).arg(database.expose())).map(drop)
     }
 
     fn url_of(&self, database: &str) -> Secret {

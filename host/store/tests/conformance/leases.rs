@@ -90,6 +90,9 @@ pub(crate) async fn the_reason_of_an_end_is_recorded_before_it(ledger: Arc<dyn L
     ledger.mark_ending(&sold.pod(), EndReason::Stopped).await.unwrap();
     let marked = ledger.lease(&sold.pod()).await.unwrap().unwrap();
     assert_eq!((marked.state, marked.end), (LeaseState::Live, Some(EndReason::Stopped)));
+    ledger.mark_ending(&sold.pod(), EndReason::EndedByOperator).await.unwrap();
+    let marked = ledger.lease(&sold.pod()).await.unwrap().unwrap();
+    assert_eq!(marked.end, Some(EndReason::Stopped), "the first reason counts");
 }
 
 pub(crate) async fn a_notice_is_recorded_once_for_each_end(ledger: Arc<dyn Ledger>) {

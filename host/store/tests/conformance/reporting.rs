@@ -1,9 +1,11 @@
-use crate::support::{advance, lease_of, move_to, open, order, top_up};
+use crate::support::{advance, customer, lease_of, move_to, open, order, top_up};
 use paygress_core::backend::store::{
-    HourlyRevenue, LeaseUpdate, Ledger, OpenOutcome, RefusedLimits, Repetition, StateCount,
+    HourlyLeases, HourlyRevenue, LeasePlace, LeaseStates, LeaseUpdate, Ledger, OpenOutcome,
+    RefusedLimits, Repetition, StateCount,
 };
-use paygress_core::model::order::{LeaseState, Order, OrderState, State};
+use paygress_core::model::order::{Lease, LeaseState, Order, OrderState, State};
 use paygress_core::model::order_state::{Refund, RefundCause};
+use paygress_core::model::sales::Sales;
 use paygress_core::model::units::{Sat, SignedSat, UnixTime};
 use paygress_core::testing;
 use std::collections::HashSet;
@@ -72,6 +74,86 @@ pub(crate) async fn orders_are_counted_by_state(ledger: Arc<dyn Ledger>) {
     refunded_orders(&*ledger).await;
     let counts = ledger.count_by_state().await.unwrap();
     assert_eq!(counts, [StateCount { state: State::Refunded, orders: 3 }]);
+}
+
+pub(crate) async fn what_the_operator_sells_is_stored(ledger: Arc<dyn Ledger>) {
+    assert_eq!(ledger.sales().await.unwrap(), Sales::Open, "as long as nothing is decided");
+    for sales in [Sales::Paused, Sales::Draining, Sales::Open] {
+        ledger.set_sales(sales).await.unwrap();
+        assert_eq!(ledger.sales().await.unwrap(), sales);
+    }
+}
+
+/// A lease that began and ends then.
+async fn lived(ledger: &dyn Ledger, n: u16, begun: u64, ends: u64) -> Lease {
+    let mut order = order(&format!("l{n}"), &[&format!("l{n}")]);
+    open(ledger, &order).await;
+    let lease = Lease { created_at: UnixTime(begun), ..lease_of(&order, 41_000 + n, ends) };
+    move_to(ledger, &mut order, State::Decided, LeaseUpdate::Put(&lease)).await;
+    lease
+}
+
+pub(crate) async fn pods_are_counted_in_each_hour_that_they_ran(ledger: Arc<dyn Ledger>) {
+    // Two hours and a half from before; a moment; and one that has not ended yet.
+    lived(&*ledger, 1, 3_000, 12_000).await;
+    lived(&*ledger, 2, 7_300, 7_400).await;
+    lived(&*ledger, 3, 11_000, 999_999).await;
+    // Before, and never ready.
+    lived(&*ledger, 4, 100, 200).await;
+    let unready = Lease { expires_at: None, ..lived(&*ledger, 5, 7_500, 1).await };
+    ledger.end_lease(&Lease { state: LeaseState::Ended, ..unready }, &[]).await.unwrap();
+    let hour = |from, begun, running| HourlyLeases { from: UnixTime(from), begun, running };
+    assert_eq!(
+        ledger.hourly_leases(UnixTime(7_999), UnixTime(15_000)).await.unwrap(),
+        [hour(7_200, 1, 2), hour(10_800, 1, 2), hour(14_400, 0, 1)]
+    );
+}
+
+pub(crate) async fn a_lease_that_ended_early_is_not_counted_until_its_end(ledger: Arc<dyn Ledger>) {
+    let now = UnixTime::now();
+    let lease = lived(&*ledger, 1, now.0 - 7_200, now.0 + 999_999).await;
+    let ended = Lease { state: LeaseState::Ended, ..lease };
+    ledger.end_lease(&ended, &[]).await.unwrap();
+    let hours = ledger.hourly_leases(UnixTime(now.0), UnixTime(now.0 + 7_200)).await.unwrap();
+    let running: Vec<u64> = hours.iter().map(|hour| hour.running).collect();
+    // The clock may have gone over an hour in between.
+    assert!(running.first() == Some(&1) && running.last() == Some(&0), "{hours:?}");
+}
+
+pub(crate) async fn leases_are_paged_newest_first(ledger: Arc<dyn Ledger>) {
+    let mut expected = Vec::new();
+    for n in 1..=7 {
+        // Some have begun in the same second.
+        expected.push(lived(&*ledger, n, 100 + u64::from(n / 2), 1_000).await);
+    }
+    expected.sort_by_key(|lease| (lease.created_at, lease.id.to_string()));
+    expected.reverse();
+    let ended = Lease { state: LeaseState::Ended, ..expected[3].clone() };
+    ledger.end_lease(&ended, &[]).await.unwrap();
+    expected[3] = ended;
+    let all = async |states, of: Option<&str>| {
+        let of = of.map(customer);
+        let (mut leases, mut after) = (Vec::new(), None);
+        loop {
+            let page = ledger.lease_page(states, of.as_ref(), after.as_ref(), 2).await.unwrap();
+            assert!(page.0.len() <= 2);
+            leases.extend(page.0);
+            after = page.1;
+            if after.is_none() {
+                return leases;
+            }
+        }
+    };
+    assert_eq!(all(LeaseStates::All, None).await, expected);
+    assert_eq!(all(LeaseStates::All, Some("c")).await, expected);
+    assert_eq!(all(LeaseStates::All, Some("d")).await, []);
+    assert_eq!(all(LeaseStates::Ended, None).await, expected[3..4]);
+    assert_eq!(all(LeaseStates::Current, Some("c")).await.len(), 6);
+    // A place need not be of a lease that is still there.
+    let id = crate::support::new_lease_id();
+    let gone = LeasePlace { created_at: UnixTime(1), id };
+    let (leases, next) = ledger.lease_page(LeaseStates::All, None, Some(&gone), 2).await.unwrap();
+    assert_eq!((leases, next), (Vec::new(), None));
 }
 
 /// An order of long ago that was refused.

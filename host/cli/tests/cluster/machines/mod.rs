@@ -20,7 +20,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// The image that is put beside the customers' images.
-const SERVER: &str = "paygress.local/ssh:1";
+pub(crate) const SERVER: &str = "paygress.local/ssh:1";
 const TINY: &str = "id = \"tiny\", cpu_millicores = 100, memory_mib = 64";
 /// How long two probe pods may take.
 const PROBES: Duration = Duration::from_secs(120);

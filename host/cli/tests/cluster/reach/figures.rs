@@ -5,6 +5,8 @@ use super::networks::{PUBLIC, Protocol, ROUTER};
 use super::programs::{BRIDGE, Program, Settings, raise_file_limit};
 use super::session::{Client, NoSession, Pod, Session, Way};
 use super::{IROH_PORT, SSH_PORT, ServedBy, Setup, Site};
+use crate::goal::Goal;
+use crate::machines::SERVER;
 use crate::support::testbed::{CLUSTER, GatewayDaemon};
 use std::process::Stdio;
 use std::thread;
@@ -203,25 +205,6 @@ fn megabytes(kibibytes: u64) -> f64 {
     f64::from(u32::try_from(kibibytes).unwrap()) * 1_024.0 / 1e6
 }
 
-/// What is to be measured.
-#[derive(Clone, Copy, Debug)]
-enum Goal {
-    AtMost(f64),
-    AtLeast(f64),
-}
-
-impl Goal {
-    /// Prints what was measured beside it: other programs use this machine too, so it fails nothing.
-    fn print(self, what: &str, measured: f64) {
-        let is_met = match self {
-            Self::AtMost(most) => measured <= most,
-            Self::AtLeast(least) => measured >= least,
-        };
-        let result = if is_met { "met" } else { "NOT MET" };
-        println!("{what}: {measured:.2}; the goal is {self:?}: {result}");
-    }
-}
-
 fn print_goals(all: &[Figures]) {
     let [tcp, jump, direct, relayed] = all else { panic!("{} ways", all.len()) };
     let login = |of: &Figures| of.login.div_duration_f64(tcp.login);
@@ -244,7 +227,7 @@ fn figures() {
     raise_file_limit();
     let setup = Setup {
         tier: TIER,
-        shared: &[("ACCESS", "host-port,gateway"), OVERCOMMIT],
+        shared: &[("ACCESS", "host-port,gateway"), ("SSH_SERVER_IMAGE", SERVER), OVERCOMMIT],
         own: &[],
         ..Setup::new("reach-figures", ServedBy::Process)
     };

@@ -12,7 +12,7 @@ mod programs;
 mod session;
 mod ways;
 
-use crate::machines::LoginKey;
+use crate::machines::{LoginKey, SERVER};
 use crate::support::testbed::{AdmissionParameters, Place, Testbed, wait_for};
 use networks::{Forward, NODE, Networks, PUBLIC, Protocol, ROUTER};
 use paygress_store::db::testing::Server;
@@ -52,7 +52,8 @@ struct Setup<'a> {
 impl<'a> Setup<'a> {
     /// Pods without ports.
     fn new(name: &'a str, served_by: ServedBy) -> Self {
-        let (shared, own) = (&[("ACCESS", "gateway")], &[("MAX_LEASES", "8")]);
+        let (shared, own) =
+            (&[("ACCESS", "gateway"), ("SSH_SERVER_IMAGE", SERVER)], &[("MAX_LEASES", "8")]);
         Self { name, served_by, tier: TINY, shared, own }
     }
 }

@@ -1,10 +1,11 @@
 //! Nodes that kwok plays.
 
-use super::{Daemon, admin_kubeconfig, apply, kubectl, root, state, wait_for};
+use super::{Daemon, admin_kubeconfig, apply, kubectl, kubectl_command, root, state, wait_for};
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// The annotation by which kwok knows its nodes, and their label.
 const FAKE: &str = "kwok.x-k8s.io/node";
@@ -99,4 +100,32 @@ pub fn remove_pods() {
     wait_for("the customers' pods to be gone", Duration::from_secs(60), || {
         items(&["-n", "user-workloads", "get", "pods", "-o", "json"]).is_empty()
     });
+}
+
+/// Thousands of customers' pods, which are removed when this is dropped: by the API server, since
+/// `kubectl` would delete one after the other.
+pub struct ManyPods;
+
+impl ManyPods {
+    const JOBS: &str = "/apis/batch/v1/namespaces/user-workloads/jobs?propagationPolicy=Background";
+    const REMOVED_WITHIN: Duration = Duration::from_secs(1_800);
+    const AGAIN: Duration = Duration::from_secs(2);
+
+    fn are_gone() -> bool {
+        let mut listing =
+            kubectl_command(&["-n", "user-workloads", "get", "jobs,pods", "-o", "name"]);
+        listing.output().is_ok_and(|listed| listed.status.success() && listed.stdout.is_empty())
+    }
+}
+
+impl Drop for ManyPods {
+    fn drop(&mut self) {
+        let begun = Instant::now();
+        // It may panic already. A request deletes as many as it can within a minute.
+        while !Self::are_gone() && begun.elapsed() < Self::REMOVED_WITHIN {
+            let mut deletion = kubectl_command(&["delete", "--raw", Self::JOBS]);
+            let _ = deletion.stdout(Stdio::null()).stderr(Stdio::null()).status();
+            thread::sleep(Self::AGAIN);
+        }
+    }
 }

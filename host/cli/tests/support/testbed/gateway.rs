@@ -1,7 +1,7 @@
 //! The gateway as a process of its own.
 
 use super::{Daemon, wait_for};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -28,10 +28,7 @@ impl GatewayDaemon {
 
     /// Kibibytes, by this name in `/proc/PID/status`.
     pub fn memory(&self, name: &str) -> u64 {
-        let status = Path::new("/proc").join(self.daemon.0.id().to_string()).join("status");
-        let text = std::fs::read_to_string(status).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        self.daemon.memory(name)
     }
 
     /// By SIGKILL.

@@ -7,16 +7,18 @@ mod market;
 mod network_policies;
 mod outside;
 mod parameters;
+mod proxy;
 mod service;
 mod ssh;
 
 pub use deployed::Deployed;
-pub use fake_nodes::{FakeNodes, items, ready_nodes, remove_pods};
+pub use fake_nodes::{FakeNodes, ManyPods, items, ready_nodes, remove_pods};
 pub use gateway::GatewayDaemon;
-pub use market::{Bought, Market, TOKEN_SAT};
+pub use market::{Bought, Market, MarketSetup, TOKEN_SAT, service_program};
 pub use network_policies::{EgressOverlay, NetworkPolicies, node_address};
 pub use outside::{Outside, Place};
 pub use parameters::AdmissionParameters;
+pub use proxy::Proxy;
 pub use service::Testbed;
 pub use ssh::Ssh;
 
@@ -102,6 +104,11 @@ pub fn admin_kubeconfig() -> PathBuf {
     state().join("admin.kubeconfig")
 }
 
+/// What the service's account has requested of the API server, a line of JSON each.
+pub fn audit_log() -> PathBuf {
+    state().join("log/audit.log")
+}
+
 fn kubectl_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(Testbed::kubectl());
     command.env("KUBECONFIG", admin_kubeconfig()).args(arguments);
@@ -157,6 +164,16 @@ impl Daemon {
         let log = File::create(log).unwrap();
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
         Self(command.spawn().unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program())))
+    }
+}
+
+impl Daemon {
+    /// Kibibytes, by this name in `/proc/PID/status`.
+    fn memory(&self, name: &str) -> u64 {
+        let status = Path::new("/proc").join(self.0.id().to_string()).join("status");
+        let text = std::fs::read_to_string(status).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
     }
 }
 

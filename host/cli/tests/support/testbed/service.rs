@@ -39,7 +39,7 @@ impl Testbed {
     /// A kubeconfig with the rights of the service's own account, and nothing more.
     pub fn kubeconfig_of_the_service() -> NamedTempFile {
         let token =
-            kubectl(&["-n", "ingress-system", "create", "token", "paygress", "--duration=1h"]);
+            kubectl(&["-n", "ingress-system", "create", "token", "paygress", "--duration=6h"]);
         let admin = std::fs::read_to_string(admin_kubeconfig()).unwrap();
         let mut file = NamedTempFile::new().unwrap();
         file.write_all(admin.replace("testbed-admin", token.trim()).as_bytes()).unwrap();

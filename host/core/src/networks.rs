@@ -4,22 +4,31 @@ use ipnet::IpNet;
 use std::net::IpAddr;
 
 /// How many there are.
-pub(crate) const NETWORKS: usize = 3;
+pub const NETWORKS: usize = 3;
 /// What a customer has, what a site has, what a provider has: the lengths of their prefixes.
 const IPV4: [u8; NETWORKS] = [32, 24, 16];
 const IPV6: [u8; NETWORKS] = [64, 48, 32];
 
 /// The networks of an address, the narrowest first.
-pub(crate) fn networks(address: IpAddr) -> [IpNet; NETWORKS] {
+#[must_use]
+pub fn networks(address: IpAddr) -> [IpNet; NETWORKS] {
     let address = address.to_canonical();
     let lengths = if address.is_ipv4() { IPV4 } else { IPV6 };
     // No prefix above is longer than an address.
     lengths.map(|length| IpNet::new(address, length).unwrap_or(address.into()).trunc())
 }
 
+/// The network that one customer has: an address of IPv4, or the first one of a /64 of IPv6.
+#[must_use]
+pub fn customer_network(address: IpAddr) -> IpAddr {
+    let [narrowest, _, _] = networks(address);
+    narrowest.addr()
+}
+
 /// The network whose unpaid orders are counted together: an address of IPv4, since many customers
 /// may share the network around it, and of IPv6 a /48, since one customer may have it all.
-pub(crate) fn order_network(address: IpAddr) -> IpAddr {
+#[must_use]
+pub fn order_network(address: IpAddr) -> IpAddr {
     let [narrowest, site, _] = networks(address);
     if address.to_canonical().is_ipv4() { narrowest.addr() } else { site.addr() }
 }
@@ -38,10 +47,19 @@ mod tests {
             let found = networks(address.parse().unwrap()).map(|network| network.to_string());
             assert_eq!(found, expected);
         }
-        for (address, expected) in
-            [("::ffff:192.0.2.7", "192.0.2.7"), ("2001:db8:1:2::7", "2001:db8:1::")]
-        {
-            assert_eq!(order_network(address.parse().unwrap()).to_string(), expected);
+    }
+
+    #[test]
+    fn a_customer_has_a_narrower_network_than_an_order() {
+        for (address, customer, order) in [
+            ("192.0.2.7", "192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2::7", "2001:db8:1:2::", "2001:db8:1::"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::", "2001:db8:1::"),
+        ] {
+            let address = address.parse().unwrap();
+            assert_eq!(customer_network(address).to_string(), customer);
+            assert_eq!(order_network(address).to_string(), order);
         }
     }
 }

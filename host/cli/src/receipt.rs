@@ -1,0 +1,209 @@
+//! `paygress receipt`: verifies what a service has signed, for customers. It talks to nobody, unless
+//! the components are in a registry.
+//!
+//! ```text
+//! file ─▶ signature, form ─▶ amounts ─▶ each order in the components that it names ─▶ fields that differ
+//! ```
+
+use crate::output::{print_line, print_note};
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{Args, Subcommand};
+use paygress_core::backend::policy::Slot;
+use paygress_core::model::decision::Context as DecisionContext;
+use paygress_core::protocol::{ReceiptContent, ReceiptOrder};
+use paygress_nostr::{PublicKey, VerifiedReceipt, npub, verify_receipt};
+use paygress_oci::{Reference, Registry};
+use paygress_policy::{
+    COMPONENT_BYTES, FieldDifference, Interfaces, PolicyEngine, Source, Sources, check_amounts,
+    read_component, recompute,
+};
+use paygress_policy_tools::read_object;
+use serde_json::Value;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// What is read of a receipt, or of an answer.
+const FILE_BYTES: u64 = 1 << 20;
+
+#[derive(Subcommand)]
+pub enum ReceiptAction {
+    /// Verify a receipt: its signature, and in the service's components what was decided. Exits with
+    /// 1 if something is wrong.
+    Verify(VerifyArguments),
+}
+
+#[derive(Args)]
+pub struct VerifyArguments {
+    /// A receipt, or an answer that has one, as JSON; `-` reads standard input.
+    file: PathBuf,
+    /// The service that must have signed it, npub or hex. Left out: any, which is shown.
+    #[arg(long, env = "PAYGRESS_SERVICE")]
+    service: Option<String>,
+    /// The components to recompute the decision in: a directory with images.wasm, pricing.wasm and
+    /// duration.wasm, each perhaps with its settings (pricing.json), or oci:// and a reference.
+    /// Several may be given.
+    #[arg(long, value_name = "DIR|OCI")]
+    components: Vec<String>,
+    /// The settings of a slot, a file with a JSON object.
+    #[arg(long, value_name = "SLOT=FILE", requires = "components")]
+    settings: Vec<String>,
+    /// The file with credentials, as docker's config.json or podman's auth.json.
+    #[arg(long, env = "REGISTRY_AUTH_FILE")]
+    auth: Option<PathBuf>,
+}
+
+/// Runs `paygress receipt`.
+///
+/// # Errors
+/// The receipt is refused, or cannot be recomputed. What differs is printed, with exit code 1.
+pub async fn receipt(action: ReceiptAction) -> Result<ExitCode> {
+    let ReceiptAction::Verify(arguments) = action;
+    let service = arguments
+        .service
+        .as_deref()
+        .map(|text| PublicKey::parse(text).with_context(|| format!("{text} is not a public key")))
+        .transpose()?;
+    let json = receipt_json(&arguments.file)?;
+    let VerifiedReceipt { signer, content } =
+        verify_receipt(&json, service.as_ref()).context("the receipt is refused")?;
+    let sources = sources(&arguments).await?;
+    let is_recomputed = sources.is_some();
+    let checks = {
+        let content = content.clone();
+        tokio::task::spawn_blocking(move || check(&content, sources.as_ref())).await??
+    };
+    print_line(format_args!("signed by {}", npub(&signer)));
+    print_line(format_args!("pod       {}", content.pod_name));
+    for (order, found) in content.orders.iter().zip(&checks) {
+        print_order(order);
+        for FieldDifference { field, receipt, recomputed } in found {
+            print_line(format_args!(
+                "  {field}: the receipt has {receipt}, and must have {recomputed}"
+            ));
+        }
+    }
+    if content.orders_left_out > 0 {
+        print_note(format_args!("{} older orders are not in it", content.orders_left_out));
+    }
+    if checks.iter().any(|found| !found.is_empty()) {
+        print_note(
+            "The receipt is not what its policies decide. Its signature proves who says so.",
+        );
+        return Ok(ExitCode::FAILURE);
+    }
+    print_line(match is_recomputed {
+        true => "good: the signature, and price, time and refund terms",
+        false => "good: the signature; nothing was recomputed without --components",
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_order(order: &ReceiptOrder) {
+    let ReceiptOrder { payment, decision, .. } = order;
+    let price = decision.quote.price;
+    print_line(format_args!(
+        "order     {}: {} bought {} of {}, at {} for {}",
+        decision.order.id,
+        payment.net,
+        decision.grant.seconds,
+        decision.quote.tier,
+        price.msat,
+        price.seconds
+    ));
+    let DecisionContext { capacity_leases, active_leases, .. } = &decision.context;
+    print_line(format_args!(
+        "  the operator's own statement: {active_leases} of {capacity_leases} pods were leased"
+    ));
+    if let Some(refund) = &order.refund {
+        print_line(format_args!("  refunded: {} of {} due", refund.amount, refund.due));
+    }
+}
+
+/// What differs, order by order. Blocks.
+fn check(content: &ReceiptContent, sources: Option<&Sources>) -> Result<Vec<Vec<FieldDifference>>> {
+    let engine = sources.map(|_| PolicyEngine::start(None)).transpose()?;
+    let check_order = |order: &ReceiptOrder| {
+        let mut found = check_amounts(content.answer, order);
+        if let (Some(engine), Some(sources)) = (&engine, sources) {
+            found.extend(recompute(engine, order, sources)?);
+        }
+        anyhow::Ok(found)
+    };
+    content.orders.iter().map(check_order).collect()
+}
+
+/// The receipt of a file that is one, or an answer with one.
+fn receipt_json(path: &Path) -> Result<String> {
+    let file: Box<dyn Read> = match path.as_os_str() == "-" {
+        true => Box::new(std::io::stdin()),
+        false => Box::new(File::open(path).with_context(|| path.display().to_string())?),
+    };
+    let mut text = String::new();
+    file.take(FILE_BYTES)
+        .read_to_string(&mut text)
+        .with_context(|| format!("{} cannot be read", path.display()))?;
+    let value: Value =
+        serde_json::from_str(&text).context("the receipt is refused: it is not JSON")?;
+    Ok(value.get("receipt").unwrap_or(&value).to_string())
+}
+
+/// None where nothing is to be recomputed.
+async fn sources(arguments: &VerifyArguments) -> Result<Option<Sources>> {
+    if arguments.components.is_empty() {
+        return Ok(None);
+    }
+    let mut sources = Sources::new();
+    for reference in &arguments.components {
+        if reference.starts_with("oci://") {
+            let (slot, source) = pull(reference, arguments.auth.as_deref()).await?;
+            sources.insert(slot, source);
+        } else {
+            add_directory(Path::new(reference), &mut sources)?;
+        }
+    }
+    for argument in &arguments.settings {
+        let (name, file) = argument.split_once('=').context("give settings as SLOT=FILE")?;
+        let source = Slot::named(name).and_then(|slot| sources.get_mut(&slot));
+        let source = source.with_context(|| format!("there is no component for {name}"))?;
+        source.settings = settings(Path::new(file))?;
+    }
+    Ok(Some(sources))
+}
+
+fn settings(file: &Path) -> Result<String> {
+    Ok(Value::Object(read_object(file)?).to_string())
+}
+
+async fn pull(reference: &str, auth: Option<&Path>) -> Result<(Slot, Source)> {
+    let parsed: Reference = reference.parse()?;
+    let component = Registry::new(auth)?.pull(&parsed, COMPONENT_BYTES).await?.component;
+    let read = move || {
+        let interfaces = Interfaces::of(&*PolicyEngine::start(None)?, &component)?;
+        anyhow::Ok((interfaces.slot().map(|interface| interface.slot), component))
+    };
+    let (slot, component) = tokio::task::spawn_blocking(read).await??;
+    let slot = slot.ok_or_else(|| anyhow!("{reference} is a component for no slot"))?;
+    Ok((slot, Source::plain(component)))
+}
+
+fn add_directory(directory: &Path, sources: &mut Sources) -> Result<()> {
+    let before = sources.len();
+    for slot in Slot::ALL {
+        let path = directory.join(format!("{slot}.wasm"));
+        if !path.exists() {
+            continue;
+        }
+        let mut source = Source::plain(read_component(&path)?);
+        let beside = path.with_extension("json");
+        if beside.exists() {
+            source.settings = settings(&beside)?;
+        }
+        sources.insert(slot, source);
+    }
+    if sources.len() == before {
+        bail!("{} has no images.wasm, pricing.wasm or duration.wasm", directory.display());
+    }
+    Ok(())
+}

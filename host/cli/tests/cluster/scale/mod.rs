@@ -1,0 +1,57 @@
+//! Thousands of leases, on nodes that kwok plays: `cargo xtask cluster scale` prints what they cost,
+//! beside its goals.
+//!
+//! ```text
+//! site ─▶ run: a burst ─▶ beside the bare libraries (bare) ─▶ many leases ─▶ orders beside these
+//!          └▶ api: what that requests of the API server
+//! ```
+
+mod api;
+mod bare;
+mod run;
+mod site;
+
+use crate::support::testbed::{CLUSTER, sized};
+use run::{Numbers, Phase, run};
+use std::time::Duration;
+
+/// `cargo xtask cluster scale` sets it.
+const REQUESTED: &str = "SCALE_FIGURES";
+/// By how much the requests of a lease may differ: a write that meets another client's is repeated.
+const TOLERANCE: f64 = 1.2;
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn no_order_is_lost_and_a_lease_costs_as_many_requests_beside_others() {
+    let _alone = CLUSTER.lock();
+    let numbers = Numbers { leases: 80, burst: 30, busy: 20, per_second: 10, idle: Duration::ZERO };
+    for replicas in sized(vec![1], vec![1, 3]) {
+        let phases = run(&numbers, replicas);
+        for Phase { name, orders, ready, lost, .. } in &phases {
+            assert_eq!((*ready, *lost), (*orders, 0), "{name}: all that were paid for are sold");
+        }
+        let [first, .., last] = phases.as_slice() else { panic!("{} phases", phases.len()) };
+        let (first, last) = (first.requests_per_lease, last.requests_per_lease);
+        assert!(first > 0.0 && last < first * TOLERANCE, "{first} requests a lease, then {last}");
+    }
+}
+
+#[test]
+#[ignore = "figures: run `cargo xtask cluster scale`"]
+fn figures() {
+    if std::env::var_os(REQUESTED).is_none() {
+        println!("NOT RUN: the figures; `cargo xtask cluster scale` prints them");
+        return;
+    }
+    let _alone = CLUSTER.lock();
+    let numbers = Numbers {
+        leases: 5_000,
+        burst: 1_000,
+        busy: 6_000,
+        per_second: 100,
+        idle: Duration::from_secs(60),
+    };
+    for replicas in [1, 3] {
+        run(&numbers, replicas);
+    }
+}

@@ -1,0 +1,42 @@
+//! What an operator does with leases and sales of a running service: with the program, over the
+//! admin socket.
+
+use crate::support::command::{paygress, printed, text};
+use crate::support::customer::{Buyer, Running, until};
+use paygress::sandbox::Sandbox;
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_pauses_sales_beyond_a_restart_and_ends_a_lease() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let running = Running::start(sandbox.app().await.unwrap());
+    let buyer = Buyer::new(&sandbox).await;
+    let bought = buyer.ask(json!({"cashu_token": buyer.token(20).await})).await;
+    let pod = bought["pod_name"].as_str().unwrap();
+    assert_eq!(printed(&sandbox, &["sales", "status"]).await.trim(), "sales: open");
+    assert_eq!(printed(&sandbox, &["sales", "pause"]).await.trim(), "sales: paused");
+    drop(running);
+    // What is dropped takes a moment to release its files and its socket.
+    let app = until("the service does not start again", async || sandbox.app().await.ok()).await;
+    let _running = Running::start(app);
+    assert_eq!(printed(&sandbox, &["sales", "status"]).await.trim(), "sales: paused");
+    let token = buyer.token(5).await;
+    let refused = buyer.ask(json!({"cashu_token": token})).await;
+    assert_eq!(refused["error_type"], "resource_unavailable", "{refused}");
+    assert!(buyer.wallet.receive(&token).await.unwrap() > 0, "it was not taken");
+    assert_eq!(printed(&sandbox, &["sales", "drain"]).await.trim(), "sales: draining");
+    let more = json!({"cashu_token": buyer.token(5).await, "pod_name": pod});
+    assert_eq!(buyer.ask(more).await["error_type"], "resource_unavailable");
+    assert_eq!(printed(&sandbox, &["sales", "resume"]).await.trim(), "sales: open");
+
+    let ended = printed(&sandbox, &["lease", "end", pod]).await;
+    assert!(ended.contains(pod) && ended.contains("(ended-by-operator); paid back: "), "{ended}");
+    let status = buyer.ask(json!({"type": "status", "pod_name": pod})).await;
+    assert_eq!(
+        (status["status"].as_str(), status["end_reason"].as_str()),
+        (Some("ended"), Some("ended-by-operator")),
+        "{status}"
+    );
+    let unknown = paygress(&sandbox, &["lease", "end", "ssh-pod-aaaaaaaaaa"]).await;
+    assert!(!unknown.status.success() && text(&unknown.stderr).contains("not_found"));
+}

@@ -1,0 +1,99 @@
+//! Receipts: what was decided on an order and from what, signed by the service. They hold what
+//! policies see of an order, so no token, password or bearer token.
+
+use crate::model::decision::{Decision, Payment, RefundTerms};
+use crate::model::refusal::ErrorType;
+use crate::model::units::{Sat, UnixTime};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The kind of a receipt's Nostr event. No relay gets it.
+pub const RECEIPT_KIND: u16 = 9_383;
+/// The version of [`ReceiptContent`]. Fields may be added to it without another version.
+pub const RECEIPT_VERSION: u32 = 1;
+/// What nobody but the operator knows of a decision's input, as paths in [`ReceiptOrder`].
+pub const OPERATOR_CLAIMS: [&str; 2] =
+    ["decision.context.active_leases", "decision.context.capacity_leases"];
+
+/// A receipt: a Nostr event (NIP-01) of kind 9383, signed by the service's key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SignedReceipt {
+    /// SHA-256 of the event, in hex.
+    pub id: String,
+    /// The service's public key, in hex.
+    pub pubkey: String,
+    /// When it was decided, or refunded.
+    pub created_at: u64,
+    /// 9383.
+    pub kind: u16,
+    /// What it is, for people (NIP-31).
+    pub tags: Vec<Vec<String>>,
+    /// What was decided, as canonical JSON: no space, keys sorted.
+    pub content: String,
+    /// The Schnorr signature of `id`, in hex.
+    pub sig: String,
+}
+
+/// What a receipt is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReceiptKind {
+    /// A pod that was bought.
+    Access,
+    /// A pod that was extended.
+    TopUp,
+    /// An order that was paid for and refunded, since nothing was sold.
+    Refusal,
+    /// A pod that its customer has stopped.
+    Stop,
+    /// A pod that ended before its time, and not by its customer.
+    Lost,
+}
+
+/// The content of a [`SignedReceipt`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptContent {
+    pub version: u32,
+    pub answer: ReceiptKind,
+    pub pod_name: String,
+    /// The pod's public host keys, as in its answer.
+    pub ssh_host_keys: Vec<String>,
+    /// [`OPERATOR_CLAIMS`].
+    pub operator_claims: Vec<String>,
+    /// One; of a stop, the customer's for that pod, the newest last.
+    pub orders: Vec<ReceiptOrder>,
+    /// How many older ones of a stop have no room here.
+    pub orders_left_out: u64,
+}
+
+/// One order in a receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptOrder {
+    /// What the token was worth.
+    pub payment: Payment,
+    /// What the mint gave for it.
+    pub redeemed: Sat,
+    /// The policies, what they saw, and what they returned.
+    pub decision: Decision,
+    /// The admitted image; none for a top-up.
+    pub image: Option<String>,
+    /// What a stop gives back; none: nothing.
+    pub stop_terms: Option<RefundTerms>,
+    /// Until when the pod lives, or was to live, through this order.
+    pub expires_at: Option<UnixTime>,
+    /// Why nothing was sold, or why the pod ended, if the customer did not end it.
+    pub refusal: Option<ErrorType>,
+    pub refund: Option<ReceiptRefund>,
+}
+
+/// A refund in a receipt, without its token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptRefund {
+    /// What was to go back.
+    pub due: Sat,
+    /// What the token is worth, before the mint's fee on receiving it.
+    pub amount: Sat,
+    /// What making it cost the customer.
+    pub fee: Sat,
+    pub made_at: UnixTime,
+}
