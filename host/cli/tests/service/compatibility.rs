@@ -26,6 +26,7 @@ const ADDED_PROPERTIES: &[&str] = &[
     "OfferContent.utilisation_percent",
     "OverviewView.warnings",
     "PodSpec.available",
+    "PolicyView.configured",
     "Problem.bearer_token",
     "Problem.end_reason",
     "Problem.pod_name",
