@@ -33,6 +33,7 @@ function* problems(receipt, service) {
   if (canonical(stated) !== content) yield 'its content is not canonical JSON';
   if (stated.version !== 1) return yield `version ${stated.version}: a newer script reads it`;
   if (!CLAIMS.every((claim) => stated.operator_claims.includes(claim))) yield 'it hides which fields only the operator knows';
+  if (!stated.orders.length) yield 'it has no order';
   for (const { payment, redeemed, decision, refund } of stated.orders) {
     const order = decision.order.id;
     if (payment.net !== payment.gross - payment.fee) yield `${order}: payment.net`;

@@ -5,6 +5,7 @@
 //! file ─▶ signature, form ─▶ amounts ─▶ each order in the components that it names ─▶ fields that differ
 //! ```
 
+use crate::compiler::compiler;
 use crate::output::{print_line, print_note};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
@@ -23,6 +24,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// What is read of a receipt, or of an answer.
 const FILE_BYTES: u64 = 1 << 20;
@@ -121,9 +123,19 @@ fn print_order(order: &ReceiptOrder) {
     }
 }
 
+/// What compiles the service's components where they cannot take this machine's memory: they are
+/// somebody else's.
+fn start_engine() -> Result<Arc<PolicyEngine>> {
+    Ok(PolicyEngine::start(None)?.with_compiler(compiler()))
+}
+
 /// What differs, order by order. Blocks.
 fn check(content: &ReceiptContent, sources: Option<&Sources>) -> Result<Vec<Vec<FieldDifference>>> {
-    let engine = sources.map(|_| PolicyEngine::start(None)).transpose()?;
+    if content.orders.is_empty() {
+        // Of none, all would be good.
+        bail!("the receipt is refused: it has no order");
+    }
+    let engine = sources.map(|_| start_engine()).transpose()?;
     let check_order = |order: &ReceiptOrder| {
         let mut found = check_amounts(content.answer, order);
         if let (Some(engine), Some(sources)) = (&engine, sources) {
@@ -180,7 +192,7 @@ async fn pull(reference: &str, auth: Option<&Path>) -> Result<(Slot, Source)> {
     let parsed: Reference = reference.parse()?;
     let component = Registry::new(auth)?.pull(&parsed, COMPONENT_BYTES).await?.component;
     let read = move || {
-        let interfaces = Interfaces::of(&*PolicyEngine::start(None)?, &component)?;
+        let interfaces = Interfaces::of(&*start_engine()?, &component)?;
         anyhow::Ok((interfaces.slot().map(|interface| interface.slot), component))
     };
     let (slot, component) = tokio::task::spawn_blocking(read).await??;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::{LeaseId, PodName};
-use paygress_core::protocol::AccessWay;
+use paygress_core::protocol::{AccessWay, StatusResponse};
 use paygress_gateway::GatewayTicket;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,19 @@ pub(crate) struct PodLogin<'a> {
     pub(crate) host_keys: &'a [String],
     /// More than its port; none: there is no gateway.
     pub(crate) ways: &'a [AccessWay],
+}
+
+impl<'a> From<&'a StatusResponse> for PodLogin<'a> {
+    fn from(status: &'a StatusResponse) -> Self {
+        Self {
+            pod: &status.pod_name,
+            username: &status.ssh_username,
+            host: &status.ssh_host,
+            port: status.ssh_port,
+            host_keys: &status.identity.ssh_host_keys,
+            ways: &status.access,
+        }
+    }
 }
 
 /// A way to a pod, as customers choose it.

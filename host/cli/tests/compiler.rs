@@ -2,13 +2,21 @@
 #![cfg(test)]
 #![allow(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 
-use paygress_core::backend::policy::{Configured, Slot};
+use paygress_core::backend::policy::{Configured, SettingsDigests, Slot};
+use paygress_core::backend::receipt::ReceiptSigner;
+use paygress_core::model::order_state::Agreement;
+use paygress_core::model::units::UnixTime;
+use paygress_core::protocol::{
+    OPERATOR_CLAIMS, RECEIPT_VERSION, ReceiptContent, ReceiptKind, ReceiptOrder, sorted,
+};
+use paygress_core::testing;
+use paygress_nostr::{Keys, ServiceReceipts};
 use paygress_policy::{
-    COMPILER_COMMAND, CompileError, CompileLimits, Compiler, CompilerProcess, Harness,
-    PolicyEngine, RejectReason, read_component,
+    COMPILER_COMMAND, CompileError, CompileLimits, Compiler, CompilerProcess, ComponentRef,
+    Harness, PolicyEngine, RejectReason, Source, read_component, settings_digest,
 };
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -185,6 +193,17 @@ fn child_of(parent: u32) -> Option<u32> {
         .find(|pid| stat(*pid).is_some_and(|(_, ppid)| ppid == parent))
 }
 
+/// The process in which this command compiles.
+fn compiling(command: &mut Child) -> u32 {
+    loop {
+        if let Some(child) = child_of(command.id()) {
+            return child;
+        }
+        assert!(command.try_wait().unwrap().is_none(), "it has compiled in itself");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn it_ends_with_the_command_that_has_started_it() {
     let directory = tempfile::tempdir().unwrap();
@@ -199,17 +218,63 @@ fn it_ends_with_the_command_that_has_started_it() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let child = loop {
-        if let Some(child) = child_of(command.id()) {
-            break child;
-        }
-        assert!(command.try_wait().unwrap().is_none(), "it has compiled in itself");
-        std::thread::yield_now();
-    };
+    let child = compiling(&mut command);
     command.kill().unwrap();
     command.wait().unwrap();
     // Whoever inherits it may leave it a zombie.
     while stat(child).is_some_and(|(state, _)| state != 'Z') {
         std::thread::yield_now();
     }
+}
+
+/// A receipt of what this component has admitted.
+fn receipt(images: &Source) -> String {
+    let Agreement { payment, mut decision } = testing::agreement();
+    let of_settings = settings_digest(&images.settings);
+    decision.digests.images = ComponentRef::of(images).digest;
+    decision.digests.settings =
+        Some(SettingsDigests { images: of_settings, ..SettingsDigests::default() });
+    let order = ReceiptOrder {
+        redeemed: payment.net,
+        payment,
+        decision,
+        image: None,
+        stop_terms: None,
+        expires_at: None,
+        refusal: None,
+        refund: None,
+    };
+    let content = ReceiptContent {
+        version: RECEIPT_VERSION,
+        answer: ReceiptKind::Access,
+        pod_name: "ssh-pod-a".to_owned(),
+        ssh_host_keys: Vec::new(),
+        operator_claims: OPERATOR_CLAIMS.map(str::to_owned).into(),
+        orders: vec![order],
+        orders_left_out: 0,
+    };
+    let signer = ServiceReceipts::new(Keys::generate());
+    sorted(&signer.sign(sorted(&content).to_string(), UnixTime(7)).unwrap()).to_string()
+}
+
+#[test]
+fn a_receipt_is_recomputed_in_a_process_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let images = Source::plain(large(150_000));
+    std::fs::write(directory.path().join("images.wasm"), &images.component).unwrap();
+    let file = directory.path().join("receipt.json");
+    std::fs::write(&file, receipt(&images)).unwrap();
+    let mut command = Command::new(PAYGRESS)
+        .args(["receipt", "verify"])
+        .arg(&file)
+        .arg("--components")
+        .arg(directory.path())
+        .env_clear()
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    compiling(&mut command);
+    command.kill().unwrap();
+    command.wait().unwrap();
 }

@@ -2,11 +2,10 @@
 #![cfg(test)]
 #![allow(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 
+mod support;
+
+use paygress_cluster::Kubernetes;
 use paygress_cluster::connection::RequestError;
-use paygress_cluster::guard::Allowed;
-use paygress_cluster::{
-    Kubernetes, PodRoot, PodRoute, RunImage, Settings, SshHostFrom, SshServerVolume,
-};
 use paygress_core::backend::cluster::{
     CONTAINER_PORT, Cluster, ClusterError, ClusterEvent, EndReason, LOGIN_MOUNT_PATH, LeasePlan,
     StartupPhase,
@@ -17,7 +16,6 @@ use paygress_core::model::ids::{LeaseId, OrderId, PodName};
 use paygress_core::model::login::Login;
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::run::Run;
-use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_sandbox::{Isolation, LocalCluster};
 use serde_json::json;
@@ -25,6 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
+use support::{kubeconfig, settings};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -217,37 +216,8 @@ async fn kubernetes_conforms() {
     conforms(Arc::new(cluster)).await;
 }
 
-/// A kubeconfig with this cluster, and a user without rights.
-fn kubeconfig(cluster: &str) -> tempfile::NamedTempFile {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let text = format!(
-        "apiVersion: v1\nkind: Config\nclusters: [{{name: a, cluster: {{{cluster}}}}}]\nusers: [{{name: a, user: {{}}}}]\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\ncurrent-context: a\n",
-    );
-    std::fs::write(file.path(), text).unwrap();
-    file
-}
-
 async fn connected(kubeconfig: &std::path::Path) -> Kubernetes {
-    let settings = Settings {
-        namespace: "user-workloads".to_owned(),
-        instance: "conformance".to_owned(),
-        ready_within: Seconds(60),
-        ttl: Seconds(5),
-        allowed: Allowed::default(),
-        extra_capacity: None,
-        ssh_server_image: None,
-        ssh_server_volume: SshServerVolume::Auto,
-        host_key_seed: Secret::new("of a test"),
-        contact: None,
-        root: PodRoot::Never,
-        run_image: RunImage::Never,
-        probe: false,
-        reply_from_pod: false,
-        ssh_host_from: SshHostFrom::Setting,
-        node_lost_after: Seconds(300),
-        route: PodRoute::Auto,
-        access: AccessModes::default(),
-    };
+    let settings = settings("conformance", AccessModes::default());
     Kubernetes::connect(Some(kubeconfig), settings).await.unwrap()
 }
 

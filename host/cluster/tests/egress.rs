@@ -1,10 +1,9 @@
 //! The NetworkPolicy of a pod with egress rules, of an API server that notes what it is requested.
 #![cfg(test)]
 
-use paygress_cluster::guard::Allowed;
-use paygress_cluster::{
-    Kubernetes, PodRoot, PodRoute, RunImage, Settings, SshHostFrom, SshServerVolume,
-};
+mod support;
+
+use paygress_cluster::Kubernetes;
 use paygress_core::backend::cluster::{
     CONTAINER_PORT, Cluster, ClusterError, LOGIN_MOUNT_PATH, LeasePlan,
 };
@@ -15,11 +14,11 @@ use paygress_core::model::access::AccessModes;
 use paygress_core::model::ids::{LeaseId, OrderId};
 use paygress_core::model::login::Login;
 use paygress_core::model::run::Run;
-use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Seconds;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use support::{kubeconfig, settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -133,31 +132,8 @@ impl ApiServer {
 }
 
 async fn connected(url: &str) -> Kubernetes {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let text = format!(
-        "apiVersion: v1\nkind: Config\nclusters: [{{name: a, cluster: {{server: \"{url}\"}}}}]\nusers: [{{name: a, user: {{}}}}]\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\ncurrent-context: a\n",
-    );
-    std::fs::write(file.path(), text).unwrap();
-    let settings = Settings {
-        namespace: "user-workloads".to_owned(),
-        instance: "test".to_owned(),
-        ready_within: Seconds(60),
-        ttl: Seconds(5),
-        allowed: Allowed::default(),
-        extra_capacity: None,
-        ssh_server_image: None,
-        ssh_server_volume: SshServerVolume::Auto,
-        host_key_seed: Secret::new("of a test"),
-        contact: None,
-        root: PodRoot::Never,
-        run_image: RunImage::Never,
-        probe: false,
-        reply_from_pod: false,
-        ssh_host_from: SshHostFrom::Setting,
-        node_lost_after: Seconds(300),
-        route: PodRoute::Auto,
-        access: AccessModes::gateway(),
-    };
+    let file = kubeconfig(&format!("server: \"{url}\""));
+    let settings = settings("test", AccessModes::gateway());
     Kubernetes::connect(Some(file.path()), settings).await.unwrap()
 }
 

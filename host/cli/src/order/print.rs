@@ -145,14 +145,7 @@ fn print_status(status: &StatusResponse, known_hosts: &KnownHosts) {
         print_line(format_args!("the image's own program: {}", state.as_str()));
     }
     print_http(&status.http);
-    let login = PodLogin {
-        pod: &status.pod_name,
-        username: &status.ssh_username,
-        host: &status.ssh_host,
-        port: status.ssh_port,
-        host_keys: &status.identity.ssh_host_keys,
-        ways: &status.access,
-    };
+    let login = PodLogin::from(status);
     match status.status {
         PodStatus::Provisioning => {}
         PodStatus::Running => print_ssh_command(&login, known_hosts),

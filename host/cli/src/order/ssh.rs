@@ -5,7 +5,7 @@ use crate::ssh_command::{KnownHosts, PodLogin, ProxyOptions, Via};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use paygress_core::model::ids::PodName;
-use paygress_core::protocol::{PodStatus, Response, StatusResponse};
+use paygress_core::protocol::{PodStatus, Response};
 use paygress_gateway::GatewayTicket;
 use paygress_nostr::client::Answer;
 use std::os::unix::process::CommandExt;
@@ -48,7 +48,7 @@ impl SshArguments {
         if status.status != PodStatus::Running {
             bail!("the pod does not run; see `paygress order status`");
         }
-        let login = login(status);
+        let login = PodLogin::from(status);
         let via = match self.via {
             Some(via) => via,
             None => first_that_works(&login).await?,
@@ -62,17 +62,6 @@ impl SshArguments {
         let arguments = known_hosts.ssh_arguments(&login, via, &options)?;
         let failed = Command::new("ssh").args(arguments).args(&self.arguments).exec();
         Err(failed).context("ssh cannot be started; is OpenSSH's client installed?")
-    }
-}
-
-fn login(status: &StatusResponse) -> PodLogin<'_> {
-    PodLogin {
-        pod: &status.pod_name,
-        username: &status.ssh_username,
-        host: &status.ssh_host,
-        port: status.ssh_port,
-        host_keys: &status.identity.ssh_host_keys,
-        ways: &status.access,
     }
 }
 

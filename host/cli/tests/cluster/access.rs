@@ -8,9 +8,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// A jump host and an endpoint of iroh in the service, and room for one pod.
-const GATEWAY: [(&str, &str); 6] = [
+const GATEWAY: [(&str, &str); 7] = [
     ("ACCESS", "gateway"),
     ("SSH_SERVER_IMAGE", SERVER),
+    ("APPS_DOMAIN", "apps.test"),
     ("MAX_LEASES", "1"),
     ("GATEWAY_SSH_LISTEN", "127.0.0.1:0"),
     ("GATEWAY_IROH", "true"),
@@ -43,12 +44,13 @@ impl Shell<'_> {
     }
 }
 
-/// By this route of the gateway: a pod is bought without a port, and reached by each way.
+/// By this route of the gateway: a pod is bought without a port, and reached by each way, its
+/// web server too.
 fn a_pod_without_a_port_is_reached(route: &str) {
     let environment = [&GATEWAY[..], &[("GATEWAY_POD_NETWORK", route)]].concat();
     let testbed = Testbed::start(&format!("access-{route}"), &environment);
     let key = LoginKey::new();
-    let order = |token: String| json!({"cashu_token": token, "ssh_username": "alice", "ssh_public_key": key.public()});
+    let order = |token: String| json!({"cashu_token": token, "ssh_username": "alice", "ssh_public_key": key.public(), "http_port": 8_080, "http_public": true});
     let answer = testbed.ask(&order(testbed.token(121)));
     assert_eq!(answer["error_type"], Value::Null, "{}", answer["message"]);
     assert_eq!(answer["ssh_host"], answer["pod_name"], "what the gateway calls it");
@@ -63,6 +65,16 @@ fn a_pod_without_a_port_is_reached(route: &str) {
     for way in ways {
         assert_eq!(shell.run(way, "echo $USER is here"), "alice is here\n", "{route}: {way}");
     }
+    let host = format!("{}.apps.test", answer["pod_name"].as_str().unwrap());
+    assert_eq!(answer["http_url"], format!("https://{host}"));
+    let silent = testbed.get(&host, "/");
+    assert!(silent.contains("nothing answers at port 8080 of the pod"), "{route}: {silent}");
+    shell.run(
+        &ways[0],
+        "mkdir www && echo of the pod > www/index.html && busybox httpd -p 8080 -h www",
+    );
+    let page = testbed.get(&host, "/");
+    assert!(page.ends_with("\r\n\r\nof the pod\n"), "{route}: {page}");
 
     // There is one place, and the second token is not taken.
     let token = testbed.token(7);

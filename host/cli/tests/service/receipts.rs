@@ -13,10 +13,11 @@ use paygress_core::backend::policy::{
     Context, Digests, Grant, ImageOffer, Offer, Payment, Placement, Policy, PolicyError, PolicySet,
     Quote, RefundTerms, Rendered, Slot, SlotStats,
 };
+use paygress_core::backend::receipt::ReceiptSigner;
 use paygress_core::model::order::{Order, OrderView};
-use paygress_core::model::units::Seconds;
+use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_core::orders::Backends;
-use paygress_nostr::{Keys, npub};
+use paygress_nostr::{Keys, ServiceReceipts, npub};
 use paygress_policy::Publisher;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -110,7 +111,16 @@ async fn a_receipt_of_each_answer_verifies_without_the_service() {
     refused(&sandbox, &access, &components).await;
 }
 
-/// Receipts that are forged, truncated, another service's, or of other settings.
+/// The same receipt of no order, signed by somebody.
+fn without_orders(answer: &Value) -> Value {
+    let content = answer["receipt"]["content"].as_str().unwrap();
+    let mut content: Value = serde_json::from_str(content).unwrap();
+    content["orders"] = json!([]);
+    let signer = ServiceReceipts::new(Keys::generate());
+    json!({"receipt": signer.sign(content.to_string(), UnixTime(7)).unwrap()})
+}
+
+/// Receipts that are forged, truncated, another service's, of other settings, or of nothing.
 async fn refused(sandbox: &Sandbox, access: &Value, components: &str) {
     let mut forged = access.clone();
     let content = access["receipt"]["content"].as_str().unwrap();
@@ -129,6 +139,7 @@ async fn refused(sandbox: &Sandbox, access: &Value, components: &str) {
         (verify_answer(sandbox, access, &["--service", &other]).await, "another key"),
         (verify_answer(sandbox, access, &other_settings).await, "settings for the slot pricing"),
         (verify_answer(sandbox, &json!({"type": "error"}), &[]).await, "not a Nostr event"),
+        (verify_answer(sandbox, &without_orders(access), &[]).await, "it has no order"),
     ] {
         let error = text(&output.stderr);
         assert!(!output.status.success() && error.contains(reason), "{reason}: {error}");

@@ -151,6 +151,9 @@ fn has_room(answer: &impl Serialize) -> bool {
 /// What a receipt of this order alone would be of; none of an order that nobody has paid for, that
 /// is not over, or whose time is over.
 fn receipt_kind(state: &OrderState) -> Option<ReceiptKind> {
+    if extends_of_another(state) {
+        return None;
+    }
     match state {
         OrderState::Active { paid, .. } => Some(match paid.task {
             Task::Spawn { .. } => ReceiptKind::Access,
@@ -165,6 +168,14 @@ fn receipt_kind(state: &OrderState) -> Option<ReceiptKind> {
     }
 }
 
+/// Whether the order extends another customer's pod. What policies saw of it, its image for instance,
+/// is not for whoever pays for more of its time.
+fn extends_of_another(state: &OrderState) -> bool {
+    let extended =
+        state.agreement().and_then(|agreement| agreement.decision.order.extends.as_ref());
+    extended.is_some_and(|lease| !lease.owned_by_customer)
+}
+
 /// When what the receipt is of was decided: the same each time that it is made.
 fn signed_at(state: &OrderState) -> Option<UnixTime> {
     let decided_at = state.agreement()?.decision.context.now;
@@ -174,6 +185,8 @@ fn signed_at(state: &OrderState) -> Option<UnixTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::decision::LeaseView;
+    use crate::model::ids::{LeaseId, OrderId};
     use crate::model::order::Purchase;
     use crate::testing;
 
@@ -204,9 +217,22 @@ mod tests {
     fn only_answers_to_paid_orders_have_receipts() {
         let sold = [(State::Active, ReceiptKind::Access), (State::Refunded, ReceiptKind::Refusal)];
         assert_eq!(kinds(&testing::spawn()), sold);
-        let pod = crate::model::ids::LeaseId::of(&crate::model::ids::OrderId::random()).pod_name();
+        let pod = LeaseId::of(&OrderId::random()).pod_name();
         let extended =
             [(State::Active, ReceiptKind::TopUp), (State::Refunded, ReceiptKind::Refusal)];
         assert_eq!(kinds(&Purchase::TopUp { pod }), extended);
+    }
+
+    #[test]
+    fn who_extends_a_pod_of_another_learns_nothing_of_it() {
+        let lease = testing::lease(LeaseId::of(&OrderId::random()), 1, 700);
+        let purchase = Purchase::TopUp { pod: lease.pod() };
+        for (owned_by_customer, expected) in [(true, Some(ReceiptKind::TopUp)), (false, None)] {
+            let view = LeaseView { owned_by_customer, ..lease.view(None, UnixTime(2)) };
+            let mut paid = testing::paid(&purchase);
+            paid.agreement.decision.order.extends = Some(view);
+            let state = OrderState::Active { paid, expires_at: UnixTime(700) };
+            assert_eq!(receipt_kind(&state), expected);
+        }
     }
 }

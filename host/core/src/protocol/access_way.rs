@@ -79,8 +79,8 @@ pub(super) fn known<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     Ok(ways.into_iter().filter_map(|way| serde_json::from_value(way).ok()).collect())
 }
 
-/// Lines for a server that is known by this name.
-fn known_hosts(keys: &[HostKey], host: &str, port: u16) -> Option<String> {
+/// Lines for a server that is known by this name; none where its keys are not known.
+pub(super) fn known_hosts(keys: &[HostKey], host: &str, port: u16) -> Option<String> {
     let lines: Vec<String> = keys.iter().map(|key| key.known_hosts_line(host, port)).collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
 }

@@ -1,6 +1,6 @@
 //! Makes responses of orders and leases.
 
-use super::access_way::offered_ways;
+use super::access_way::{known_hosts, offered_ways};
 use super::offer::{OfferContent, OfferedImage, OfferedPolicies, PodSpec, UtilisationPercent};
 use super::pod_http::PodHttp;
 use super::responses::{
@@ -31,11 +31,9 @@ fn identity(lease: &Lease, ssh_host: &str) -> PodIdentity {
 /// What a customer checks of a pod that has these keys at this address.
 #[must_use]
 pub fn pod_identity(host_keys: &[HostKey], ssh_host: &str, port: u16) -> PodIdentity {
-    let lines: Vec<String> =
-        host_keys.iter().map(|key| key.known_hosts_line(ssh_host, port)).collect();
     PodIdentity {
         ssh_host_keys: host_keys.iter().map(HostKey::to_string).collect(),
-        known_hosts: (!lines.is_empty()).then(|| lines.join("\n")),
+        known_hosts: known_hosts(host_keys, ssh_host, port),
         root: None,
     }
 }

@@ -222,14 +222,19 @@ impl Testbed {
 
     /// What `/readyz` answers.
     pub fn readyz(&self) -> Value {
+        let answer = self.get("localhost", "/readyz");
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+    }
+
+    /// The answer of the HTTP server to a request for this host, with its head.
+    pub fn get(&self, host: &str, path: &str) -> String {
         let address = self.web.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(address).unwrap();
-        let request =
-            format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+        answer
     }
 
     pub fn log(&self) -> String {
