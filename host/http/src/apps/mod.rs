@@ -242,7 +242,7 @@ impl AppProxy {
         let opened = opened.unwrap_or_else(|_| Err(OpenError::new("it takes too long")));
         opened.map_err(|error| {
             tracing::debug!(pod = %visit.pod, error = %error_chain(&error), "no HTTP port");
-            silent(visit.http)
+            not_opened(visit.http, &error)
         })
     }
 
@@ -331,6 +331,17 @@ fn silent(http: HttpPort) -> Problem {
     Refusal::new(ErrorType::BackendError, message).into()
 }
 
+fn not_opened(http: HttpPort, error: &OpenError) -> Problem {
+    match error {
+        OpenError::Unreachable(_) => silent(http),
+        OpenError::Busy => Refusal::new(
+            ErrorType::ResourceUnavailable,
+            "too many connections to this pod, or to all pods, are open: close pages of it that you do not need, and try again after the time in Retry-After",
+        )
+        .into(),
+    }
+}
+
 fn failed(pod: &PodName, http: HttpPort, error: &ForwardError) -> Problem {
     tracing::debug!(%pod, error = %error_chain(error), "an HTTP port of a pod fails");
     silent(http)
@@ -339,7 +350,23 @@ fn failed(pod: &PodName, http: HttpPort, error: &ForwardError) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use paygress_core::model::http_port::HttpAccess;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn a_pod_without_a_free_way_is_not_one_that_is_silent() {
+        let http = HttpPort::new(8_080, HttpAccess::Public).unwrap();
+        for (error, expected) in [
+            (OpenError::Busy, "resource_unavailable"),
+            (OpenError::new("no route"), "backend_error"),
+        ] {
+            let problem = not_opened(http, &error);
+            assert!(format!("{problem:?}").contains(expected), "{problem:?}");
+            let response = problem.into_response();
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(response.headers().get_all(header::RETRY_AFTER).iter().count(), 1);
+        }
+    }
 
     #[test]
     fn the_statuses_that_pods_choose_are_few_to_metrics() {
