@@ -36,12 +36,12 @@ use paygress_core::backend::store::MessageLog;
 use paygress_core::error_chain;
 use paygress_core::live_leases::LiveLeases;
 use paygress_core::model::apps_domain::{AppHost, AppsDomain};
-use paygress_core::model::http_port::HttpPort;
+use paygress_core::model::http_port::{HttpAccess, HttpPort};
 use paygress_core::model::ids::PodName;
 use paygress_core::model::order::Lease;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::UnixTime;
-use permits::AppPermits;
+use permits::{AppPermits, Visitor};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -144,10 +144,12 @@ impl AppProxy {
         if path.starts_with(RESERVED) {
             return Err(Problem::new(Fault::NoSuchPage, "there is no such page of the service"));
         }
-        if !visit.http.is_public() && !self.is_owner(&visit, &parts) {
-            return Err(not_logged_in());
-        }
-        self.forward(visit, parts, body).await
+        let visitor = match visit.http.access() {
+            HttpAccess::Public => Visitor::Anybody,
+            HttpAccess::Owner if self.is_owner(&visit, &parts) => Visitor::Customer,
+            HttpAccess::Owner => return Err(not_logged_in()),
+        };
+        self.forward(visit, visitor, parts, body).await
     }
 
     /// The pod of this host, if its port may be served.
@@ -219,10 +221,12 @@ impl AppProxy {
     async fn forward(
         &self,
         visit: Visit,
+        visitor: Visitor,
         mut parts: Parts,
         body: Body,
     ) -> Result<Response, Problem> {
-        let permit = self.permits.try_acquire(&visit.pod, visit.client).ok_or_else(too_many)?;
+        let permit = self.permits.try_acquire(&visit.pod, visit.client, visitor);
+        let permit = permit.ok_or_else(too_many)?;
         let operator = self.app.settings.operator_token.as_ref();
         let credentials = Credentials { customer: visit.lease.customer.as_ref(), operator };
         to_pod(&mut parts.headers, &visit.host, visit.client, &credentials);
@@ -350,7 +354,6 @@ fn failed(pod: &PodName, http: HttpPort, error: &ForwardError) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use paygress_core::model::http_port::HttpAccess;
     use std::collections::BTreeSet;
 
     #[test]
