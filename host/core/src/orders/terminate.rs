@@ -94,7 +94,7 @@ impl OrderService {
             let found = self.backends.ledger.lease(pod).await?;
             let is_live = |lease: &Lease| lease.state == LeaseState::Live;
             let Some(mut lease) = found.filter(is_live) else { return Ok(()) };
-            let reason = *lease.end.get_or_insert(reason);
+            let reason = first_reason(&mut lease, reason)?;
             lease.state = LeaseState::Ended;
             let mut orders = self.backends.ledger.orders_of(&lease.id).await?;
             if orders.iter().any(|order| {
@@ -217,7 +217,24 @@ fn loss(reason: EndReason) -> Option<&'static str> {
         | EndReason::Stopped
         | EndReason::OutOfMemory
         | EndReason::OutOfDisk
-        | EndReason::ImageFailed => None,
+        | EndReason::ImageFailed
+        | EndReason::Later(_) => None,
+    }
+}
+
+/// Why a lease ends: the first reason counts.
+///
+/// # Errors
+/// A later version has recorded a reason of its own, and knows what is paid back: one of its replicas
+/// ends the lease.
+fn first_reason(lease: &mut Lease, reason: EndReason) -> Result<EndReason, LedgerError> {
+    let first = *lease.end.get_or_insert(reason);
+    match first {
+        EndReason::Later(name) => Err(LedgerError::unreadable(format!(
+            "{} ends for the reason {name} of a later version, which ends it",
+            lease.pod()
+        ))),
+        known => Ok(known),
     }
 }
 
@@ -288,6 +305,19 @@ mod tests {
         let mut order = testing::order(purchase, State::Active).unwrap();
         order.state = OrderState::Active { paid, expires_at: UnixTime(expires_at) };
         order
+    }
+
+    #[test]
+    fn what_a_later_version_ends_is_not_ended_on_terms_of_this_one() {
+        let later: EndReason = serde_json::from_value("moved-away".into()).unwrap();
+        let mut lease = testing::lease(LeaseId::of(&OrderId::random()), 1, 2);
+        lease.end = Some(later);
+        let refused = first_reason(&mut lease, EndReason::Removed).unwrap_err().to_string();
+        assert!(refused.contains("cannot read") && refused.contains("moved-away"), "{refused}");
+        assert_eq!(lease.end, Some(later));
+        lease.end = None;
+        assert_eq!(first_reason(&mut lease, EndReason::Removed).unwrap(), EndReason::Removed);
+        assert_eq!(first_reason(&mut lease, EndReason::Exited).unwrap(), EndReason::Removed);
     }
 
     const MINUTES: Option<RefundTerms> = Some(RefundTerms { step: Seconds(60), percent: 100 });
