@@ -242,6 +242,8 @@ fn receipt(images: &Source) -> String {
         stop_terms: None,
         expires_at: None,
         refusal: None,
+        end_reason: None,
+        served_until: None,
         refund: None,
     };
     let content = ReceiptContent {

@@ -75,6 +75,9 @@ pub struct Lease {
     pub expires_at: Option<UnixTime>,
     /// Why it ended.
     pub end: Option<EndReason>,
+    /// Until when its pod was served; none: until it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_until: Option<UnixTime>,
     /// Until when notices of its end were given, or were needless since its end has moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noticed_at: Option<UnixTime>,
@@ -138,6 +141,20 @@ impl Lease {
             remaining: expires_at.since(now),
             owned_by_customer: customer.is_some() && self.customer.as_ref() == customer,
         }
+    }
+}
+
+/// Why a lease is about to end, as it is recorded before its pod is touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    pub reason: EndReason,
+    /// Until when the pod was served, if that is over already.
+    pub served_until: Option<UnixTime>,
+}
+
+impl From<EndReason> for Ending {
+    fn from(reason: EndReason) -> Self {
+        Self { reason, served_until: None }
     }
 }
 

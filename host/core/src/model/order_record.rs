@@ -81,6 +81,9 @@ pub struct OrderRecord {
     /// What the operator adds to what is due; none: they bear no fees.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     refund_added: Option<Sat>,
+    /// Of a pod that ended by a fault of ours; those that an earlier version has stored do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    served_until: Option<UnixTime>,
     refunded: Option<Sat>,
     refund_fee: Option<Sat>,
     /// None: nothing.
@@ -126,6 +129,7 @@ impl From<&Order> for OrderRecord {
             refusal: state.refusal().cloned(),
             due,
             refund_added: state.refund_cause().and_then(RefundCause::added),
+            served_until: state.served_until(),
             refunded: refund.map(|refund| refund.amount),
             refund_fee: refund.map(|refund| refund.fee),
             refund_fee_borne: refund
@@ -389,6 +393,7 @@ impl Reader {
                 expires_at: self.expires_at()?,
                 refusal: self.record.refusal.take(),
                 added,
+                served_until: self.record.served_until,
             },
             None => {
                 let expires_at = self.record.expires_at;

@@ -38,7 +38,8 @@ impl OrderService {
             }
             LeaseState::Live => {
                 // On disk first: when the pod is found gone, the reason is known.
-                self.backends.ledger.mark_ending(pod, EndReason::Stopped).await.map_err(failed)?;
+                let stopped = EndReason::Stopped.into();
+                self.backends.ledger.mark_ending(pod, stopped).await.map_err(failed)?;
                 self.backends.cluster.remove(pod).await?;
                 self.end(pod, EndReason::Stopped).await.map_err(|error| unreadable(&error))?;
             }
@@ -113,7 +114,7 @@ impl OrderService {
                 self.settings.refund_fees,
                 reason,
                 lease.customer.as_ref(),
-                UnixTime::now(),
+                served_until(&lease, UnixTime::now()),
             );
             match self.backends.ledger.end_lease(&lease, &orders).await {
                 // An extension became active in between: it counts too.
@@ -238,16 +239,21 @@ fn first_reason(lease: &mut Lease, reason: EndReason) -> Result<EndReason, Ledge
     }
 }
 
-/// Closes the active orders of a lease that ends; others stay as they are. What of their time is
-/// not used is due, on its terms; what was bought last is used last. Of what we lost, the operator
-/// may bear the fees.
+/// Until when the pod of a lease that ends now was served: what is after that is not used.
+fn served_until(lease: &Lease, now: UnixTime) -> UnixTime {
+    lease.served_until.map_or(now, |until| until.min(now))
+}
+
+/// Closes the active orders of a lease that ends; others stay as they are. What of their time was not
+/// served until `until` is due, on its terms; what was bought last is used last. Of what we lost, the
+/// operator may bear the fees.
 fn close(
     orders: &mut [Order],
     on_stop: Option<RefundTerms>,
     fees: RefundFees,
     reason: EndReason,
     owner: Option<&Customer>,
-    now: UnixTime,
+    until: UnixTime,
 ) {
     // A pod's time begins when it is ready: that is when its first order's would end, less what
     // that order bought.
@@ -258,7 +264,8 @@ fn close(
         _ => None,
     });
     let fees = if reason.is_provider_fault() { fees } else { RefundFees::Customer };
-    let mut elapsed = now.since(begun.unwrap_or(now));
+    let mut elapsed = until.since(begun.unwrap_or(until));
+    let served_until = reason.is_provider_fault().then_some(until);
     if reason.is_as_a_stop() {
         // One step at least: a pod that is stopped at once has cost us as much as any other.
         elapsed = elapsed.max(Seconds(1));
@@ -278,7 +285,7 @@ fn close(
         }
         let refusal = loss(reason)
             .map(|message| Refusal::new(ErrorType::BackendError, message).with_end_reason(reason));
-        let cause = RefundCause::LeaseEnded { due, expires_at, refusal, added };
+        let cause = RefundCause::LeaseEnded { due, expires_at, refusal, added, served_until };
         order.state = OrderState::RefundPending { sale, cause, password: None };
         // The customer who stops it gets a response; others who paid for it get a message.
         order.delivered = reason == EndReason::Stopped && order.customer() == owner;
@@ -375,6 +382,35 @@ mod tests {
             EndReason::ImageFailed,
         ] {
             assert_eq!(borne(reason, 1_300), None, "{reason:?}");
+        }
+    }
+
+    /// Found out 350 s later: until then the pod was not served.
+    #[test]
+    fn the_time_of_a_lost_node_counts_until_it_was_last_known_ready() {
+        let id = LeaseId::of(&OrderId::random());
+        let mut lease = testing::lease(id, 1_000, 1_600);
+        let (now, half) = (UnixTime(1_550), Some(RefundTerms { step: Seconds(300), percent: 50 }));
+        for (ready_until, until, due) in [
+            (None, 1_550, None),
+            (Some(1_200), 1_200, Some(6)),
+            // Lost before it was ready, and a clock that is ahead.
+            (Some(900), 900, Some(10)),
+            (Some(9_999), 1_550, None),
+        ] {
+            lease.served_until = ready_until.map(UnixTime);
+            let counted = served_until(&lease, now);
+            assert_eq!(counted, UnixTime(until));
+            let mut orders = [active(testing::spawn(), half, 10, 1_600)];
+            let fees = RefundFees::Customer;
+            close(&mut orders, half, fees, EndReason::NodeLost, None, counted);
+            let [order] = &orders;
+            assert_eq!(order.state.refund_due(), due.map(Sat), "{ready_until:?}");
+            assert_eq!(order.state.served_until(), due.and(Some(counted)));
+            // What is closed is not due again.
+            let before = orders.clone();
+            close(&mut orders, half, fees, EndReason::NodeLost, None, counted);
+            assert_eq!(orders, before);
         }
     }
 
