@@ -79,6 +79,17 @@ fn refusal<T: std::fmt::Debug>(published: Result<T, SwapError>) -> CompileError 
     }
 }
 
+type Expected = fn(&CompileError) -> bool;
+
+/// Nothing is left of it, and others are published.
+fn assert_refused(program: &Path, expected: Expected) {
+    let fixture = Fixture::new(program);
+    let error = fixture.refusal();
+    assert!(expected(&error), "{}: {error:?}", program.display());
+    assert_eq!(fixture.leftovers(), Vec::<PathBuf>::new());
+    fixture.publisher.publish(&pricing("flat-price"), Trigger::Operator).unwrap();
+}
+
 /// One test: no other thread may start a process while a program is being written.
 #[test]
 fn a_process_that_hangs_dies_or_lies_is_refused_and_nothing_is_left() {
@@ -91,8 +102,7 @@ fn a_process_that_hangs_dies_or_lies_is_refused_and_nothing_is_left() {
     };
     let pid = programs.path().join("pid");
     let hangs = program("hangs", &format!("echo $$ > {}\nexec setsid sleep 1000", pid.display()));
-    let starts = programs.path().join("starts");
-    let killed = program("killed", &format!("echo >> {}\nkill -9 $$", starts.display()));
+    let killed = program("killed", "echo >> \"$0.starts\"; kill -9 $$");
     let aborts = program("aborts", "kill -6 $$");
     let lies = program("lies", "cat > /dev/null; echo compiled");
     let fails = program("fails", "exit 7");
@@ -114,7 +124,6 @@ fn a_process_that_hangs_dies_or_lies_is_refused_and_nothing_is_left() {
     assert!(!Path::new("/proc").join(pid.trim()).exists(), "it was killed and reaped");
     assert_eq!(fixture.leftovers(), Vec::<PathBuf>::new());
 
-    type Expected = fn(&CompileError) -> bool;
     let cases: [(PathBuf, Expected); 6] = [
         (killed, |error| matches!(error, CompileError::Killed)),
         (aborts, |error| matches!(error, CompileError::OutOfMemory { .. })),
@@ -127,13 +136,9 @@ fn a_process_that_hangs_dies_or_lies_is_refused_and_nothing_is_left() {
         (programs.path().join("none"), |error| matches!(error, CompileError::Failed(_))),
     ];
     for (program, expected) in cases {
-        let fixture = Fixture::new(&program);
-        let error = fixture.refusal();
-        assert!(expected(&error), "{}: {error:?}", program.display());
-        assert_eq!(fixture.leftovers(), Vec::<PathBuf>::new());
-        fixture.publisher.publish(&pricing("flat-price"), Trigger::Operator).unwrap();
+        assert_refused(&program, expected);
     }
-    assert_eq!(fs::read_to_string(starts).unwrap().len(), 3, "it was started again");
+    assert_eq!(fs::read(programs.path().join("killed.starts")).unwrap().len(), 3);
 }
 
 /// Whose machine had no memory for a while is not refused the same component later.

@@ -19,7 +19,7 @@ struct Text(Box<str>);
 
 static KNOWN: Mutex<BTreeSet<&'static Text>> = Mutex::new(BTreeSet::new());
 
-/// A name that this version does not know: small letters, digits, `-` and `_`.
+/// A name that this version does not know: `a` to `z`, digits, `-` and `_`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaterName(Option<&'static Text>);
 
@@ -90,7 +90,7 @@ mod tests {
         }
         assert_ne!(LaterName::of("moved-away"), LaterName::of("moved"));
         let long = "x".repeat(NAME_BYTES + 1);
-        for other in ["", "Two Words", "\u{1b}[2J", "a\n", "é", &long] {
+        for other in ["", "Two Names", "\u{1b}[2J", "a\n", "é", &long] {
             assert_eq!(LaterName::of(other).as_str(), OTHER, "{other:?}");
         }
     }
