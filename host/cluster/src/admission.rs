@@ -35,6 +35,25 @@ pub enum AdmissionOutcome {
     Failed(RequestError),
 }
 
+/// Whether the namespace's Pod Security Standard lets pods have ports of their node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostPorts {
+    Permitted,
+    Forbidden,
+}
+
+/// What the answer to [`pod_with_host_port`] means: Kubernetes checks the standard before the policy.
+pub(crate) fn host_ports<T>(answer: Result<T, RequestError>) -> Result<HostPorts, RequestError> {
+    match answer {
+        Ok(_) => Ok(HostPorts::Permitted),
+        Err(error) if names(&error, PODS) => Ok(HostPorts::Permitted),
+        Err(error) if error.to_string().contains("violates PodSecurity") => {
+            Ok(HostPorts::Forbidden)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// What the answer to a request means that this policy must refuse.
 pub(crate) fn finding<T>(
     policy: &'static str,
@@ -58,6 +77,15 @@ fn object<K: DeserializeOwned>(value: Value) -> Result<K, RequestError> {
 
 /// Nobody's: without the labels of a lease.
 pub(crate) fn bad_pod<K: DeserializeOwned>() -> Result<K, RequestError> {
+    pod(&json!([]))
+}
+
+/// The same with a port of its node, and nothing else that a standard forbids.
+pub(crate) fn pod_with_host_port<K: DeserializeOwned>() -> Result<K, RequestError> {
+    pod(&json!([{"containerPort": 2222, "hostPort": 20_000}]))
+}
+
+fn pod<K: DeserializeOwned>(ports: &Value) -> Result<K, RequestError> {
     let security = json!({
         "allowPrivilegeEscalation": false,
         "capabilities": {"drop": ["ALL"]},
@@ -65,8 +93,12 @@ pub(crate) fn bad_pod<K: DeserializeOwned>() -> Result<K, RequestError> {
         "runAsUser": 1000,
         "seccompProfile": {"type": "RuntimeDefault"},
     });
-    let container =
-        json!({"name": "none", "image": "paygress.invalid/none:1", "securityContext": security});
+    let container = json!({
+        "name": "none",
+        "image": "paygress.invalid/none:1",
+        "securityContext": security,
+        "ports": ports,
+    });
     object(json!({
         "metadata": {"name": NAME},
         "spec": {"automountServiceAccountToken": false, "containers": [container]},
@@ -120,7 +152,20 @@ mod tests {
     }
 
     #[test]
+    fn the_standard_of_the_namespace_shows_in_what_refuses_a_host_port() {
+        let violates = "pods \"paygress-doctor\" is forbidden: violates PodSecurity \"baseline:latest\": hostPort (container \"none\" uses hostPort 20000)";
+        let denied =
+            format!("ValidatingAdmissionPolicy '{PODS}' with binding '{PODS}' denied request");
+        assert_eq!(host_ports(Err::<(), _>(refused(violates))).unwrap(), HostPorts::Forbidden);
+        assert_eq!(host_ports(Err::<(), _>(refused(&denied))).unwrap(), HostPorts::Permitted);
+        assert_eq!(host_ports(Ok(())).unwrap(), HostPorts::Permitted);
+        assert!(host_ports(Err::<(), _>(refused("exceeded quota"))).is_err());
+        assert!(host_ports(Err::<(), _>(RequestError::TimedOut)).is_err());
+    }
+
+    #[test]
     fn what_is_tried_can_be_written() {
+        pod_with_host_port::<Pod>().unwrap();
         bad_pod::<Pod>().unwrap();
         bad_service::<Service>().unwrap();
         bad_secret::<Secret>().unwrap();

@@ -54,7 +54,7 @@ mod settings;
 mod ssh_server;
 mod status;
 
-pub use admission::{AdmissionFinding, AdmissionOutcome};
+pub use admission::{AdmissionFinding, AdmissionOutcome, HostPorts};
 pub use capacity::{ExtraCapacity, ExtraCapacityError};
 pub use check_plan::check_plan;
 pub use connection::ConnectError;

@@ -77,6 +77,18 @@ impl RelayError {
     }
 }
 
+impl Relay {
+    pub(crate) fn url(&self) -> &RelayUrl {
+        &self.0
+    }
+}
+
+impl fmt::Display for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
 impl FromStr for Relay {
     type Err = RelayError;
 

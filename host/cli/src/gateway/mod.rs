@@ -11,5 +11,6 @@ mod leases;
 mod open;
 mod own_process;
 
+pub(crate) use open::Offered;
 pub use open::{OpenGateway, of_other_process};
 pub use own_process::OwnProcess;

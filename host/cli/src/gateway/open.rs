@@ -14,7 +14,9 @@ use paygress_core::backend::pod_streams::PodStreams;
 use paygress_core::listen_addresses;
 use paygress_core::model::gateway::JumpHostAddress;
 use paygress_core::model::host_key::HostKey;
-use paygress_gateway::{EndpointOptions, Gateway, GatewayHostKey, IrohEndpoint, JumpHost};
+use paygress_gateway::{
+    EndpointKey, EndpointOptions, Gateway, GatewayHostKey, GatewayTicket, IrohEndpoint, JumpHost,
+};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -46,13 +48,47 @@ fn jump_host_address(
     })
 }
 
-fn endpoint_options(directory: &Path, iroh: &IrohConfig) -> Result<EndpointOptions> {
-    Ok(EndpointOptions {
-        key: keys::endpoint_key(directory)?,
+fn endpoint_options(key: EndpointKey, iroh: &IrohConfig) -> EndpointOptions {
+    EndpointOptions {
+        key,
         udp: iroh.bind.clone(),
         external: iroh.external.clone(),
         relays: iroh.relays.clone(),
-    })
+    }
+}
+
+/// What customers connect to, as far as the configuration and keys that were made say it.
+pub(crate) struct Offered {
+    /// None: it is off, or listens on any port that is free.
+    pub(crate) jump_host: Option<JumpHostAddress>,
+    /// None: it is off, or only its process knows its addresses.
+    pub(crate) ticket: Option<GatewayTicket>,
+}
+
+impl Offered {
+    /// Makes no keys.
+    ///
+    /// # Errors
+    /// Its keys cannot be read.
+    pub(crate) fn read(config: &Config, gateway: &GatewayConfig) -> Result<Self> {
+        let directory = key_directory(config, gateway);
+        let mut offered = Self { jump_host: None, ticket: None };
+        if let Some(jump_host) = &gateway.jump_host {
+            let (key, port) = (keys::made_host_key(directory)?, jump_host.listen.port());
+            let address = jump_host_address(config, jump_host, port, &key)?;
+            offered.jump_host = Some(address).filter(|address| address.port != 0);
+        }
+        if let Some(iroh) = &gateway.iroh {
+            let mut options = endpoint_options(keys::made_endpoint_key(directory)?, iroh);
+            if options.external.is_empty() {
+                let own = iroh.bind.iter().filter(|it| !it.ip().is_unspecified() && it.port() != 0);
+                options.external = own.copied().collect();
+            }
+            let is_found = !options.external.is_empty() || !options.relays.is_empty();
+            offered.ticket = is_found.then(|| options.ticket());
+        }
+        Ok(offered)
+    }
 }
 
 /// The gateway that another process serves, with the same configuration and keys.
@@ -67,7 +103,7 @@ pub fn of_other_process(config: &Config, gateway: &GatewayConfig) -> Result<Arc<
         known.jump_host = Some(jump_host_address(config, jump_host, port, &key)?);
     }
     if let Some(iroh) = &gateway.iroh {
-        let ticket = endpoint_options(directory, iroh)?.ticket();
+        let ticket = endpoint_options(keys::endpoint_key(directory)?, iroh).ticket();
         known.tickets = Some(Tickets::Configured(ticket));
     }
     Ok(Arc::new(known))
@@ -98,7 +134,7 @@ impl OpenGateway {
             served = served.with_jump_host(JumpHost::new(listener, key));
         }
         if let Some(iroh) = &gateway.iroh {
-            let options = endpoint_options(directory, iroh)?;
+            let options = endpoint_options(keys::endpoint_key(directory)?, iroh);
             let endpoint = IrohEndpoint::bind(options).await.context("GATEWAY_IROH_BIND")?;
             known.tickets = Some(Tickets::Endpoint(endpoint.clone()));
             served = served.with_endpoint(endpoint);

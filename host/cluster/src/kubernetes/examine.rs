@@ -2,8 +2,8 @@
 
 use super::{Kubernetes, patch_params};
 use crate::admission::{
-    AdmissionFinding, AdmissionOutcome, CHANGES, PODS, SECRETS, SERVICES, bad_change, bad_pod,
-    bad_secret, bad_service, finding,
+    AdmissionFinding, AdmissionOutcome, CHANGES, HostPorts, PODS, SECRETS, SERVICES, bad_change,
+    bad_pod, bad_secret, bad_service, finding, host_ports, pod_with_host_port,
 };
 use crate::connection::{RequestError, with_timeout};
 use crate::objects::APP;
@@ -98,6 +98,15 @@ impl Kubernetes {
             self.try_change(),
         );
         [finding(PODS, pods), finding(SERVICES, services), finding(SECRETS, secrets), changes]
+    }
+
+    /// Whether the label of the pods' namespace forbids ports of nodes. A pod is dry-run: the service
+    /// may not read namespaces.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn host_ports(&self) -> Result<HostPorts> {
+        host_ports(self.try_create(&self.pods, pod_with_host_port()).await)
     }
 
     async fn try_create<K>(&self, api: &Api<K>, object: Result<K>) -> Result<()>
