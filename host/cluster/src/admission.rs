@@ -42,7 +42,8 @@ pub enum HostPorts {
     Forbidden,
 }
 
-/// What the answer to [`pod_with_host_port`] means: Kubernetes checks the standard before the policy.
+/// What the answer to [`pod_with_host_port`] means: Kubernetes checks the standard before the
+/// policy.
 pub(crate) fn host_ports<T>(answer: Result<T, RequestError>) -> Result<HostPorts, RequestError> {
     match answer {
         Ok(_) => Ok(HostPorts::Permitted),

@@ -1,4 +1,5 @@
-//! What the service may do in the cluster: `k8s/base`, and an overlay, grant it, and a test holds both to be equal.
+//! What the service may do in the cluster: `k8s/base` and the overlay `egress` grant it, and a test
+//! holds both to be equal.
 
 /// What needs a right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,8 +9,8 @@ pub enum RightPurpose {
     /// A gateway, or HTTP ports of pods, outside of the pods' network, in the same namespace:
     /// `rbac.yaml`.
     Gateway,
-    /// Pods whose template says what they connect to, in the same namespace: `rbac.yaml` of the overlay
-    /// `egress`.
+    /// Pods whose template says what they connect to, in the same namespace: `rbac.yaml` of the
+    /// overlay `egress`.
     Egress,
     /// What the nodes have left, in the whole cluster: `capacity.yaml`.
     Capacity,

@@ -214,7 +214,8 @@ impl IrohEndpoint {
         self.endpoint.is_closed()
     }
 
-    /// Whether it has relays, and none of them has it: who cannot reach it directly does not find it.
+    /// Whether it has relays, and none of them has it: who cannot reach it directly does not find
+    /// it.
     #[must_use]
     pub fn lacks_relay(&self) -> bool {
         let statuses = self.endpoint.home_relay_status().get();

@@ -17,9 +17,9 @@
 //! - `orders.rs`, `paid_order.rs`: buying; `payment.rs`: payment requests (NUT-18, NUT-24);
 //!   `pay.rs`: where wallets post to; `auth.rs`: `/auth`.
 //! - `pods.rs`: status and stopping; `events.rs`: progress; `terminal.rs`: a shell in the browser.
-//! - `operator.rs`, `metrics.rs`, `readiness.rs`: the operator's view. `gateway_server.rs`: that of a
-//!   gateway in a process of its own; `health.rs`, `metric_families.rs`, `gateway_metrics.rs`: what
-//!   both have. `operator_leases.rs`,
+//! - `operator.rs`, `metrics.rs`, `readiness.rs`: the operator's view. `gateway_server.rs`: that of
+//!   a gateway in a process of its own; `health.rs`, `metric_families.rs`, `gateway_metrics.rs`:
+//!   what both have. `operator_leases.rs`,
 //!   `operator_sales.rs`: what the operator searches for and does.
 //! - `sites.rs`: what is the service's and what a pod's, by the host of a request; `apps/`: the HTTP
 //!   ports of pods.

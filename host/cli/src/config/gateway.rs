@@ -105,7 +105,7 @@ impl Reader {
     /// None where it is not set, or empty.
     fn listen_address(&mut self, key: &'static str) -> Option<SocketAddr> {
         let listen = self.text(key).filter(|text| !text.trim().is_empty())?;
-        let address = listen.parse().ok();
+        let address: Option<SocketAddr> = listen.parse().ok();
         if address.is_none() {
             self.problem(format!("{key}: must be address:port, [::]:2222 for instance, or empty"));
         }

@@ -100,8 +100,8 @@ impl Kubernetes {
         [finding(PODS, pods), finding(SERVICES, services), finding(SECRETS, secrets), changes]
     }
 
-    /// Whether the label of the pods' namespace forbids ports of nodes. A pod is dry-run: the service
-    /// may not read namespaces.
+    /// Whether the label of the pods' namespace forbids ports of nodes. A pod is dry-run: the
+    /// service may not read namespaces.
     ///
     /// # Errors
     /// [`RequestError`].
