@@ -13,6 +13,8 @@ pub(crate) const PODS: &str = "paygress-customers";
 pub(crate) const SERVICES: &str = "paygress-customers-services";
 pub(crate) const SECRETS: &str = "paygress-customers-secrets";
 pub(crate) const CHANGES: &str = "paygress-customers-changes";
+/// That of `k8s/overlays/egress`.
+pub(crate) const EGRESS: &str = "paygress-customers-egress";
 
 /// What one policy has done.
 #[derive(Debug)]
@@ -20,6 +22,17 @@ pub struct AdmissionFinding {
     /// Its name, which is that of its binding too.
     pub policy: &'static str,
     pub outcome: AdmissionOutcome,
+}
+
+impl AdmissionFinding {
+    /// The file of `k8s` that has the policy, and its binding.
+    #[must_use]
+    pub fn file(&self) -> &'static str {
+        match self.policy {
+            EGRESS => "overlays/egress/admission.yaml",
+            _ => "base/admission.yaml",
+        }
+    }
 }
 
 /// Whether a policy is enforced.
@@ -121,6 +134,13 @@ pub(crate) fn bad_secret<K: DeserializeOwned>() -> Result<K, RequestError> {
     }))
 }
 
+/// Nobody's: without the label of a lease. It opens nothing.
+pub(crate) fn bad_network_policy<K: DeserializeOwned>() -> Result<K, RequestError> {
+    let selector = json!({"matchLabels": {"paygress.dev/lease": NAME}});
+    let spec = json!({"podSelector": selector, "policyTypes": ["Egress"]});
+    object(json!({"metadata": {"name": NAME}, "spec": spec}))
+}
+
 /// Another specification of a pod, which Kubernetes itself would accept.
 pub(crate) fn bad_change() -> Value {
     json!({"spec": {"activeDeadlineSeconds": i32::MAX}})
@@ -130,6 +150,7 @@ pub(crate) fn bad_change() -> Value {
 mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+    use k8s_openapi::api::networking::v1::NetworkPolicy;
     use kube::core::Status;
 
     fn refused(message: &str) -> RequestError {
@@ -147,6 +168,13 @@ mod tests {
         let outcome = |answer| finding(PODS, answer).outcome;
         assert!(matches!(outcome(Err(denied(PODS))), AdmissionOutcome::Enforced));
         assert!(matches!(outcome(Ok(())), AdmissionOutcome::NotEnforced));
+        for (policy, file) in
+            [(PODS, "base/admission.yaml"), (EGRESS, "overlays/egress/admission.yaml")]
+        {
+            assert_eq!(finding(policy, Ok(())).file(), file);
+            let found = finding(policy, Err::<(), _>(denied(policy)));
+            assert!(matches!(found.outcome, AdmissionOutcome::Enforced), "{found:?}");
+        }
         for other in [denied(SERVICES), refused("exceeded quota"), RequestError::TimedOut] {
             assert!(matches!(outcome(Err(other)), AdmissionOutcome::Failed(_)));
         }
@@ -170,5 +198,6 @@ mod tests {
         bad_pod::<Pod>().unwrap();
         bad_service::<Service>().unwrap();
         bad_secret::<Secret>().unwrap();
+        bad_network_policy::<NetworkPolicy>().unwrap();
     }
 }

@@ -128,7 +128,11 @@ fn missing(right: &Right, namespace: Option<&str>, denied: &[&str]) -> Check {
 }
 
 async fn admission(config: &Config, cluster: &Kubernetes) -> Vec<Check> {
-    let findings = cluster.try_admission().await;
+    let mut findings = Vec::from(cluster.try_admission().await);
+    if has_egress(config) {
+        // Where the right is missing, that is named.
+        findings.extend(cluster.try_egress_admission().await);
+    }
     let wrong: Vec<Check> = findings.iter().filter_map(|it| not_enforced(config, it)).collect();
     if !wrong.is_empty() {
         return wrong;
@@ -152,13 +156,17 @@ fn not_enforced(config: &Config, finding: &AdmissionFinding) -> Option<Check> {
         AdmissionOutcome::NotEnforced => Some(ADMISSION.fail(
             format!("ValidatingAdmissionPolicy {policy} does not refuse what it must"),
             format!(
-                "apply k8s/base/admission.yaml: the policy and its binding, with the action Deny and the namespace {}",
+                "apply k8s/{}: the policy and its binding, with the action Deny and the namespace {}; run this with the service's ServiceAccount",
+                finding.file(),
                 config.namespace
             ),
         )),
         AdmissionOutcome::Failed(error) => Some(ADMISSION.fail(
             format!("whether {policy} is enforced is not known: {}", error_chain(error)),
-            "apply k8s/base of this version, and run this with the service's ServiceAccount",
+            format!(
+                "apply k8s/{} of this version, and run this with the service's ServiceAccount",
+                finding.file()
+            ),
         )),
     }
 }
