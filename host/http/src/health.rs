@@ -33,11 +33,10 @@ impl Readiness {
         unready_reasons: &[&'static str],
         warnings: impl IntoIterator<Item = &'static str>,
     ) -> (StatusCode, Json<Self>) {
-        let owned = |text: &'static str| text.to_owned();
         let ready = unready_reasons.is_empty();
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        let unready_reasons = unready_reasons.iter().copied().map(owned).collect();
-        let warnings = warnings.into_iter().map(owned).collect();
+        let unready_reasons = unready_reasons.iter().copied().map(str::to_owned).collect();
+        let warnings = warnings.into_iter().map(str::to_owned).collect();
         (status, Json(Self { ready, unready_reasons, warnings }))
     }
 }
