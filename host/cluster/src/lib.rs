@@ -56,7 +56,7 @@ mod ssh_server;
 mod status;
 mod visit_permits;
 
-pub use admission::{AdmissionFinding, AdmissionOutcome};
+pub use admission::{AdmissionFinding, AdmissionOutcome, HostPorts};
 pub use capacity::{ExtraCapacity, ExtraCapacityError};
 pub use check_plan::check_plan;
 pub use connection::ConnectError;

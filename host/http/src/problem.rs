@@ -175,6 +175,15 @@ impl Problem {
         Self::new(Fault::Unauthorized, message).header(header::WWW_AUTHENTICATE, challenge)
     }
 
+    pub(crate) fn no_operator() -> Self {
+        let message = "there is no operator's view; set OPERATOR_TOKEN to have one";
+        Self::new(Fault::NoSuchPage, message)
+    }
+
+    pub(crate) fn for_operator() -> Self {
+        Self::unauthorized("this is for the operator: Authorization: Bearer, with OPERATOR_TOKEN")
+    }
+
     pub(crate) fn payment_required(message: &str) -> Self {
         Self::build("payment_required", StatusCode::PAYMENT_REQUIRED, message)
     }
