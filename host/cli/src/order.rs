@@ -161,7 +161,8 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
         Prepared::Keep(keep, mut record) => {
             let service = choose(&client, service, &progress).await?;
             progress.done();
-            let receipts = Receipts::beside(&key_file, service);
+            let customer = client.keys().public_key();
+            let receipts = Receipts::beside(&key_file, service, &customer);
             let service = RemoteService { client: &client, service, timeout, receipts };
             keep.run(&service, &mut record, &known_hosts, arguments.json).await
         }
@@ -178,7 +179,8 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
             let answer = client.ask(service, &request, timeout, show).await?;
             progress.done();
             let code = print_answer(&answer, arguments.json, &known_hosts);
-            Receipts::beside(&key_file, service).store(&answer);
+            let customer = client.keys().public_key();
+            Receipts::beside(&key_file, service, &customer).store(&answer);
             Ok(code)
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! file ─▶ signature, form ─▶ amounts ─▶ each order in the components that it names ─▶ fields that differ
+//!                               answer, if it is there
 //! ```
 
 use crate::compiler::compiler;
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use paygress_core::backend::policy::Slot;
 use paygress_core::model::decision::Context as DecisionContext;
-use paygress_core::protocol::{ReceiptContent, ReceiptOrder};
+use paygress_core::protocol::{ReceiptContent, ReceiptOrder, Response, receipt_contradicts};
 use paygress_nostr::{PublicKey, VerifiedReceipt, npub, verify_receipt};
 use paygress_oci::{Reference, Registry};
 use paygress_policy::{
@@ -56,6 +57,34 @@ pub struct VerifyArguments {
     auth: Option<PathBuf>,
 }
 
+/// What a file holds.
+struct FileContent {
+    /// As JSON.
+    receipt: String,
+    came_with: CameWith,
+}
+
+/// What a receipt is together with in its file.
+enum CameWith {
+    Nothing,
+    Answer(Box<Response>),
+    /// An error of HTTP for instance, which has another form.
+    Unreadable,
+}
+
+/// Whether the receipt was signed by a service that was named.
+#[derive(Clone, Copy)]
+enum Signer {
+    Compared,
+    Any,
+}
+
+#[derive(Clone, Copy)]
+enum Recomputed {
+    Yes,
+    No,
+}
+
 /// Runs `paygress receipt`.
 ///
 /// # Errors
@@ -67,18 +96,39 @@ pub async fn receipt(action: ReceiptAction) -> Result<ExitCode> {
         .as_deref()
         .map(|text| PublicKey::parse(text).with_context(|| format!("{text} is not a public key")))
         .transpose()?;
-    let json = receipt_json(&arguments.file)?;
+    let FileContent { receipt, came_with } = read_file(&arguments.file)?;
     let VerifiedReceipt { signer, content } =
-        verify_receipt(&json, service.as_ref()).context("the receipt is refused")?;
+        verify_receipt(&receipt, service.as_ref()).context("the receipt is refused")?;
     let sources = sources(&arguments).await?;
-    let is_recomputed = sources.is_some();
+    let recomputed = if sources.is_some() { Recomputed::Yes } else { Recomputed::No };
     let checks = {
         let content = content.clone();
         tokio::task::spawn_blocking(move || check(&content, sources.as_ref())).await??
     };
+    let contradicts = match &came_with {
+        CameWith::Answer(answer) => receipt_contradicts(&content, answer),
+        CameWith::Nothing | CameWith::Unreadable => None,
+    };
     print_line(format_args!("signed by {}", npub(&signer)));
+    print_content(&content, &checks);
+    if let Some(field) = contradicts {
+        print_note(format_args!("The receipt is not of the answer that it came with: {field}."));
+        return Ok(ExitCode::FAILURE);
+    }
+    if checks.iter().any(|found| !found.is_empty()) {
+        print_note(
+            "The receipt is not what its policies decide. Its signature proves who says so.",
+        );
+        return Ok(ExitCode::FAILURE);
+    }
+    let signer = if service.is_some() { Signer::Compared } else { Signer::Any };
+    print_checked(signer, recomputed, &came_with);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_content(content: &ReceiptContent, checks: &[Vec<FieldDifference>]) {
     print_line(format_args!("pod       {}", content.pod_name));
-    for (order, found) in content.orders.iter().zip(&checks) {
+    for (order, found) in content.orders.iter().zip(checks) {
         print_order(order);
         for FieldDifference { field, receipt, recomputed } in found {
             print_line(format_args!(
@@ -89,17 +139,6 @@ pub async fn receipt(action: ReceiptAction) -> Result<ExitCode> {
     if content.orders_left_out > 0 {
         print_note(format_args!("{} older orders are not in it", content.orders_left_out));
     }
-    if checks.iter().any(|found| !found.is_empty()) {
-        print_note(
-            "The receipt is not what its policies decide. Its signature proves who says so.",
-        );
-        return Ok(ExitCode::FAILURE);
-    }
-    print_line(match is_recomputed {
-        true => "good: the signature, and price, time and refund terms",
-        false => "good: the signature; nothing was recomputed without --components",
-    });
-    Ok(ExitCode::SUCCESS)
 }
 
 fn print_order(order: &ReceiptOrder) {
@@ -121,6 +160,29 @@ fn print_order(order: &ReceiptOrder) {
     if let Some(refund) = &order.refund {
         print_line(format_args!("  refunded: {} of {} due", refund.amount, refund.due));
     }
+}
+
+/// What was checked, and what was not: a good signature alone proves no price.
+fn print_checked(signer: Signer, recomputed: Recomputed, came_with: &CameWith) {
+    print_line(match signer {
+        Signer::Compared => "signature: valid, and the service's",
+        Signer::Any => "signature: valid; whose it is was not compared, name --service",
+    });
+    print_line("amounts: they agree with each other");
+    print_line(match recomputed {
+        Recomputed::Yes => "price, time, refund terms: recomputed",
+        Recomputed::No => "price, time, refund terms: not recomputed, name --components",
+    });
+    print_line(match came_with {
+        CameWith::Answer(_) => "answer: the receipt agrees with it",
+        CameWith::Nothing => "answer: not compared, the file is the receipt alone",
+        CameWith::Unreadable => "answer: not compared, it is an error of HTTP, or a later form",
+    });
+    print_line("the operator's own statements: nobody else can check them");
+    print_line(match recomputed {
+        Recomputed::Yes => "good: the signature, and price, time and refund terms",
+        Recomputed::No => "good: the signature; nothing was recomputed without --components",
+    });
 }
 
 /// What compiles the service's components where they cannot take this machine's memory: they are
@@ -146,8 +208,8 @@ fn check(content: &ReceiptContent, sources: Option<&Sources>) -> Result<Vec<Vec<
     content.orders.iter().map(check_order).collect()
 }
 
-/// The receipt of a file that is one, or an answer with one.
-fn receipt_json(path: &Path) -> Result<String> {
+/// Reads a file that is a receipt, or an answer with one.
+fn read_file(path: &Path) -> Result<FileContent> {
     let file: Box<dyn Read> = match path.as_os_str() == "-" {
         true => Box::new(std::io::stdin()),
         false => Box::new(File::open(path).with_context(|| path.display().to_string())?),
@@ -158,7 +220,12 @@ fn receipt_json(path: &Path) -> Result<String> {
         .with_context(|| format!("{} cannot be read", path.display()))?;
     let value: Value =
         serde_json::from_str(&text).context("the receipt is refused: it is not JSON")?;
-    Ok(value.get("receipt").unwrap_or(&value).to_string())
+    let Some(receipt) = value.get("receipt") else {
+        return Ok(FileContent { receipt: value.to_string(), came_with: CameWith::Nothing });
+    };
+    let receipt = receipt.to_string();
+    let answer = serde_json::from_value(value).map(|answer| CameWith::Answer(Box::new(answer)));
+    Ok(FileContent { receipt, came_with: answer.unwrap_or(CameWith::Unreadable) })
 }
 
 /// None where nothing is to be recomputed.

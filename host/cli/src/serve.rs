@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::config::{Config, GatewayProcess, Reader, part};
-use crate::gateway::OpenGateway;
+use crate::gateway::OwnProcess;
 use anyhow::{Context, Result, anyhow, ensure};
 use paygress_cluster::{Kubernetes, PodRoot, Settings};
 use paygress_core::Cluster;
@@ -156,10 +156,9 @@ pub async fn serve_gateway(config: Config) -> Result<()> {
     let ledger = Arc::new(SqlStore::new(database));
     let cluster_settings = cluster_settings(&config, &config.keys.public_key());
     let cluster = Kubernetes::connect(config.kubeconfig.as_deref(), cluster_settings).await?;
-    let streams = cluster.pod_streams().context("the cluster has no way to pods")?;
-    let gateway = OpenGateway::open(&config, settings, ledger, streams).await?;
+    let gateway = OwnProcess::open(&config, settings, ledger, Arc::new(cluster)).await?;
     let (stop, stopped) = watch::channel(false);
-    let mut served = gateway.serve(None, stopped);
+    let mut served = Box::pin(gateway.serve(stopped));
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         () = &mut served => return Err(anyhow!("the gateway ended")),

@@ -227,6 +227,40 @@ fn it_ends_with_the_command_that_has_started_it() {
     }
 }
 
+/// The kernel takes it before the service, and it may be killed by others: it is started again.
+#[test]
+fn it_is_the_first_that_the_kernel_kills_and_is_started_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let component = directory.path().join("large.wasm");
+    std::fs::write(&component, large(150_000)).unwrap();
+    let mut command = Command::new(PAYGRESS)
+        .args(["policy", "check", "pricing"])
+        .arg(&component)
+        .env_clear()
+        .env("XDG_CACHE_HOME", directory.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let first = compiling(&mut command);
+    let score = || std::fs::read_to_string(format!("/proc/{first}/oom_score_adj"));
+    while score().unwrap().trim() != "1000" {
+        std::thread::yield_now();
+    }
+    let killed = Command::new("kill").args(["-9", &first.to_string()]).status().unwrap();
+    assert!(killed.success());
+    let second = loop {
+        match child_of(command.id()) {
+            Some(child) if child != first => break child,
+            _ => assert!(command.try_wait().unwrap().is_none(), "it was not started again"),
+        }
+        std::thread::yield_now();
+    };
+    assert!(stat(second).is_some());
+    command.kill().unwrap();
+    command.wait().unwrap();
+}
+
 /// A receipt of what this component has admitted.
 fn receipt(images: &Source) -> String {
     let Agreement { payment, mut decision } = testing::agreement();
@@ -242,6 +276,8 @@ fn receipt(images: &Source) -> String {
         stop_terms: None,
         expires_at: None,
         refusal: None,
+        end_reason: None,
+        served_until: None,
         refund: None,
     };
     let content = ReceiptContent {

@@ -65,6 +65,11 @@ fn build(project: &Path, language: Language, slot: Slot) {
     command.arg("build.sh").current_dir(project).env("PAYGRESS", PAYGRESS);
     command.env("CARGO_TARGET_DIR", cache("cargo")).env("POLICY_VENV", cache("venv"));
     run(&what, &mut command);
+    if language == Language::Rust {
+        let mut test = Command::new("cargo");
+        test.args(["test", "--quiet"]).current_dir(project).env("CARGO_TARGET_DIR", cache("cargo"));
+        run(&what, &mut test);
+    }
     assert!(!project.join("policy.wasm.part").exists(), "{what}");
     let mut check = Command::new(PAYGRESS);
     check.args(["policy", "check", slot.as_str(), "policy.wasm"]).current_dir(project);

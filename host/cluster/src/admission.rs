@@ -13,6 +13,8 @@ pub(crate) const PODS: &str = "paygress-customers";
 pub(crate) const SERVICES: &str = "paygress-customers-services";
 pub(crate) const SECRETS: &str = "paygress-customers-secrets";
 pub(crate) const CHANGES: &str = "paygress-customers-changes";
+/// That of `k8s/overlays/egress`.
+pub(crate) const EGRESS: &str = "paygress-customers-egress";
 
 /// What one policy has done.
 #[derive(Debug)]
@@ -20,6 +22,17 @@ pub struct AdmissionFinding {
     /// Its name, which is that of its binding too.
     pub policy: &'static str,
     pub outcome: AdmissionOutcome,
+}
+
+impl AdmissionFinding {
+    /// The file of `k8s` that has the policy, and its binding.
+    #[must_use]
+    pub fn file(&self) -> &'static str {
+        match self.policy {
+            EGRESS => "overlays/egress/admission.yaml",
+            _ => "base/admission.yaml",
+        }
+    }
 }
 
 /// Whether a policy is enforced.
@@ -33,6 +46,26 @@ pub enum AdmissionOutcome {
     Untried,
     /// Something else has refused it, or nothing has answered.
     Failed(RequestError),
+}
+
+/// Whether the namespace's Pod Security Standard lets pods have ports of their node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostPorts {
+    Permitted,
+    Forbidden,
+}
+
+/// What the answer to [`pod_with_host_port`] means: Kubernetes checks the standard before the
+/// policy.
+pub(crate) fn host_ports<T>(answer: Result<T, RequestError>) -> Result<HostPorts, RequestError> {
+    match answer {
+        Ok(_) => Ok(HostPorts::Permitted),
+        Err(error) if names(&error, PODS) => Ok(HostPorts::Permitted),
+        Err(error) if error.to_string().contains("violates PodSecurity") => {
+            Ok(HostPorts::Forbidden)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// What the answer to a request means that this policy must refuse.
@@ -58,6 +91,15 @@ fn object<K: DeserializeOwned>(value: Value) -> Result<K, RequestError> {
 
 /// Nobody's: without the labels of a lease.
 pub(crate) fn bad_pod<K: DeserializeOwned>() -> Result<K, RequestError> {
+    pod(&json!([]))
+}
+
+/// The same with a port of its node, and nothing else that a standard forbids.
+pub(crate) fn pod_with_host_port<K: DeserializeOwned>() -> Result<K, RequestError> {
+    pod(&json!([{"containerPort": 2222, "hostPort": 20_000}]))
+}
+
+fn pod<K: DeserializeOwned>(ports: &Value) -> Result<K, RequestError> {
     let security = json!({
         "allowPrivilegeEscalation": false,
         "capabilities": {"drop": ["ALL"]},
@@ -65,8 +107,12 @@ pub(crate) fn bad_pod<K: DeserializeOwned>() -> Result<K, RequestError> {
         "runAsUser": 1000,
         "seccompProfile": {"type": "RuntimeDefault"},
     });
-    let container =
-        json!({"name": "none", "image": "paygress.invalid/none:1", "securityContext": security});
+    let container = json!({
+        "name": "none",
+        "image": "paygress.invalid/none:1",
+        "securityContext": security,
+        "ports": ports,
+    });
     object(json!({
         "metadata": {"name": NAME},
         "spec": {"automountServiceAccountToken": false, "containers": [container]},
@@ -88,6 +134,13 @@ pub(crate) fn bad_secret<K: DeserializeOwned>() -> Result<K, RequestError> {
     }))
 }
 
+/// Nobody's: without the label of a lease. It opens nothing.
+pub(crate) fn bad_network_policy<K: DeserializeOwned>() -> Result<K, RequestError> {
+    let selector = json!({"matchLabels": {"paygress.dev/lease": NAME}});
+    let spec = json!({"podSelector": selector, "policyTypes": ["Egress"]});
+    object(json!({"metadata": {"name": NAME}, "spec": spec}))
+}
+
 /// Another specification of a pod, which Kubernetes itself would accept.
 pub(crate) fn bad_change() -> Value {
     json!({"spec": {"activeDeadlineSeconds": i32::MAX}})
@@ -97,6 +150,7 @@ pub(crate) fn bad_change() -> Value {
 mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+    use k8s_openapi::api::networking::v1::NetworkPolicy;
     use kube::core::Status;
 
     fn refused(message: &str) -> RequestError {
@@ -114,15 +168,36 @@ mod tests {
         let outcome = |answer| finding(PODS, answer).outcome;
         assert!(matches!(outcome(Err(denied(PODS))), AdmissionOutcome::Enforced));
         assert!(matches!(outcome(Ok(())), AdmissionOutcome::NotEnforced));
+        for (policy, file) in
+            [(PODS, "base/admission.yaml"), (EGRESS, "overlays/egress/admission.yaml")]
+        {
+            assert_eq!(finding(policy, Ok(())).file(), file);
+            let found = finding(policy, Err::<(), _>(denied(policy)));
+            assert!(matches!(found.outcome, AdmissionOutcome::Enforced), "{found:?}");
+        }
         for other in [denied(SERVICES), refused("exceeded quota"), RequestError::TimedOut] {
             assert!(matches!(outcome(Err(other)), AdmissionOutcome::Failed(_)));
         }
     }
 
     #[test]
+    fn the_standard_of_the_namespace_shows_in_what_refuses_a_host_port() {
+        let violates = "pods \"paygress-doctor\" is forbidden: violates PodSecurity \"baseline:latest\": hostPort (container \"none\" uses hostPort 20000)";
+        let denied =
+            format!("ValidatingAdmissionPolicy '{PODS}' with binding '{PODS}' denied request");
+        assert_eq!(host_ports(Err::<(), _>(refused(violates))).unwrap(), HostPorts::Forbidden);
+        assert_eq!(host_ports(Err::<(), _>(refused(&denied))).unwrap(), HostPorts::Permitted);
+        assert_eq!(host_ports(Ok(())).unwrap(), HostPorts::Permitted);
+        assert!(host_ports(Err::<(), _>(refused("exceeded quota"))).is_err());
+        assert!(host_ports(Err::<(), _>(RequestError::TimedOut)).is_err());
+    }
+
+    #[test]
     fn what_is_tried_can_be_written() {
+        pod_with_host_port::<Pod>().unwrap();
         bad_pod::<Pod>().unwrap();
         bad_service::<Service>().unwrap();
         bad_secret::<Secret>().unwrap();
+        bad_network_policy::<NetworkPolicy>().unwrap();
     }
 }

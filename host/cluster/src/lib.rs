@@ -23,7 +23,8 @@
 //! one that tries what no customer may reach (`isolation`). A pod is ready when its server has proved
 //! itself (`pod_server`), or when the kubelet reports so.
 //! `rights` is the table of what the service may do there; `admission` tries what it may not.
-//! `pod_streams` connects the gateway with pods' SSH servers, which `recent_pods` knows for a moment.
+//! `pod_streams` connects the gateway with pods' SSH servers, which `recent_pods` knows for a moment, and
+//! visitors with their HTTP ports, as many as `visit_permits` allows.
 //! [`check_plan()`] and [`lease_end()`] are public for other implementations of `Cluster`, such as the
 //! sandbox's local pods.
 //!
@@ -53,8 +54,9 @@ mod service_contact;
 mod settings;
 mod ssh_server;
 mod status;
+mod visit_permits;
 
-pub use admission::{AdmissionFinding, AdmissionOutcome};
+pub use admission::{AdmissionFinding, AdmissionOutcome, HostPorts};
 pub use capacity::{ExtraCapacity, ExtraCapacityError};
 pub use check_plan::check_plan;
 pub use connection::ConnectError;

@@ -1,5 +1,6 @@
 //! When a node that is not ready counts as lost.
 
+use paygress_core::model::units::UnixTime;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,18 @@ impl UnreadyNodes {
         let is_lost = |since: Instant| now.saturating_duration_since(since) >= lost_after;
         self.0.iter().filter(|(_, since)| is_lost(**since)).map(|(name, _)| name.clone()).collect()
     }
+
+    /// How long it is known that a node is not ready.
+    pub(crate) fn unready_for(&self, name: &str, now: Instant) -> Duration {
+        self.0.get(name).map_or(Duration::ZERO, |since| now.saturating_duration_since(*since))
+    }
+}
+
+/// Until when the pods of a lost node were served: until it was last known to be ready. `reported`: by
+/// the clocks of node and cluster, which may be wrong; a time after it was `seen` not to be is not
+/// believed.
+pub(crate) fn served_until(reported: Option<UnixTime>, seen: UnixTime) -> UnixTime {
+    reported.map_or(seen, |reported| reported.min(seen))
 }
 
 #[cfg(test)]
@@ -50,5 +63,17 @@ mod tests {
             let now = start.checked_add(Duration::from_secs(seconds)).unwrap();
             assert_eq!(nodes.lost(unready, lost_after, now), expected, "after {seconds} s");
         }
+    }
+
+    #[test]
+    fn its_pods_are_served_until_it_was_last_known_to_be_ready() {
+        let start = Instant::now();
+        let now = start.checked_add(Duration::from_secs(300)).unwrap();
+        let mut nodes = UnreadyNodes::default();
+        nodes.lost(vec!["a".to_owned()], Duration::from_secs(300), start);
+        assert_eq!(nodes.unready_for("a", now), Duration::from_secs(300));
+        assert_eq!(nodes.unready_for("b", now), Duration::ZERO);
+        let until = |reported: Option<u64>| served_until(reported.map(UnixTime), UnixTime(700)).0;
+        assert_eq!([None, Some(650), Some(701)].map(until), [700, 650, 700]);
     }
 }

@@ -5,6 +5,7 @@ use crate::requests::request;
 use crate::settings::PodRoute;
 use crate::ssh_server::server_port;
 use crate::status::is_ready;
+use crate::visit_permits::{VisitPermit, VisitPermits};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::api::{Api, ListParams, Portforwarder};
@@ -52,6 +53,7 @@ pub(crate) struct KubernetesPods {
     /// What selects the pods of a lease.
     pub(crate) selector: fn(&PodName) -> Result<String, ClusterError>,
     pub(crate) recent: RecentPods,
+    pub(crate) visits: VisitPermits,
 }
 
 impl PodRoute {
@@ -103,7 +105,17 @@ impl KubernetesPods {
         Ok(target)
     }
 
-    async fn forward(&self, target: &Target) -> Result<Box<dyn ByteStream>, OpenError> {
+    /// By the API server. The gateway bounds the sessions of SSH.
+    async fn forward(
+        &self,
+        pod: &PodName,
+        port: PodPort,
+        target: &Target,
+    ) -> Result<Box<dyn ByteStream>, OpenError> {
+        let visit = match port {
+            PodPort::Ssh => None,
+            PodPort::Tcp(_) => Some(self.visits.try_acquire(pod).ok_or(OpenError::Busy)?),
+        };
         let port = target.port;
         let opened = request(self.pods.portforward(&target.name, &[port])).await;
         let mut forwarder = opened.map_err(OpenError::new)?;
@@ -111,7 +123,7 @@ impl KubernetesPods {
         let stream = stream.ok_or_else(|| OpenError::new(NoConnection::NoStream))?;
         // Whatever the API server reports ends the stream: nobody listens to it.
         drop(forwarder.take_error(port));
-        Ok(Box::new(Forwarded { stream, forwarder }))
+        Ok(Box::new(Forwarded { stream, forwarder, _visit: visit }))
     }
 }
 
@@ -119,7 +131,7 @@ impl KubernetesPods {
 impl PodStreams for KubernetesPods {
     async fn open(&self, pod: &PodName, port: PodPort) -> Result<Box<dyn ByteStream>, OpenError> {
         if self.route == PodRoute::PortForward {
-            return self.forward(&self.target(pod, port).await?).await;
+            return self.forward(pod, port, &self.target(pod, port).await?).await;
         }
         let target = self.addressed_target(pod, port).await?;
         let connected = direct(&target).await;
@@ -131,7 +143,7 @@ impl PodStreams for KubernetesPods {
             (Err(error), PodRoute::PodNetwork) => Err(error),
             // It was reached, and nothing listens: nothing would by the API server either.
             (Err(error), _) if port != PodPort::Ssh && is_refused(&error) => Err(error),
-            (Err(_), _) => self.forward(&target).await,
+            (Err(_), _) => self.forward(pod, port, &target).await,
         }
     }
 }
@@ -196,6 +208,7 @@ fn ssh_port(container: &Container) -> Option<u16> {
 struct Forwarded {
     stream: DuplexStream,
     forwarder: Portforwarder,
+    _visit: Option<VisitPermit>,
 }
 
 impl Drop for Forwarded {
@@ -235,6 +248,7 @@ impl AsyncWrite for Forwarded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kube::{Client, Config};
     use serde_json::{Value, json};
     use std::num::NonZeroU16;
 
@@ -294,6 +308,34 @@ mod tests {
         assert!(is_refused(&direct(&target(address.port())).await.unwrap_err()));
         let unknown = Target { ip: None, ..target(address.port()) };
         assert_eq!(direct(&unknown).await.unwrap_err().code(), "pod-unreachable");
+    }
+
+    #[tokio::test]
+    async fn visitors_get_no_more_streams_of_the_api_server_than_there_may_be() {
+        let mut nobody = Config::new("http://127.0.0.1:9".parse().unwrap());
+        nobody.default_retry = false;
+        let pods = KubernetesPods {
+            pods: Api::namespaced(Client::try_from(nobody).unwrap(), "user-workloads"),
+            route: PodRoute::PortForward,
+            selector: |pod| Ok(pod.to_string()),
+            recent: RecentPods::default(),
+            visits: VisitPermits::default(),
+        };
+        let name = PodName::parse("ssh-pod-aaaaaaaaaa").unwrap();
+        let spec = json!({"containers": [{"name": "ssh", "ports": [{"containerPort": 2222}]}]});
+        let status = json!({"podIP": "10.88.0.7"});
+        let pod = json!({"metadata": {"name": "a"}, "spec": spec, "status": status});
+        let pod = Arc::new(serde_json::from_value(pod).unwrap());
+        let held: Vec<VisitPermit> =
+            std::iter::from_fn(|| pods.visits.try_acquire(&name)).collect();
+        for (port, held, expected) in [
+            (PodPort::Tcp(NonZeroU16::MIN), held, "pod-busy"),
+            (PodPort::Tcp(NonZeroU16::MIN), Vec::new(), "pod-unreachable"),
+        ] {
+            pods.recent.insert(name.clone(), Arc::clone(&pod));
+            let error = pods.open(&name, port).await.map(drop).unwrap_err();
+            assert_eq!(error.code(), expected, "with {} streams", held.len());
+        }
     }
 
     #[test]

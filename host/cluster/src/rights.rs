@@ -1,4 +1,5 @@
-//! What the service may do in the cluster: `k8s/base` grants it, and a test holds both to be equal.
+//! What the service may do in the cluster: `k8s/base` and the overlay `egress` grant it, and a test
+//! holds both to be equal.
 
 /// What needs a right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,6 +9,9 @@ pub enum RightPurpose {
     /// A gateway, or HTTP ports of pods, outside of the pods' network, in the same namespace:
     /// `rbac.yaml`.
     Gateway,
+    /// Pods whose template says what they connect to, in the same namespace: `rbac.yaml` of the
+    /// overlay `egress`.
+    Egress,
     /// What the nodes have left, in the whole cluster: `capacity.yaml`.
     Capacity,
     /// `Policy` resources, in their namespace: `policies.yaml`.
@@ -15,13 +19,14 @@ pub enum RightPurpose {
 }
 
 impl RightPurpose {
-    /// The file of `k8s/base` that grants it.
+    /// The file of `k8s` that grants it.
     #[must_use]
     pub fn file(self) -> &'static str {
         match self {
-            Self::Leases | Self::Gateway => "rbac.yaml",
-            Self::Capacity => "capacity.yaml",
-            Self::Policies => "policies.yaml",
+            Self::Leases | Self::Gateway => "base/rbac.yaml",
+            Self::Egress => "overlays/egress/rbac.yaml",
+            Self::Capacity => "base/capacity.yaml",
+            Self::Policies => "base/policies.yaml",
         }
     }
 }
@@ -47,7 +52,7 @@ const fn right(
 }
 
 /// Each verb that the service uses.
-pub const RIGHTS: [Right; 11] = [
+pub const RIGHTS: [Right; 12] = [
     right(
         RightPurpose::Leases,
         "batch",
@@ -59,6 +64,7 @@ pub const RIGHTS: [Right; 11] = [
     right(RightPurpose::Leases, "", "services", &["create", "delete", "list"]),
     right(RightPurpose::Leases, "", "resourcequotas", &["list", "watch"]),
     right(RightPurpose::Gateway, "", "pods/portforward", &["create", "get"]),
+    right(RightPurpose::Egress, "networking.k8s.io", "networkpolicies", &["create"]),
     right(RightPurpose::Capacity, "", "nodes", &["list", "watch"]),
     right(RightPurpose::Capacity, "", "pods", &["list", "watch"]),
     right(RightPurpose::Policies, "paygress.dev", "policies", &["get", "list", "watch"]),

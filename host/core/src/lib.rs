@@ -17,7 +17,8 @@
 //! - [`limits`]: every limit that untrusted input meets. [`keyed_limit`]: how many of something a
 //!   customer or a host has. [`recent`]: what was seen lately. [`every_nth`]: when to look at what
 //!   piles up. [`networks`]: which addresses share limits. [`backoff`]: pauses between attempts.
-//!   [`live_leases`]: when leases end. [`sanitize`]: untrusted text for terminals.
+//!   [`live_leases`]: when leases end. [`readiness`]: why a process cannot serve.
+//!   [`sanitize`]: untrusted text for terminals.
 //!
 //! ```
 //! use paygress_core::protocol::{Request, Response};
@@ -41,6 +42,7 @@ pub mod model;
 pub mod networks;
 pub mod orders;
 pub mod protocol;
+pub mod readiness;
 pub mod recent;
 pub mod sanitize;
 #[cfg(any(test, feature = "testing"))]

@@ -123,6 +123,7 @@ pub fn lease(id: LeaseId, created_at: u64, expires_at: u64) -> Lease {
         created_at: UnixTime(created_at),
         expires_at: Some(UnixTime(expires_at)),
         end: None,
+        served_until: None,
         noticed_at: None,
         host_keys: Vec::new(),
         root: None,

@@ -2,15 +2,15 @@
 
 use crate::alpn;
 use crate::close::CloseReason;
-use crate::endpoint::relay_mode;
+use crate::endpoint::{Relay, relay_mode};
 use crate::limits;
 use crate::pump;
 use crate::ticket::GatewayTicket;
-use iroh::Endpoint;
 use iroh::endpoint::{
     BindError, ConnectError, ConnectingError, Connection, ConnectionError, RecvStream, SendStream,
     TransportErrorCode, VarInt, presets,
 };
+use iroh::{Endpoint, RelayUrl};
 use paygress_core::model::ids::PodName;
 use std::error::Error;
 use std::pin::pin;
@@ -29,6 +29,8 @@ pub enum ClientError {
         "the gateway does not answer: check the connection, and whether UDP is let through; the ticket may be old"
     )]
     Unreachable(#[source] Option<Box<ConnectError>>),
+    #[error("the relay does not answer: check its URL, and whether it is reached from here")]
+    RelayUnreachable,
     #[error("the gateway knows no such pod: has its lease ended?")]
     UnknownLease,
     #[error("the gateway is busy, or was called too often: try again in a minute")]
@@ -54,6 +56,7 @@ impl ClientError {
         match self {
             Self::Bind(_) => "gateway-no-socket",
             Self::Unreachable(_) => "gateway-unreachable",
+            Self::RelayUnreachable => "gateway-relay-unreachable",
             Self::UnknownLease => "gateway-unknown-lease",
             Self::Refused => "gateway-refused",
             Self::LeaseEnded => "lease-ended",
@@ -122,10 +125,7 @@ pub struct Tunnel {
 /// # Errors
 /// [`ClientError`].
 pub async fn connect(ticket: &GatewayTicket, pod: &PodName) -> Result<Tunnel, ClientError> {
-    let relays = ticket.addr().relay_urls().cloned();
-    let builder = Endpoint::builder(presets::Minimal).relay_mode(relay_mode(relays));
-    let bound = Box::pin(builder.bind()).await;
-    let endpoint = bound.map_err(|error| ClientError::Bind(Box::new(error)))?;
+    let endpoint = bind(ticket.addr().relay_urls().cloned()).await?;
     match Box::pin(open(&endpoint, ticket, pod)).await {
         Ok((connection, send, receive)) => Ok(Tunnel { endpoint, connection, send, receive }),
         Err(error) => {
@@ -133,6 +133,39 @@ pub async fn connect(ticket: &GatewayTicket, pod: &PodName) -> Result<Tunnel, Cl
             Err(error)
         }
     }
+}
+
+async fn bind(relays: impl Iterator<Item = RelayUrl>) -> Result<Endpoint, ClientError> {
+    let builder = Endpoint::builder(presets::Minimal).relay_mode(relay_mode(relays));
+    let bound = Box::pin(builder.bind()).await;
+    bound.map_err(|error| ClientError::Bind(Box::new(error)))
+}
+
+/// Verifies that the endpoint of this id is found by the ticket, as an operator's check: it has to
+/// prove its key in the handshake. No pod is named, and none is reached.
+///
+/// # Errors
+/// [`ClientError::Bind`], or [`ClientError::Unreachable`] within 15 seconds.
+pub async fn verify_endpoint(ticket: &GatewayTicket) -> Result<(), ClientError> {
+    let endpoint = bind(ticket.addr().relay_urls().cloned()).await?;
+    let connected = Box::pin(endpoint.connect(ticket.addr().clone(), alpn::BARE));
+    let connected = tokio::time::timeout(limits::CONNECT, connected).await;
+    close(&endpoint).await;
+    match connected {
+        Ok(connected) => connected.map(drop).map_err(ClientError::from_connect),
+        Err(_) => Err(ClientError::Unreachable(None)),
+    }
+}
+
+/// Verifies that the relay takes an endpoint, which has a key of nobody's.
+///
+/// # Errors
+/// [`ClientError::Bind`], or [`ClientError::RelayUnreachable`] within 15 seconds.
+pub async fn verify_relay(relay: &Relay) -> Result<(), ClientError> {
+    let endpoint = bind(std::iter::once(relay.url().clone())).await?;
+    let online = tokio::time::timeout(limits::CONNECT, endpoint.online()).await;
+    close(&endpoint).await;
+    online.map_err(|_| ClientError::RelayUnreachable)
 }
 
 async fn open(

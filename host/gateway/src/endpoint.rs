@@ -4,10 +4,11 @@
 use crate::limits;
 use crate::ticket::GatewayTicket;
 use iroh::endpoint::{
-    BindError, IdleTimeout, InvalidSocketAddr, QuicTransportConfig, VarInt, presets,
+    BindError, IdleTimeout, InvalidSocketAddr, QuicTransportConfig, RelayStatus, VarInt, presets,
 };
 use iroh::{
     Endpoint, EndpointAddr, KeyParsingError, RelayMode, RelayUrl, RelayUrlParseError, SecretKey,
+    Watcher,
 };
 use paygress_core::model::secret::Secret;
 use std::fmt;
@@ -73,6 +74,18 @@ impl RelayError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         "relay-invalid"
+    }
+}
+
+impl Relay {
+    pub(crate) fn url(&self) -> &RelayUrl {
+        &self.0
+    }
+}
+
+impl fmt::Display for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
     }
 }
 
@@ -193,6 +206,20 @@ impl IrohEndpoint {
             }
         }
         GatewayTicket::new(addr)
+    }
+
+    /// It does not open again.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.endpoint.is_closed()
+    }
+
+    /// Whether it has relays, and none of them has it: who cannot reach it directly does not find
+    /// it.
+    #[must_use]
+    pub fn lacks_relay(&self) -> bool {
+        let statuses = self.endpoint.home_relay_status().get();
+        !self.relays.is_empty() && !statuses.iter().any(RelayStatus::is_connected)
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {

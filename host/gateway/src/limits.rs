@@ -1,5 +1,6 @@
 //! The limits of the gateway for external clients, each with its reason.
 
+use paygress_core::networks::NETWORKS;
 use std::time::Duration;
 
 /// Connections to the jump host at the same time: each costs two descriptors and, with a pod, a
@@ -11,6 +12,10 @@ pub(crate) const STARTUPS: [usize; 3] = [64, 30, 256];
 /// …and those of one address, or of one /64 of IPv6: a site behind one address fits, and a flood
 /// from there costs nobody elsewhere a connection.
 pub(crate) const STARTUPS_OF_ONE: [usize; 3] = [16, 30, 64];
+/// Handshakes of SSH a second that each of the networks of an address has, and so many at once: each
+/// costs up to a millisecond of a core. One that comes sooner waits, and that is all: whoever shares an
+/// address with a flood is behind no more than [`STARTUPS_OF_ONE`] others.
+pub(crate) const SSH_HANDSHAKES: [[u32; 2]; NETWORKS] = [[32, 256], [128, 512], [256, 1_024]];
 /// A client of the jump host that has not authenticated by then is disconnected, as with OpenSSH's
 /// `LoginGraceTime`.
 pub(crate) const LOGIN_GRACE: Duration = Duration::from_secs(120);
@@ -60,7 +65,7 @@ pub(crate) const OF_SOURCE: [u32; 2] = [4, 64];
 /// …and of one lease: anybody who knows its name may connect, as to a port of the node. A script that
 /// runs one command after another fits.
 pub(crate) const OF_LEASE: [u32; 2] = [8, 128];
-/// Addresses and endpoints whose rate is known at the same time; beyond that none is added.
+/// Addresses, networks and endpoints whose rate is known at the same time; beyond that none is added.
 pub(crate) const RATED: usize = 16_384;
 /// How long a connection may be without its stream: SSH clients send their greeting at once.
 pub(crate) const FIRST_STREAM: Duration = Duration::from_secs(20);

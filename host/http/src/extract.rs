@@ -266,14 +266,9 @@ impl ApiRequest {
     /// Fails unless the caller is the operator.
     pub(crate) fn operator(&self, app: &App) -> Result<(), Problem> {
         match (&self.caller, &app.settings.operator_token) {
-            (_, None) => Err(Problem::new(
-                Fault::NoSuchPage,
-                "there is no operator's view; set OPERATOR_TOKEN to have one",
-            )),
+            (_, None) => Err(Problem::no_operator()),
             (Caller::Operator, Some(_)) => Ok(()),
-            (_, Some(_)) => Err(Problem::unauthorized(
-                "this is for the operator: Authorization: Bearer, with OPERATOR_TOKEN",
-            )),
+            (_, Some(_)) => Err(Problem::for_operator()),
         }
     }
 

@@ -1,12 +1,10 @@
-//! Liveness and readiness.
+//! Liveness and readiness, of whichever process.
 
 use crate::limits;
-use crate::state::App;
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
-use std::sync::Arc;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
@@ -29,31 +27,39 @@ pub(crate) struct Readiness {
     warnings: Vec<String>,
 }
 
-/// Whether it can serve
-#[utoipa::path(get, path = "/readyz", tag = "operator",
-    responses((status = 200, description = "It can", body = Readiness), (status = 503, description = "It cannot, and why", body = Readiness)))]
-pub(crate) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Readiness>) {
-    let unready_reasons = unready_reasons(&app).await;
-    let unready_reasons: Vec<String> = unready_reasons.into_iter().map(str::to_owned).collect();
-    let status =
-        if unready_reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let warnings = app.orders.probe_warning().into_iter().chain(app.orders.network_warning());
-    let warnings = warnings.map(str::to_owned).collect();
-    (status, Json(Readiness { ready: unready_reasons.is_empty(), unready_reasons, warnings }))
+impl Readiness {
+    /// With its status: a probe looks at nothing else.
+    pub(crate) fn of(
+        unready_reasons: &[&'static str],
+        warnings: impl IntoIterator<Item = &'static str>,
+    ) -> (StatusCode, Json<Self>) {
+        let ready = unready_reasons.is_empty();
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let unready_reasons = unready_reasons.iter().copied().map(str::to_owned).collect();
+        let warnings = warnings.into_iter().map(str::to_owned).collect();
+        (status, Json(Self { ready, unready_reasons, warnings }))
+    }
 }
 
-/// Why orders are not served, as it was found a moment ago.
-pub(crate) async fn unready_reasons(app: &App) -> Vec<&'static str> {
-    // Locked during the check: many probes at once check the cluster once.
-    let mut checked = app.ready.lock().await;
-    match &*checked {
-        Some((at, unready_reasons)) if at.elapsed() < limits::READY_AGAIN => {
-            unready_reasons.clone()
-        }
-        _ => {
-            let found = app.orders.unready_reasons().await;
-            *checked = Some((Instant::now(), found.clone()));
-            found
+/// When readiness was checked last, and what was found.
+#[derive(Default)]
+pub(crate) struct ReadinessCache(Mutex<Option<(Instant, Vec<&'static str>)>>);
+
+impl ReadinessCache {
+    /// What was found a moment ago, or is found now.
+    pub(crate) async fn get(
+        &self,
+        find: impl Future<Output = Vec<&'static str>>,
+    ) -> Vec<&'static str> {
+        // Locked during the check: many probes at once check the cluster once.
+        let mut checked = self.0.lock().await;
+        match &*checked {
+            Some((at, found)) if at.elapsed() < limits::READY_AGAIN => found.clone(),
+            _ => {
+                let found = find.await;
+                *checked = Some((Instant::now(), found.clone()));
+                found
+            }
         }
     }
 }

@@ -16,6 +16,9 @@ pub enum Error {
     /// The address is in use, or is not an address of this machine.
     #[error("the HTTP server cannot listen on {address}; set BIND_ADDR")]
     Bind { address: SocketAddr, source: std::io::Error },
+    /// The same of a gateway's.
+    #[error("the gateway's HTTP server cannot listen on {address}; set GATEWAY_HTTP_LISTEN")]
+    BindGateway { address: SocketAddr, source: std::io::Error },
 }
 
 /// The server: listening, and not yet serving.

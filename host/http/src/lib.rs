@@ -17,7 +17,9 @@
 //! - `orders.rs`, `paid_order.rs`: buying; `payment.rs`: payment requests (NUT-18, NUT-24);
 //!   `pay.rs`: where wallets post to; `auth.rs`: `/auth`.
 //! - `pods.rs`: status and stopping; `events.rs`: progress; `terminal.rs`: a shell in the browser.
-//! - `operator.rs`, `metrics.rs`, `health.rs`: the operator's view. `operator_leases.rs`,
+//! - `operator.rs`, `metrics.rs`, `readiness.rs`: the operator's view. `gateway_server.rs`: that of
+//!   a gateway in a process of its own; `health.rs`, `metric_families.rs`, `gateway_metrics.rs`:
+//!   what both have. `operator_leases.rs`,
 //!   `operator_sales.rs`: what the operator searches for and does.
 //! - `sites.rs`: what is the service's and what a pod's, by the host of a request; `apps/`: the HTTP
 //!   ports of pods.
@@ -61,10 +63,13 @@ mod auth;
 mod client_address;
 mod events;
 mod extract;
+mod gateway_metrics;
+mod gateway_server;
 mod health;
 mod http_server;
 mod identity;
 mod limits;
+mod metric_families;
 mod metrics;
 mod middleware;
 mod openapi;
@@ -78,6 +83,7 @@ mod payment;
 mod pods;
 mod problem;
 mod rate_limit;
+mod readiness;
 mod receipt;
 mod request_metrics;
 mod responder;
@@ -89,6 +95,7 @@ mod state;
 mod terminal;
 mod unread_body;
 
+pub use gateway_server::{GatewayServer, GatewayServerSettings};
 pub use http_server::{Error, HttpServer};
 pub use identity::bearer_key;
 pub use ipnet::IpNet;

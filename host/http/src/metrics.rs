@@ -2,14 +2,15 @@
 //! choose.
 
 use crate::extract::ApiRequest;
-use crate::health::unready_reasons;
+use crate::gateway_metrics::encode_gateway;
+use crate::metric_families::{counters, gauges, registry, signed_gauges, written};
 use crate::problem::{Problem, ProblemBody};
+use crate::readiness::unready_reasons;
 use crate::request_metrics::Labels;
 use crate::state::App;
 use axum::extract::State;
-use axum::http::{HeaderValue, header};
-use axum::response::{IntoResponse, Response};
-use paygress_core::backend::gateway::{GatewayCounts, RejectionCount, SessionCount};
+use axum::response::Response;
+use paygress_core::backend::gateway::GatewayCounts;
 use paygress_core::backend::policy::{Configured, LATENCY_BUCKETS_US, SlotStats};
 use paygress_core::backend::wallet::MintReport;
 use paygress_core::model::units::{Seconds, UnixTime};
@@ -18,8 +19,6 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,30 +80,6 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    fn gauges(
-        encoder: &mut DescriptorEncoder<'_>,
-        name: &str,
-        help: &str,
-        values: &[(Labels, u64)],
-    ) -> Result<(), fmt::Error> {
-        let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        let values = values.iter().map(|(labels, value)| (labels.clone(), signed(*value)));
-        Self::signed_gauges(encoder, name, help, values)
-    }
-
-    fn signed_gauges(
-        encoder: &mut DescriptorEncoder<'_>,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = (Labels, i64)>,
-    ) -> Result<(), fmt::Error> {
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (labels, value) in values {
-            ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
-
     fn counters(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
@@ -112,11 +87,8 @@ impl Snapshot {
         help: &str,
         of: fn(&SlotStats) -> u64,
     ) -> Result<(), fmt::Error> {
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for stats in &self.overview.policies {
-            ConstCounter::new(of(stats)).encode(family.encode_family(&policy(stats))?)?;
-        }
-        Ok(())
+        let policies = self.overview.policies.iter();
+        counters(encoder, name, help, policies.map(|stats| (policy(stats), of(stats))))
     }
 }
 
@@ -127,10 +99,10 @@ fn policy(stats: &SlotStats) -> Labels {
 impl Snapshot {
     fn encode_health(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let help = "Whether orders are served, as /readyz says";
-        Self::gauges(encoder, "ready", help, &[(Labels::new(), self.is_ready.into())])?;
+        gauges(encoder, "ready", help, &[(Labels::new(), self.is_ready.into())])?;
         let room = u64::from(self.overview.has_disk_room);
         let help = "Whether the disks of ledger and wallet have room for new orders";
-        Self::gauges(encoder, "disk_has_room", help, &[(Labels::new(), room)])?;
+        gauges(encoder, "disk_has_room", help, &[(Labels::new(), room)])?;
         let help = "How long it took from an order to the pod that takes logins";
         let mut family =
             encoder.encode_descriptor("login_seconds", help, None, MetricType::Histogram)?;
@@ -154,16 +126,16 @@ impl Snapshot {
             ("ports", "Pods that can be leased at the same time", overview.capacity.into()),
         ];
         for (name, help, value) in singles {
-            Self::gauges(encoder, name, help, &[(Labels::new(), value)])?;
+            gauges(encoder, name, help, &[(Labels::new(), value)])?;
         }
         let help = "What was taken in the last day, less what went back and what that cost";
-        Self::signed_gauges(encoder, "income_day_sats", help, [(Labels::new(), income)])?;
+        signed_gauges(encoder, "income_day_sats", help, [(Labels::new(), income)])?;
         let orders: Vec<_> = overview
             .count_by_state
             .iter()
             .map(|count| (vec![("state", count.state.as_str().to_owned())], count.orders))
             .collect();
-        Self::gauges(encoder, "orders", "Orders in each state", &orders)
+        gauges(encoder, "orders", "Orders in each state", &orders)
     }
 
     fn encode_mints(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
@@ -172,9 +144,9 @@ impl Snapshot {
             mints.map(|mint| (vec![("mint", mint.mint.to_string())], value(mint))).collect()
         };
         let up = of_mints(|mint| u64::from(mint.fault.is_none()));
-        Self::gauges(encoder, "mint_up", "Whether the mint's last request went through", &up)?;
+        gauges(encoder, "mint_up", "Whether the mint's last request went through", &up)?;
         let held = of_mints(|mint| mint.held.0);
-        Self::gauges(encoder, "mint_held_sats", "What is held at the mint", &held)
+        gauges(encoder, "mint_held_sats", "What is held at the mint", &held)
     }
 
     fn encode_policies(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
@@ -184,13 +156,13 @@ impl Snapshot {
         let memory: Vec<_> =
             policies.iter().map(|stats| (policy(stats), stats.memory_bytes)).collect();
         let help = "The most memory that a call of a policy had";
-        Self::gauges(encoder, "policy_memory_bytes", help, &memory)?;
+        gauges(encoder, "policy_memory_bytes", help, &memory)?;
         let snapshots: Vec<_> = policies
             .iter()
             .map(|stats| (policy(stats), u64::from(stats.configured == Configured::Snapshot)))
             .collect();
         let help = "Whether a policy's calls start from a snapshot of it with its settings";
-        Self::gauges(encoder, "policy_snapshot", help, &snapshots)?;
+        gauges(encoder, "policy_snapshot", help, &snapshots)?;
         self.counters(encoder, "policy_faults", "Faults of a policy", |stats| stats.faults)?;
         let mut family = encoder.encode_descriptor(
             "policy_call_seconds",
@@ -223,36 +195,16 @@ impl Snapshot {
     }
 }
 
-impl Snapshot {
-    fn encode_gateway(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Some(gateway) = &self.gateway else { return Ok(()) };
-        let way = |session: &SessionCount| vec![("way", session.way.to_owned())];
-        let open: Vec<_> = gateway.sessions.iter().map(|it| (way(it), it.open)).collect();
-        Self::gauges(encoder, "gateway_open_sessions", "Sessions by the gateway", &open)?;
-        let help = "Sessions that the gateway has begun";
-        let mut family =
-            encoder.encode_descriptor("gateway_sessions", help, None, MetricType::Counter)?;
-        for session in &gateway.sessions {
-            ConstCounter::new(session.opened).encode(family.encode_family(&way(session))?)?;
-        }
-        let help = "Clients that got no session by the gateway, by reason";
-        let mut family =
-            encoder.encode_descriptor("gateway_rejections", help, None, MetricType::Counter)?;
-        for RejectionCount { reason, clients } in &gateway.rejections {
-            let labels: Labels = vec![("reason", (*reason).to_owned())];
-            ConstCounter::new(*clients).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
-}
-
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         self.encode_health(&mut encoder)?;
         self.encode_leases(&mut encoder)?;
         self.encode_mints(&mut encoder)?;
         self.encode_policies(&mut encoder)?;
-        self.encode_gateway(&mut encoder)
+        match &self.gateway {
+            Some(gateway) => encode_gateway(&mut encoder, gateway),
+            None => Ok(()),
+        }
     }
 }
 
@@ -270,14 +222,9 @@ pub(crate) async fn metrics(
     request.operator(&app)?;
     let overview = app.orders.overview(UnixTime::now().minus(Seconds(DAY))).await?;
     let is_ready = unready_reasons(&app).await.is_empty();
-    let mut registry = Registry::with_prefix("paygress");
+    let mut registry = registry();
     app.metrics.register(&mut registry);
     let gateway = app.orders.gateway_counts();
     registry.register_collector(Box::new(Snapshot { is_ready, overview, gateway }));
-    let mut text = String::new();
-    let failed = |_| Problem::internal("the metrics cannot be written");
-    prometheus_client::encoding::text::encode(&mut text, &registry).map_err(failed)?;
-    let kind =
-        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+    written(&registry)
 }

@@ -3,7 +3,7 @@
 use crate::state::App;
 use crate::{
     auth, events, health, metrics, operator, operator_leases, operator_sales, orders, pay, pods,
-    terminal,
+    readiness, terminal,
 };
 use std::sync::{Arc, LazyLock};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
@@ -72,7 +72,7 @@ pub(crate) fn api() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(operator_sales::sales, operator_sales::set_sales))
         .routes(routes!(metrics::metrics))
         .routes(routes!(health::healthz))
-        .routes(routes!(health::readyz))
+        .routes(routes!(readiness::readyz))
 }
 
 /// The OpenAPI document as JSON. It is made once.

@@ -7,10 +7,7 @@ use axum::response::{IntoResponse, Response};
 use paygress_core::model::lease::EndReason;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::protocol::{ErrorResponse, SignedReceipt};
-use serde::Deserialize;
 use serde::Serialize;
-use serde::de::IntoDeserializer;
-use serde::de::value::{Error as ValueError, StrDeserializer};
 use std::fmt;
 use utoipa::ToSchema;
 
@@ -129,7 +126,8 @@ pub(crate) fn status_of(code: ErrorType) -> StatusCode {
         | ErrorType::ResourceUnavailable
         | ErrorType::PolicyUnavailable
         | ErrorType::BackendError => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorType::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
+        // One that a later version has stored.
+        ErrorType::InternalError | ErrorType::Later(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -175,6 +173,15 @@ impl Problem {
     pub(crate) fn unauthorized(message: &str) -> Self {
         let challenge = HeaderValue::from_static("Bearer realm=\"paygress\", Nostr, Cashu");
         Self::new(Fault::Unauthorized, message).header(header::WWW_AUTHENTICATE, challenge)
+    }
+
+    pub(crate) fn no_operator() -> Self {
+        let message = "there is no operator's view; set OPERATOR_TOKEN to have one";
+        Self::new(Fault::NoSuchPage, message)
+    }
+
+    pub(crate) fn for_operator() -> Self {
+        Self::unauthorized("this is for the operator: Authorization: Bearer, with OPERATOR_TOKEN")
     }
 
     pub(crate) fn payment_required(message: &str) -> Self {
@@ -254,9 +261,7 @@ pub(crate) fn describe_error(code: &str) -> Option<&'static str> {
     if let Some((_, meaning)) = http_only.iter().find(|(name, _)| *name == code) {
         return Some(meaning);
     }
-    let name: StrDeserializer<'_, ValueError> = code.into_deserializer();
-    let code = ErrorType::deserialize(name).ok()?;
-    Some(match code {
+    Some(match ErrorType::named(code)? {
         ErrorType::InvalidRequest => "The request is malformed or contradicts itself.",
         ErrorType::InvalidSpec => "There is no such tier.",
         ErrorType::InvalidToken => "The token is unreadable, empty, or locked to another key.",
@@ -282,6 +287,7 @@ pub(crate) fn describe_error(code: &str) -> Option<&'static str> {
             "The pod did not start; refund_token gives back what was taken."
         }
         ErrorType::InternalError => "The service itself is at fault.",
+        ErrorType::Later(_) => return None,
     })
 }
 

@@ -1,5 +1,6 @@
 //! What every handler shares.
 
+use crate::health::ReadinessCache;
 use crate::limits;
 use crate::rate_limit::Rates;
 use crate::request_metrics::RequestMetrics;
@@ -16,8 +17,7 @@ use paygress_core::model::secret::Secret;
 use paygress_core::orders::OrderService;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::{Mutex, Semaphore};
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
 
 /// What the operator decides.
 #[derive(Clone, Debug)]
@@ -61,9 +61,6 @@ pub struct AppBackends {
     pub used_codes: Arc<dyn MessageLog>,
 }
 
-/// When readiness was checked last, and what was found.
-pub(crate) type Checked = Option<(Instant, Vec<&'static str>)>;
-
 pub(crate) struct App {
     pub(crate) settings: Settings,
     pub(crate) public_url: String,
@@ -77,7 +74,7 @@ pub(crate) struct App {
     pub(crate) terminals: Arc<Semaphore>,
     pub(crate) terminals_of: KeyedLimit<Customer>,
     pub(crate) stops_of: KeyedLimit<Customer>,
-    pub(crate) ready: Mutex<Checked>,
+    pub(crate) ready: ReadinessCache,
 }
 
 impl App {
@@ -94,7 +91,7 @@ impl App {
             terminals: Arc::new(Semaphore::new(limits::TERMINALS)),
             terminals_of: KeyedLimit::default(),
             stops_of: KeyedLimit::default(),
-            ready: Mutex::default(),
+            ready: ReadinessCache::default(),
             settings,
         }
     }

@@ -303,16 +303,21 @@ mod tests {
             }
         };
         let refund = r#"{"type":"error","error_type":"a_new_code","message":"new","refund_token":"cashuBx","refunded_sats":1,"refund_fee_sats":0}"#;
-        let answer = read(refund, &service).unwrap();
+        let unknown = refund.replace(r#""type":"error""#, r#""type":"a_new_answer""#);
+        let answer = read(&unknown, &service).unwrap();
         assert!(answer.response.is_none());
-        assert_eq!(answer.text.expose(), refund);
+        assert_eq!(answer.text.expose(), unknown);
         assert!(read(refund, &Keys::generate()).is_none());
         let notice = r#"{"type":"end_notice","pod_name":"a","expires_at":"","time_remaining_seconds":9,"message":""}"#;
         assert!(read(notice, &service).is_none(), "the answer is another message");
-        let known = read(&refund.replace("a_new_code", "internal_error"), &service).unwrap();
-        let known = known.response.unwrap();
-        let token = known.error().unwrap().refund.as_ref().unwrap().refund_token.as_ref().unwrap();
-        assert_eq!(token.expose(), "cashuBx");
+        for code in ["a_new_code", "internal_error"] {
+            let answer = read(&refund.replace("a_new_code", code), &service).unwrap();
+            let response = answer.response.unwrap();
+            let error = response.error().unwrap();
+            assert_eq!(error.error_type.as_str(), code);
+            let token = error.refund.as_ref().unwrap().refund_token.as_ref().unwrap();
+            assert_eq!(token.expose(), "cashuBx");
+        }
     }
 
     #[test]

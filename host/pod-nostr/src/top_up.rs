@@ -213,7 +213,10 @@ fn outcome(response: Option<&Response>, attempt: Attempt) -> Outcome {
             }
             // Of the mint's answer nothing is known yet, or the service does not know itself.
             (
-                ErrorType::TokenPending | ErrorType::MintNetworkError | ErrorType::InternalError,
+                ErrorType::TokenPending
+                | ErrorType::MintNetworkError
+                | ErrorType::InternalError
+                | ErrorType::Later(_),
                 _,
             ) => Outcome::Unknown,
             _ => Outcome::Refused,
@@ -318,7 +321,9 @@ mod tests {
 
     #[test]
     fn what_may_have_been_taken_is_never_called_refused() {
+        let later: ErrorType = serde_json::from_value("too_hot".into()).unwrap();
         for (code, first, again) in [
+            (later, Outcome::Unknown, Outcome::Unknown),
             (ErrorType::InvalidToken, Outcome::Refused, Outcome::Refused),
             (ErrorType::NotOwner, Outcome::Refused, Outcome::Refused),
             (ErrorType::ResourceUnavailable, Outcome::Refused, Outcome::Refused),

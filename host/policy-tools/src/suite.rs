@@ -11,7 +11,8 @@ use paygress_policy::{
     TemplateGuard, WrongSlot, read_component,
 };
 use quick_junit::{NonSuccessKind, Report, TestCaseStatus};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,9 +61,20 @@ struct SuiteCase {
     /// The component returns a value, and this is part of it.
     expect: Option<Value>,
     /// The component refuses, with this code.
+    #[serde(default, deserialize_with = "known_code")]
     refuses: Option<ErrorType>,
     /// The component rejects its settings, with problems at these places.
     problems: Option<Vec<String>>,
+}
+
+/// A code of this version: another one is a slip of the author's.
+fn known_code<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ErrorType>, D::Error> {
+    let name = Option::<String>::deserialize(deserializer)?;
+    let known = |name: String| {
+        ErrorType::named(&name)
+            .ok_or_else(|| D::Error::custom(format!("there is no error type {name}")))
+    };
+    name.map(known).transpose()
 }
 
 /// Why a case failed. Shown to the author.
@@ -223,5 +235,20 @@ impl fmt::Display for SuiteReport {
             }
         }
         writeln!(f, "{} cases, {} failed", self.cases.len(), self.failures())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_that_there_is_not_is_no_expectation() {
+        let read = serde_json::from_value::<SuiteCase>;
+        let known = read(json!({"name": "a", "refuses": "invalid_spec"})).unwrap();
+        assert_eq!(known.refuses, Some(ErrorType::InvalidSpec));
+        assert_eq!(read(json!({"name": "a"})).unwrap().refuses, None);
+        let refused = read(json!({"name": "a", "refuses": "invalid_specs"})).err().unwrap();
+        assert!(refused.to_string().contains("no error type invalid_specs"), "{refused}");
     }
 }

@@ -1,5 +1,6 @@
 //! The files of a new project. Those common to all projects of a language are taken from
-//! `examples/policies`; the schemas of the settings are the same in all languages.
+//! `examples/policies`, those of Rust from `plugins/sdk`; the schemas of the settings are the same in
+//! all languages.
 
 use crate::language::Language;
 use paygress_core::backend::policy::Slot;
@@ -11,12 +12,27 @@ const CONTRACT: [File; 3] = [
 ];
 const README: &str = include_str!("../templates/README.md");
 
-const RUST: [File; 5] = [
+/// With a copy of the SDK, which has the contract: the project belongs to no other workspace.
+const RUST: [File; 19] = [
     ("Cargo.toml", include_str!("../templates/rust/manifest.toml")),
     ("rust-toolchain.toml", include_str!("../../../rust-toolchain.toml")),
     ("build.sh", include_str!("../templates/rust/build.sh")),
     (".gitignore", include_str!("../templates/rust/gitignore")),
-    ("src/reader.rs", include_str!("../templates/rust/reader.rs")),
+    ("sdk/Cargo.toml", include_str!("../templates/rust/sdk.toml")),
+    ("sdk/wit/types.wit", include_str!("../../../wit/1.2/types.wit")),
+    ("sdk/wit/slots.wit", include_str!("../../../wit/1.2/slots.wit")),
+    ("sdk/wit/worlds.wit", include_str!("../../../wit/1.2/worlds.wit")),
+    ("sdk/src/contract.rs", include_str!("../../../plugins/sdk/src/contract.rs")),
+    ("sdk/src/export.rs", include_str!("../../../plugins/sdk/src/export.rs")),
+    ("sdk/src/lib.rs", include_str!("../../../plugins/sdk/src/lib.rs")),
+    ("sdk/src/pod.rs", include_str!("../../../plugins/sdk/src/pod.rs")),
+    ("sdk/src/policy.rs", include_str!("../../../plugins/sdk/src/policy.rs")),
+    ("sdk/src/problem.rs", include_str!("../../../plugins/sdk/src/problem.rs")),
+    ("sdk/src/read.rs", include_str!("../../../plugins/sdk/src/read.rs")),
+    ("sdk/src/refusal.rs", include_str!("../../../plugins/sdk/src/refusal.rs")),
+    ("sdk/src/schema.rs", include_str!("../../../plugins/sdk/src/schema.rs")),
+    ("sdk/src/settings.rs", include_str!("../../../plugins/sdk/src/settings.rs")),
+    ("sdk/src/validate.rs", include_str!("../../../plugins/sdk/src/validate.rs")),
 ];
 const JAVASCRIPT: [File; 6] = [
     ("package.json", include_str!("../../../examples/policies/loyalty/package.json")),
@@ -90,13 +106,7 @@ pub(crate) fn files(language: Language, slot: Slot, name: &str) -> Vec<(&'static
             "clang and lld (`apt-get install clang-19 lld-19`), and `paygress` in the `PATH`",
         ),
     };
-    let slot_name = slot.as_str();
-    let readme = README
-        .replace("{name}", name)
-        .replace("{slot}", slot_name)
-        .replace("{language}", title)
-        .replace("{source}", source)
-        .replace("{tools}", tools);
+    let readme = readme(language, slot, [name, title, source, tools]);
     let suite = match slot {
         Slot::Images => include_str!("../templates/suite/images.yaml"),
         Slot::Pricing => include_str!("../templates/suite/pricing.yaml"),
@@ -108,15 +118,36 @@ pub(crate) fn files(language: Language, slot: Slot, name: &str) -> Vec<(&'static
         ("suite.yaml", suite.to_owned()),
         ("order.json", include_str!("../templates/order.json").to_owned()),
     ]);
-    for (path, text) in common.iter().chain(&CONTRACT) {
+    let contract: &[File] = match language {
+        Language::Rust => &[],
+        _ => &CONTRACT,
+    };
+    for (path, text) in common.iter().chain(contract) {
         let text = match *path {
             "Cargo.toml" => text.replace("{name}", name),
-            "build.sh" => set_world(text, slot_name),
+            "build.sh" => set_world(text, slot.as_str()),
             _ => (*text).to_owned(),
         };
         files.push((path, text));
     }
     files
+}
+
+fn readme(language: Language, slot: Slot, [name, title, source, tools]: [&str; 4]) -> String {
+    README
+        .replace("{name}", name)
+        .replace("{slot}", slot.as_str())
+        .replace("{language}", title)
+        .replace("{source}", source)
+        .replace("{tools}", tools)
+        .replace("{contract}", contract_directory(language))
+}
+
+fn contract_directory(language: Language) -> &'static str {
+    match language {
+        Language::Rust => "sdk/wit",
+        _ => "wit",
+    }
 }
 
 /// Sets the world of the build script to that of the slot.

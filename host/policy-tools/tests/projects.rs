@@ -19,8 +19,27 @@ fn every_language_has_a_project_for_every_slot() {
 }
 
 /// What the templates have in place of a project's own.
-const PLACEHOLDERS: [&str; 8] =
-    ["{name}", "{slot}", "{schema}", "{language}", "{source}", "{tools}", "loyalty", "night-rate"];
+const PLACEHOLDERS: [&str; 9] = [
+    "{name}",
+    "{slot}",
+    "{schema}",
+    "{language}",
+    "{source}",
+    "{tools}",
+    "{contract}",
+    "loyalty",
+    "night-rate",
+];
+
+/// What makes a component of a policy in Rust.
+fn exported(slot: Slot) -> &'static str {
+    match slot {
+        Slot::Images => "export!(Images for Settings);",
+        Slot::Pricing => "export!(Pricing for Settings);",
+        Slot::Duration => "export!(Duration for Settings);",
+        Slot::PodTemplate => "export!(PodTemplate for Settings);",
+    }
+}
 
 fn assert_project(language: Language, slot: Slot) {
     let directory = tempdir().unwrap();
@@ -41,9 +60,13 @@ fn assert_project(language: Language, slot: Slot) {
             && read("README.md").contains(&format!("policy check {slot} policy.wasm"))
     );
     assert!(read(".gitignore").contains("*.wasm"));
-    assert!(read("wit/slots.wit").contains("interface pod-template"));
+    let contract = match language {
+        Language::Rust => "sdk/wit/slots.wit",
+        _ => "wit/slots.wit",
+    };
+    assert!(read(contract).contains("interface pod-template"));
     let world = match language {
-        Language::Rust => read("src/lib.rs").contains(&format!("world: \"{slot}-policy\"")),
+        Language::Rust => read("src/lib.rs").contains(exported(slot)),
         _ => read("build.sh").contains(&format!("\nworld={slot}-policy\n")),
     };
     assert!(world, "{language} {slot}");
@@ -54,7 +77,12 @@ fn assert_project(language: Language, slot: Slot) {
         Language::Go => "policy/policy.go",
         Language::C => "policy.c",
     };
-    assert!(read(source).contains("additionalProperties"), "the schema in {language}");
+    let schema = match language {
+        // It is derived.
+        Language::Rust => "deny_unknown_fields",
+        _ => "additionalProperties",
+    };
+    assert!(read(source).contains(schema), "the schema in {language}");
     assert!(read(source).lines().all(|line| line.chars().count() <= 170), "{language} {slot}");
 }
 
@@ -67,6 +95,21 @@ fn the_rust_project_has_the_policys_name() {
             .unwrap()
             .contains("name = \"a1-b\"")
     );
+}
+
+/// All files of the SDK: a project that has a part of them does not build.
+#[test]
+fn the_rust_project_has_the_whole_sdk() {
+    let directory = tempdir().unwrap();
+    new_project(directory.path(), Language::Rust, Slot::Images, "a").unwrap();
+    let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/sdk");
+    for part in ["src", "wit"] {
+        for file in fs::read_dir(sdk.join(part)).unwrap() {
+            let file = file.unwrap();
+            let copy = directory.path().join("sdk").join(part).join(file.file_name());
+            assert_eq!(fs::read(file.path()).unwrap(), fs::read(&copy).unwrap(), "{copy:?}");
+        }
+    }
 }
 
 #[test]

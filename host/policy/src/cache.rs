@@ -96,11 +96,16 @@ pub enum CompileError {
         "compiling it took more than {seconds} s and was ended; try again when the machine is less busy, or make the component smaller"
     )]
     TimedOut { seconds: u64 },
-    /// It needs too much memory, or so deep a stack.
-    #[error(
-        "compiling it needs more memory than there is, or than the limit of {mebibytes} MiB; make it smaller, or give the service more memory if it has less than that"
-    )]
+    /// It was refused the memory that it needs, or so deep a stack.
+    #[error("compiling it needs more memory than the limit of {mebibytes} MiB; make it smaller")]
     OutOfMemory { mebibytes: u64 },
+    /// Somebody else has killed the process that compiles: the kernel does so where the machine or the
+    /// container has no memory left, whoever uses it.
+    #[error(
+        "it was not compiled: its process was killed from outside {} times; give the service more memory if the kernel did that, and try again",
+        crate::limits::COMPILE_KILLS
+    )]
+    Killed,
     /// Its code is too large for the cache.
     #[error("its compiled code is larger than {} MiB; make it smaller", crate::limits::COMPILED_BYTES >> 20)]
     TooLarge,
@@ -125,7 +130,7 @@ pub enum CompileError {
 impl CompileError {
     /// Whether the same attempt would fail again.
     pub(crate) fn is_final(&self) -> bool {
-        !matches!(self, Self::TimedOut { .. } | Self::Failed(_))
+        !matches!(self, Self::TimedOut { .. } | Self::Killed | Self::Failed(_))
     }
 }
 

@@ -10,7 +10,11 @@
 
 use crate::cache::CompileError;
 use crate::engine_config::Metering;
-use crate::limits::{COMPILE_CPU_TIME, COMPILE_MEMORY_BYTES, COMPILE_TIME, COMPILED_BYTES};
+use crate::limits::{
+    COMPILE_CPU_TIME, COMPILE_KILL_PAUSE, COMPILE_KILLS, COMPILE_MEMORY_BYTES, COMPILE_TIME,
+    COMPILED_BYTES,
+};
+use paygress_core::backoff::doubling;
 use paygress_core::sanitize::plain;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::io::{self, Read, Write};
@@ -117,12 +121,27 @@ impl CompilerProcess {
         Self { limits, ..self }
     }
 
-    /// The compiled component. Blocks.
+    /// The compiled component. Blocks. A process that is killed from outside, which is no fault of the
+    /// component's, is started again after a pause.
     pub(crate) fn compile(
         &self,
         component: &[u8],
         metering: Metering,
     ) -> Result<Vec<u8>, CompileError> {
+        let (first, longest) = COMPILE_KILL_PAUSE;
+        for pause in doubling(first, longest).take(COMPILE_KILLS.saturating_sub(1)) {
+            match self.compile_once(component, metering) {
+                Err(CompileError::Killed) => {
+                    tracing::warn!(?pause, "the process that compiles a policy was killed");
+                    thread::sleep(pause);
+                }
+                done => return done,
+            }
+        }
+        self.compile_once(component, metering)
+    }
+
+    fn compile_once(&self, component: &[u8], metering: Metering) -> Result<Vec<u8>, CompileError> {
         let failed = |error: io::Error| {
             CompileError::Failed(plain(&format!("its process does not run: {error}"), 500))
         };
@@ -184,16 +203,18 @@ impl CompilerProcess {
     fn error(&self, status: ExitStatus, printed: &[u8]) -> CompileError {
         let is = |signal: Signal| status.signal() == Some(signal.as_raw());
         let code = status.code().and_then(|code| u8::try_from(code).ok());
-        // Without memory it aborts. The kernel kills it where the machine, or the container, has no
-        // more.
-        let is_out_of_memory =
-            code == Some(EXIT_OUT_OF_MEMORY) || is(Signal::ABORT) || is(Signal::KILL);
+        // It aborts where its own limit refuses it memory.
+        let is_out_of_memory = code == Some(EXIT_OUT_OF_MEMORY) || is(Signal::ABORT);
         if code == Some(EXIT_INVALID) {
             CompileError::Invalid(plain(&String::from_utf8_lossy(printed), 500))
         } else if is(Signal::XCPU) {
             CompileError::TooMuchTime { seconds: self.limits.cpu_time.as_secs() }
         } else if is_out_of_memory {
             CompileError::OutOfMemory { mebibytes: self.limits.memory_bytes >> 20 }
+        } else if is(Signal::KILL) {
+            // Not by this process, whose own kills are for lack of time and are known by that: by the
+            // kernel where the machine or the container has no memory left, or by an operator.
+            CompileError::Killed
         } else {
             CompileError::Failed(format!("its process ended: {status}"))
         }

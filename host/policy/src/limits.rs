@@ -60,6 +60,12 @@ pub(crate) const COMPILE_CPU_TIME: Duration = Duration::from_secs(600);
 pub(crate) const COMPILE_MEMORY_BYTES: u64 = 1536 << 20;
 /// Size of compiled code: a few times that of the largest component.
 pub(crate) const COMPILED_BYTES: u64 = 256 << 20;
+/// Times that the process which compiles a component is killed from outside before that is reported. By
+/// then a machine whose memory ran out for a moment has some again.
+pub(crate) const COMPILE_KILLS: usize = 3;
+/// The first pause after such a kill, and the longest: they double.
+pub(crate) const COMPILE_KILL_PAUSE: (Duration, Duration) =
+    (Duration::from_millis(500), Duration::from_secs(4));
 /// Crashes during the compilation of one component, after which it is no longer compiled.
 pub(crate) const COMPILE_ATTEMPTS: usize = 3;
 /// Size of the compiled-component cache: a compiled component is a few times as large as its

@@ -249,6 +249,8 @@ mod tests {
             stop_terms: refund,
             expires_at: None,
             refusal: None,
+            end_reason: None,
+            served_until: None,
             refund: None,
             decision: Decision {
                 digests: digests.clone(),

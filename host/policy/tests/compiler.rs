@@ -3,8 +3,8 @@
 
 use paygress_core::backend::policy::Slot;
 use paygress_policy::{
-    CompileError, CompileLimits, Compiler, CompilerProcess, PolicyDir, PolicyEngine, Publisher,
-    RejectReason, Source, Sources, SwapError, Trigger,
+    CompileError, CompileLimits, Compiler, CompilerProcess, LoadError, PolicyDir, PolicyEngine,
+    Publisher, RejectReason, Source, Sources, SwapError, Trigger,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -79,6 +79,17 @@ fn refusal<T: std::fmt::Debug>(published: Result<T, SwapError>) -> CompileError 
     }
 }
 
+type Expected = fn(&CompileError) -> bool;
+
+/// Nothing is left of it, and others are published.
+fn assert_refused(program: &Path, expected: Expected) {
+    let fixture = Fixture::new(program);
+    let error = fixture.refusal();
+    assert!(expected(&error), "{}: {error:?}", program.display());
+    assert_eq!(fixture.leftovers(), Vec::<PathBuf>::new());
+    fixture.publisher.publish(&pricing("flat-price"), Trigger::Operator).unwrap();
+}
+
 /// One test: no other thread may start a process while a program is being written.
 #[test]
 fn a_process_that_hangs_dies_or_lies_is_refused_and_nothing_is_left() {
@@ -91,7 +102,8 @@ fn a_process_that_hangs_dies_or_lies_is_refused_and_nothing_is_left() {
     };
     let pid = programs.path().join("pid");
     let hangs = program("hangs", &format!("echo $$ > {}\nexec setsid sleep 1000", pid.display()));
-    let killed = program("killed", "kill -9 $$");
+    let killed = program("killed", "echo >> \"$0.starts\"; kill -9 $$");
+    let aborts = program("aborts", "kill -6 $$");
     let lies = program("lies", "cat > /dev/null; echo compiled");
     let fails = program("fails", "exit 7");
     let invalid = program("invalid", "printf '\\033[2Jnot valid'; exit 3");
@@ -112,9 +124,9 @@ fn a_process_that_hangs_dies_or_lies_is_refused_and_nothing_is_left() {
     assert!(!Path::new("/proc").join(pid.trim()).exists(), "it was killed and reaped");
     assert_eq!(fixture.leftovers(), Vec::<PathBuf>::new());
 
-    type Expected = fn(&CompileError) -> bool;
-    let cases: [(PathBuf, Expected); 5] = [
-        (killed, |error| matches!(error, CompileError::OutOfMemory { .. })),
+    let cases: [(PathBuf, Expected); 6] = [
+        (killed, |error| matches!(error, CompileError::Killed)),
+        (aborts, |error| matches!(error, CompileError::OutOfMemory { .. })),
         (lies, |error| matches!(error, CompileError::Failed(_))),
         (fails, |error| matches!(error, CompileError::Failed(reason) if reason.contains('7'))),
         (
@@ -124,10 +136,18 @@ fn a_process_that_hangs_dies_or_lies_is_refused_and_nothing_is_left() {
         (programs.path().join("none"), |error| matches!(error, CompileError::Failed(_))),
     ];
     for (program, expected) in cases {
-        let fixture = Fixture::new(&program);
-        let error = fixture.refusal();
-        assert!(expected(&error), "{}: {error:?}", program.display());
-        assert_eq!(fixture.leftovers(), Vec::<PathBuf>::new());
-        fixture.publisher.publish(&pricing("flat-price"), Trigger::Operator).unwrap();
+        assert_refused(&program, expected);
     }
+    assert_eq!(fs::read(programs.path().join("killed.starts")).unwrap().len(), 3);
+}
+
+/// Whose machine had no memory for a while is not refused the same component later.
+#[test]
+fn a_kill_from_outside_is_no_verdict_on_the_component() {
+    let rejected = |error: CompileError| {
+        let reason = RejectReason::NotAComponent(error);
+        SwapError::Rejected(vec![LoadError { slot: Slot::Pricing, reason }]).is_final()
+    };
+    assert!(!rejected(CompileError::Killed));
+    assert!(rejected(CompileError::OutOfMemory { mebibytes: 1 }));
 }

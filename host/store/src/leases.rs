@@ -6,7 +6,7 @@ use crate::ports::{lock, release};
 use crate::rows::{SELECT_LEASES, customer_text, read_lease, readable, write_lease, write_order};
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
-use paygress_core::backend::cluster::{EndReason, ReadyPod};
+use paygress_core::backend::cluster::{Ending, ReadyPod};
 use paygress_core::backend::store::LeaseStore;
 use paygress_core::model::ids::{Customer, PodName, PublicKey};
 use paygress_core::model::order::{Lease, LeaseState, Order, State};
@@ -72,12 +72,13 @@ impl LeaseStore for SqlStore {
             .await
     }
 
-    async fn mark_ending(&self, pod: &PodName, reason: EndReason) -> Result<()> {
+    async fn mark_ending(&self, pod: &PodName, ending: Ending) -> Result<()> {
         let pod = pod.clone();
         self.database
             .transact(move |transaction| match find_lease(transaction, &pod)? {
                 Some(mut lease) if lease.state == LeaseState::Live && lease.end.is_none() => {
-                    lease.end = Some(reason);
+                    lease.end = Some(ending.reason);
+                    lease.served_until = ending.served_until;
                     write_lease(transaction, &lease)
                 }
                 _ => Ok(()),

@@ -1,192 +1,142 @@
 //! The default duration policy: sells the whole net amount at the quoted price, between a minimum
 //! and a maximum duration.
 
-#[allow(unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
-mod bindings {
-    wit_bindgen::generate!({ path: "../../wit/1.1", world: "duration-policy" });
-}
-
-#[cfg(target_arch = "wasm32")]
-#[allow(unsafe_code)]
-mod component {
-    use super::{Policy, bindings};
-    bindings::export!(Policy with_types_in bindings);
-}
-
-use bindings::exports::paygress::policy::duration::{self, RefundTerms};
-use bindings::exports::paygress::policy::settings;
-use bindings::paygress::policy::types::{
-    Context, Grant, Order, Payment, Price, Problem, Purpose, Quote, Refusal,
+use RefusalCode::{InsufficientPayment, InvalidRequest, LeaseExpired, NotOwner};
+use paygress_policy_sdk::{
+    Context, Duration, Grant, Order, Payment, Price, Problems, Purpose, Quote, RefundTerms,
+    Refusal, RefusalCode, refuse,
 };
-use paygress_plugin_settings::SettingsReader;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 /// Ten years, the maximum of the contract.
 const MAX_SECONDS: u64 = 315_360_000;
 
-const SCHEMA: &str = r#"{
-  "$schema": "https://json-schema.org/draft/2020-12/schema",
-  "title": "Duration rules",
-  "type": "object",
-  "additionalProperties": false,
-  "properties": {
-    "minimum_seconds": {
-      "type": "integer", "minimum": 1, "maximum": 315360000, "default": 60,
-      "description": "The shortest duration. A payment that buys less is refused."
-    },
-    "maximum_seconds": {
-      "type": "integer", "minimum": 1, "maximum": 315360000, "default": 2592000,
-      "description": "The longest remaining duration of a pod. A payment that would exceed it is refused."
-    },
-    "round_to_seconds": {
-      "type": "integer", "minimum": 1, "maximum": 86400, "default": 1,
-      "description": "Durations are rounded down to a multiple of this; the customer gets a note."
-    },
-    "suggested_minutes": {
-      "type": "integer", "minimum": 1, "maximum": 5256000, "default": 60,
-      "description": "The duration that is suggested when a payment is too low, and granted when the price is zero."
-    },
-    "refund_percent": {
-      "type": "integer", "minimum": 0, "maximum": 100, "default": 100,
-      "description": "The share of the price of unused time that is refunded when the customer stops the pod; 0: no refund."
-    },
-    "refund_step_seconds": {
-      "type": "integer", "minimum": 1, "maximum": 86400, "default": 60,
-      "description": "When a pod is stopped, used time is charged in whole steps of this length."
-    },
-    "extend_by_others": {
-      "type": "boolean", "default": false,
-      "description": "If true, anyone may extend a pod; if false, only the customer who bought it."
-    }
-  }
-}"#;
-
-pub struct Policy;
-
-#[derive(Clone, Debug)]
-struct Settings {
-    minimum: u64,
-    maximum: u64,
-    round_to: u64,
-    suggested: u64,
-    refund: RefundTerms,
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "Duration rules")]
+pub struct Settings {
+    /// The shortest duration. A payment that buys less is refused.
+    #[schemars(range(min = 1, max = MAX_SECONDS))]
+    minimum_seconds: u64,
+    /// The longest remaining duration of a pod. A payment that would exceed it is refused.
+    #[schemars(range(min = 1, max = MAX_SECONDS))]
+    maximum_seconds: u64,
+    /// Durations are rounded down to a multiple of this; the customer gets a note.
+    #[schemars(range(min = 1, max = 86_400))]
+    round_to_seconds: u64,
+    /// The duration that is suggested when a payment is too low, and granted when the price is zero.
+    #[schemars(range(min = 1, max = 5_256_000))]
+    suggested_minutes: u64,
+    /// The share of the price of unused time that is refunded when the customer stops the pod; 0: no
+    /// refund.
+    #[schemars(range(min = 0, max = 100))]
+    refund_percent: u8,
+    /// When a pod is stopped, used time is charged in whole steps of this length.
+    #[schemars(range(min = 1, max = 86_400))]
+    refund_step_seconds: u64,
+    /// If true, anyone may extend a pod; if false, only the customer who bought it.
     extend_by_others: bool,
 }
 
-paygress_plugin_settings::export_settings!(Policy, Settings, SCHEMA, parse_settings);
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            minimum_seconds: 60,
+            maximum_seconds: 2_592_000,
+            round_to_seconds: 1,
+            suggested_minutes: 60,
+            refund_percent: 100,
+            refund_step_seconds: 60,
+            extend_by_others: false,
+        }
+    }
+}
 
-impl duration::Guest for Policy {
-    fn grant(order: Order, quote: Quote, payment: Payment, _: Context) -> Result<Grant, Refusal> {
-        let settings = SETTINGS.with_borrow(Clone::clone);
-        let Some(settings) = settings else {
-            return Err(refuse("resource_unavailable", "the duration policy is not configured"));
+paygress_policy_sdk::export!(Duration for Settings);
+
+impl Duration for Settings {
+    fn check(&self, problems: &mut Problems) {
+        let (minimum, maximum) = (self.minimum_seconds, self.maximum_seconds);
+        if minimum > maximum {
+            let message = format!("must not be more than maximum_seconds, {maximum}");
+            problems.add_last(&["minimum_seconds"], message);
+        }
+        if self.round_to_seconds > minimum {
+            let message = format!(
+                "must not be more than minimum_seconds, {minimum}: a payment could buy nothing"
+            );
+            problems.add_last(&["round_to_seconds"], message);
+        }
+    }
+
+    fn grant(
+        &self,
+        order: &Order,
+        quote: &Quote,
+        payment: &Payment,
+        _: &Context,
+    ) -> Result<Grant, Refusal> {
+        self.grant_at(quote.price, order, payment)
+    }
+
+    fn refund(&self, _: &Order, _: &Quote, _: &Payment, _: &Grant, _: &Context) -> RefundTerms {
+        RefundTerms { percent: self.refund_percent, step_seconds: self.refund_step_seconds }
+    }
+}
+
+impl Settings {
+    fn suggested_seconds(&self) -> u64 {
+        self.suggested_minutes.saturating_mul(60)
+    }
+
+    fn grant_at(&self, price: Price, order: &Order, payment: &Payment) -> Result<Grant, Refusal> {
+        let remaining = match &order.purpose {
+            Purpose::Spawn => 0,
+            Purpose::Extend(lease) if lease.remaining_seconds == 0 => {
+                return Err(refuse(LeaseExpired, "this pod has ended; order a new one"));
+            }
+            Purpose::Extend(lease) if !lease.owned_by_customer && !self.extend_by_others => {
+                let message = "only the customer who bought this pod may extend it";
+                return Err(refuse(NotOwner, message));
+            }
+            Purpose::Extend(lease) => lease.remaining_seconds,
         };
-        grant(&settings, &order, quote.price, &payment)
-    }
-
-    fn refund(_: Order, _: Quote, _: Payment, _: Grant, _: Context) -> RefundTerms {
-        SETTINGS.with_borrow(|settings| {
-            settings
-                .as_ref()
-                .map_or(RefundTerms { percent: 100, step_seconds: 60 }, |settings| settings.refund)
-        })
-    }
-}
-
-fn refuse(code: &str, message: impl Into<String>) -> Refusal {
-    Refusal { code: code.to_owned(), message: message.into() }
-}
-
-fn parse_settings(json: &str) -> Result<Settings, Vec<paygress_plugin_settings::Problem>> {
-    let mut reader = SettingsReader::parse(json);
-    let settings = Settings {
-        minimum: reader.number("minimum_seconds", 60, 1..=MAX_SECONDS),
-        maximum: reader.number("maximum_seconds", 2_592_000, 1..=MAX_SECONDS),
-        round_to: reader.number("round_to_seconds", 1, 1..=86_400),
-        suggested: reader.number("suggested_minutes", 60, 1..=5_256_000).saturating_mul(60),
-        refund: RefundTerms {
-            percent: u8::try_from(reader.number("refund_percent", 100, 0..=100)).unwrap_or(100),
-            step_seconds: reader.number("refund_step_seconds", 60, 1..=86_400),
-        },
-        extend_by_others: reader.boolean("extend_by_others", false),
-    };
-    if settings.minimum > settings.maximum {
-        reader.problem(
-            "minimum_seconds",
-            format!("must not be more than maximum_seconds, {}", settings.maximum),
-        );
-    }
-    if settings.round_to > settings.minimum {
-        reader.problem(
-            "round_to_seconds",
-            format!(
-                "must not be more than minimum_seconds, {}: a payment could buy nothing",
-                settings.minimum
-            ),
-        );
-    }
-    reader.finish(settings)
-}
-
-fn grant(
-    settings: &Settings,
-    order: &Order,
-    price: Price,
-    payment: &Payment,
-) -> Result<Grant, Refusal> {
-    let remaining = match &order.purpose {
-        Purpose::Spawn => 0,
-        Purpose::Extend(lease) if lease.remaining_seconds == 0 => {
-            return Err(refuse("lease_expired", "this pod has ended; order a new one"));
-        }
-        Purpose::Extend(lease) if !lease.owned_by_customer && !settings.extend_by_others => {
-            return Err(refuse("not_owner", "only the customer who bought this pod may extend it"));
-        }
-        Purpose::Extend(lease) => lease.remaining_seconds,
-    };
-    let bought = match seconds_for(price, payment.net_sat) {
-        Some(seconds) => seconds,
+        let available = self.maximum_seconds.saturating_sub(remaining);
         // At a price of zero, the order says how long.
-        None => order
-            .wanted_seconds
-            .unwrap_or(settings.suggested)
-            .min(settings.maximum.saturating_sub(remaining)),
-    };
-    let seconds = bought.saturating_sub(bought.checked_rem(settings.round_to).unwrap_or(0));
-    let minimum = settings.minimum.max(order.wanted_seconds.unwrap_or(0));
-    if seconds < minimum {
-        let message = too_little(settings, price, payment, seconds, minimum);
-        return Err(refuse("insufficient_payment", message));
+        let bought = seconds_for(price, payment.net_sat).unwrap_or_else(|| {
+            order.wanted_seconds.unwrap_or(self.suggested_seconds()).min(available)
+        });
+        let seconds = bought.saturating_sub(bought.checked_rem(self.round_to_seconds).unwrap_or(0));
+        let minimum = self.minimum_seconds.max(order.wanted_seconds.unwrap_or(0));
+        if seconds < minimum {
+            let message = self.too_little(price, payment, seconds, minimum);
+            return Err(refuse(InsufficientPayment, message));
+        }
+        if seconds.saturating_add(remaining) > self.maximum_seconds {
+            let message = format!(
+                "the token buys {seconds} s, and this pod may have at most {available} s more; send at most {} sat net",
+                max_sat_for(price, available)
+            );
+            return Err(refuse(InvalidRequest, message));
+        }
+        let note = (seconds < bought)
+            .then(|| format!("the payment bought {bought} s, rounded down to {seconds} s"));
+        Ok(Grant { seconds, note })
     }
-    if seconds.saturating_add(remaining) > settings.maximum {
-        let available = settings.maximum.saturating_sub(remaining);
-        let message = format!(
-            "the token buys {seconds} s, and this pod may have at most {available} s more; send at most {} sat net",
-            max_sat_for(price, available)
-        );
-        return Err(refuse("invalid_request", message));
-    }
-    let note = (seconds < bought)
-        .then(|| format!("the payment bought {bought} s, rounded down to {seconds} s"));
-    Ok(Grant { seconds, note })
-}
 
-/// What is needed: at least, and for the suggested duration if that is longer.
-fn too_little(
-    settings: &Settings,
-    price: Price,
-    payment: &Payment,
-    seconds: u64,
-    minimum: u64,
-) -> String {
-    let (net, fee, cost) = (payment.net_sat, payment.fee_sat, sat_for(price, minimum));
-    let needed = format!(
-        "the token is worth {net} sat after the mint's fee of {fee} sat and buys {seconds} s; {minimum} s cost {cost} sat"
-    );
-    if settings.suggested <= minimum {
-        return needed;
+    /// What is needed: at least, and for the suggested duration if that is longer.
+    fn too_little(&self, price: Price, payment: &Payment, seconds: u64, minimum: u64) -> String {
+        let (net, fee, cost) = (payment.net_sat, payment.fee_sat, sat_for(price, minimum));
+        let needed = format!(
+            "the token is worth {net} sat after the mint's fee of {fee} sat and buys {seconds} s; {minimum} s cost {cost} sat"
+        );
+        if self.suggested_seconds() <= minimum {
+            return needed;
+        }
+        let cost = sat_for(price, self.suggested_seconds());
+        format!("{needed}, {} minutes cost {cost} sat", self.suggested_minutes)
     }
-    let (minutes, cost) = (settings.suggested.div_ceil(60), sat_for(price, settings.suggested));
-    format!("{needed}, {minutes} minutes cost {cost} sat")
 }
 
 /// The whole seconds that an amount buys; `None` at a price of zero.
@@ -217,7 +167,7 @@ fn max_sat_for(price: Price, seconds: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bindings::paygress::policy::types::Lease;
+    use paygress_policy_sdk::{Lease, parse, schema};
 
     const MINUTE: Price = Price { msat: 1_000, seconds: 60 };
 
@@ -246,17 +196,9 @@ mod tests {
     }
 
     fn grant_for(json: &str, order: &Order, price: Price, net_sat: u64) -> Result<Grant, Refusal> {
-        grant(
-            &parse_settings(json).unwrap(),
-            order,
-            price,
-            &Payment {
-                mint: String::new(),
-                gross_sat: net_sat.saturating_add(1),
-                fee_sat: 1,
-                net_sat,
-            },
-        )
+        let gross_sat = net_sat.saturating_add(1);
+        let payment = Payment { mint: String::new(), gross_sat, fee_sat: 1, net_sat };
+        parse::<Settings>(json).unwrap().grant_at(price, order, &payment)
     }
 
     #[test]
@@ -347,13 +289,31 @@ mod tests {
         );
     }
 
+    /// As they have been reported, and the schema been published, since before there was an SDK.
     #[test]
-    fn all_problems_of_the_settings_are_reported_at_once() {
-        let problems =
-            parse_settings(r#"{"minimum_seconds": 100, "maximum_seconds": 50, "round_to_seconds": 200, "extend_by_others": 1}"#).unwrap_err();
-        let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
-        assert_eq!(parse_settings("{}").unwrap().refund.percent, 100);
-        assert_eq!(paths, ["/extend_by_others", "/minimum_seconds", "/round_to_seconds"]);
-        assert!(serde_json::from_str::<serde_json::Value>(SCHEMA).is_ok());
+    fn problems_and_schema_are_as_they_were() {
+        let json = r#"{"minimum_seconds": 100, "maximum_seconds": 50, "round_to_seconds": 200, "refund_percent": 101, "typo": 1, "extend_by_others": 1}"#;
+        let problems = parse::<Settings>(json).err().unwrap();
+        let shown: Vec<_> = problems.iter().map(|it| (&*it.path, &*it.message)).collect();
+        assert_eq!(
+            shown,
+            [
+                ("/refund_percent", "must be a whole number from 0 to 100"),
+                ("/extend_by_others", "must be true or false"),
+                ("/minimum_seconds", "must not be more than maximum_seconds, 50"),
+                (
+                    "/round_to_seconds",
+                    "must not be more than minimum_seconds, 100: a payment could buy nothing"
+                ),
+                (
+                    "/typo",
+                    "is not a setting; known are: minimum_seconds, maximum_seconds, round_to_seconds, suggested_minutes, refund_percent, refund_step_seconds, extend_by_others"
+                ),
+            ]
+        );
+        assert_eq!(parse::<Settings>("{}").unwrap().refund_percent, 100);
+        let before: serde_json::Value =
+            serde_json::from_str(include_str!("../schema.json")).unwrap();
+        assert_eq!(schema::<Settings>(), before);
     }
 }

@@ -6,26 +6,16 @@
 //! `docker.io/library/alpine:latest` are the same image, and the port in `registry:5000/x` is never
 //! mistaken for a tag.
 
-#[allow(unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
-mod bindings {
-    wit_bindgen::generate!({ path: "../../wit/1.2", world: "images-policy" });
-}
-
-#[cfg(target_arch = "wasm32")]
-#[allow(unsafe_code)]
-mod component {
-    use super::{Policy, bindings};
-    bindings::export!(Policy with_types_in bindings);
-}
-
 mod presets;
 mod reference;
 
-use bindings::exports::paygress::policy::images::{self, ImageOffer};
-use bindings::exports::paygress::policy::settings;
-use bindings::paygress::policy::types::{Context, ImageRef, Order, Problem, Refusal};
-use paygress_plugin_settings::{SettingsReader, truncate_message};
+use paygress_policy_sdk::{
+    Context, ImageOffer, ImageRef, Images, Order, Problems, Refusal, RefusalCode,
+};
 use reference::{InvalidReference, MAX_NAME_BYTES, Reference};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt::Display;
 
 /// The image that `cargo xtask images` builds.
 const DEFAULT_IMAGE: &str = "paygress.local/ssh:1";
@@ -33,39 +23,76 @@ const DEFAULT_IMAGE: &str = "paygress.local/ssh:1";
 const MAX_IMAGES: usize = 64;
 const MAX_LIST_BYTES: usize = 16_384;
 
-const SCHEMA: &str = r#"{
-  "$schema": "https://json-schema.org/draft/2020-12/schema",
-  "title": "Image allowlist",
-  "type": "object",
-  "additionalProperties": false,
-  "properties": {
-    "default": {
-      "type": "string", "default": "paygress.local/ssh:1",
-      "description": "The image of orders that do not name one; always allowed."
-    },
-    "allow": {
-      "type": "array", "items": {"type": "string"}, "default": [],
-      "description": "The images that customers may choose: registry/repository:tag, registry/repository@sha256:… or registry/repository (all its tags and digests)."
-    },
-    "preset": {
-      "enum": ["none", "common"], "default": "none",
-      "description": "A list that is allowed besides: common, well-known images of docker.io. They bring no SSH server: set SSH_SERVER_IMAGE."
+/// The settings as the operator writes them.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "Image allowlist", description = "")]
+struct Written {
+    /// The image of orders that do not name one; always allowed.
+    default: String,
+    /// The images that customers may choose: registry/repository:tag, registry/repository@sha256:… or
+    /// registry/repository (all its tags and digests).
+    allow: Vec<String>,
+    /// A list that is allowed besides: common, well-known images of docker.io. They bring no SSH
+    /// server: set SSH_SERVER_IMAGE.
+    preset: Preset,
+}
+
+impl Default for Written {
+    fn default() -> Self {
+        Self { default: DEFAULT_IMAGE.to_owned(), allow: Vec::new(), preset: Preset::None }
     }
-  }
-}"#;
+}
 
-pub struct Policy;
+#[derive(Clone, Copy, Deserialize, JsonSchema, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Preset {
+    None,
+    Common,
+}
 
-#[derive(Debug, Clone)]
-struct Settings {
-    default: Reference,
-    /// The default as the operator wrote it.
+impl Preset {
+    fn images(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::None => &[],
+            Self::Common => &presets::COMMON,
+        }
+    }
+}
+
+/// The settings with their images parsed: `configure` does it once.
+#[derive(Deserialize, JsonSchema)]
+#[serde(from = "Written")]
+#[schemars(with = "Written", description = "")]
+pub struct Settings {
+    /// As the operator wrote it.
     default_name: String,
+    /// In the complete form.
+    default: Result<Reference, InvalidReference>,
     allow: Vec<Entry>,
+    /// Entries that are no images, by their index.
+    invalid: Vec<(usize, InvalidReference)>,
+}
+
+impl From<Written> for Settings {
+    fn from(written: Written) -> Self {
+        let default = Reference::parse(&written.default).map(Reference::complete);
+        let (mut allow, mut invalid) = (Vec::new(), Vec::new());
+        for (index, image) in written.allow.iter().enumerate() {
+            match Entry::parse(image, None) {
+                Ok(entry) => allow.push(entry),
+                Err(error) => invalid.push((index, error)),
+            }
+        }
+        let preset = written.preset.images().iter();
+        allow.extend(
+            preset.filter_map(|&(image, description)| Entry::parse(image, Some(description)).ok()),
+        );
+        Self { default_name: written.default, default, allow, invalid }
+    }
 }
 
 /// An entry of the allowlist.
-#[derive(Debug, Clone)]
 struct Entry {
     /// As the operator wrote it.
     name: String,
@@ -94,113 +121,85 @@ impl Entry {
     }
 }
 
-paygress_plugin_settings::export_settings!(Policy, Settings, SCHEMA, parse_settings);
+paygress_policy_sdk::export!(Images for Settings);
 
-impl images::Guest for Policy {
-    fn admit(order: Order, _: Context) -> Result<ImageRef, Refusal> {
-        let settings = SETTINGS.with_borrow(Clone::clone);
-        let Some(settings) = settings else {
-            return Err(refuse("the images policy is not configured"));
-        };
-        let reference = admit(&settings, order.image.as_deref())?.to_string();
+impl Images for Settings {
+    fn check(&self, problems: &mut Problems) {
+        if let Err(error) = &self.default {
+            problems.add(&["default"], error.to_string());
+        }
+        for (index, error) in &self.invalid {
+            problems.add(&["allow"], format!("entry {index}: {error}"));
+        }
+    }
+
+    fn admit(&self, order: &Order, _: &Context) -> Result<ImageRef, Refusal> {
+        let reference = self.admitted(order.image.as_deref())?.to_string();
         Ok(ImageRef { reference })
     }
 
-    fn catalog(_: Context) -> Vec<ImageOffer> {
-        SETTINGS.with_borrow(|settings| settings.as_ref().map(catalog).unwrap_or_default())
+    fn catalog(&self, _: &Context) -> Vec<ImageOffer> {
+        self.published()
     }
 }
 
-fn refuse(message: impl std::fmt::Display) -> Refusal {
-    let message = truncate_message(&message.to_string());
-    Refusal { code: "image_not_allowed".to_owned(), message }
+fn refuse(message: impl Display) -> Refusal {
+    paygress_policy_sdk::refuse(RefusalCode::ImageNotAllowed, message)
 }
 
-fn parse_settings(json: &str) -> Result<Settings, Vec<paygress_plugin_settings::Problem>> {
-    let mut reader = SettingsReader::parse(json);
-    let default_name = reader.string("default", DEFAULT_IMAGE, MAX_NAME_BYTES);
-    let default = match Reference::parse(&default_name) {
-        Ok(reference) => Some(reference.complete()),
-        Err(error) => {
-            reader.problem("default", error.to_string());
-            None
+impl Settings {
+    /// The complete reference of the requested image, if it is allowed.
+    fn admitted(&self, requested: Option<&str>) -> Result<Reference, Refusal> {
+        let default = self.default.as_ref().map_err(refuse)?;
+        let Some(requested) = requested else { return Ok(default.clone()) };
+        let requested = Reference::parse(requested).map_err(refuse)?.complete();
+        if requested == *default
+            || self.allow.iter().any(|entry| entry.reference.allows(&requested))
+        {
+            return Ok(requested);
         }
-    };
-    let mut allow = Vec::new();
-    for (index, name) in reader.strings("allow").unwrap_or_default().iter().enumerate() {
-        match Entry::parse(name, None) {
-            Ok(entry) => allow.push(entry),
-            Err(error) => reader.problem("allow", format!("entry {index}: {error}")),
-        }
+        // The remedy first: a long name may be cut off.
+        Err(refuse(format!(
+            "this image is not on the operator's list; leave pod_image out to get {default}; requested was {requested}"
+        )))
     }
-    match reader.string("preset", "none", MAX_NAME_BYTES).as_str() {
-        "none" => {}
-        "common" => allow.extend(
-            presets::COMMON
-                .iter()
-                .filter_map(|&(name, description)| Entry::parse(name, Some(description)).ok()),
-        ),
-        _ => reader.problem("preset", "must be none or common"),
-    }
-    match default {
-        Some(default) => reader.finish(Settings { default, default_name, allow }),
-        None => Err(reader.into_problems()),
-    }
-}
 
-/// The complete reference of the requested image, if it is allowed.
-fn admit(settings: &Settings, requested: Option<&str>) -> Result<Reference, Refusal> {
-    let Some(requested) = requested else { return Ok(settings.default.clone()) };
-    let requested = Reference::parse(requested).map_err(refuse)?.complete();
-    if requested == settings.default
-        || settings.allow.iter().any(|entry| entry.reference.allows(&requested))
-    {
-        return Ok(requested);
-    }
-    // The remedy first: a long name may be cut off.
-    Err(refuse(format!(
-        "this image is not on the operator's list; leave pod_image out to get {}; requested was {requested}",
-        settings.default
-    )))
-}
-
-/// What is published: the default, and the allowlist as far as the contract's limits go.
-fn catalog(settings: &Settings) -> Vec<ImageOffer> {
-    let is_default = |entry: &&Entry| entry.is_only(&settings.default);
-    let default = ImageOffer {
-        reference: settings.default_name.clone(),
-        description: settings
-            .allow
-            .iter()
-            .filter(is_default)
-            .find_map(|entry| entry.description)
-            .map(str::to_owned),
-    };
-    let mut bytes = 0_usize;
-    let mut images: Vec<ImageOffer> = Vec::new();
-    let allowed = settings.allow.iter().filter(|entry| !is_default(entry)).map(Entry::offer);
-    for image in std::iter::once(default).chain(allowed) {
-        // The list may name an image that the preset has too.
-        let is_new = images.iter().all(|other| other.reference != image.reference);
-        if !is_new || image.reference.len() > MAX_NAME_BYTES {
-            continue;
+    /// What is published: the default, and the allowlist as far as the contract's limits go.
+    fn published(&self) -> Vec<ImageOffer> {
+        let is_default =
+            |entry: &&Entry| self.default.as_ref().is_ok_and(|image| entry.is_only(image));
+        let description = self.allow.iter().filter(is_default).find_map(|entry| entry.description);
+        let default = ImageOffer {
+            reference: self.default_name.clone(),
+            description: description.map(str::to_owned),
+        };
+        let mut bytes = 0_usize;
+        let mut images: Vec<ImageOffer> = Vec::new();
+        let allowed = self.allow.iter().filter(|entry| !is_default(entry)).map(Entry::offer);
+        for image in std::iter::once(default).chain(allowed) {
+            // The list may name an image that the preset has too.
+            let is_new = images.iter().all(|other| other.reference != image.reference);
+            if !is_new || image.reference.len() > MAX_NAME_BYTES {
+                continue;
+            }
+            let description = image.description.as_ref().map_or(0, String::len);
+            bytes = bytes.saturating_add(image.reference.len()).saturating_add(description);
+            if images.len() == MAX_IMAGES || bytes > MAX_LIST_BYTES {
+                break;
+            }
+            images.push(image);
         }
-        let description = image.description.as_ref().map_or(0, String::len);
-        bytes = bytes.saturating_add(image.reference.len()).saturating_add(description);
-        if images.len() == MAX_IMAGES || bytes > MAX_LIST_BYTES {
-            break;
-        }
-        images.push(image);
+        images
     }
-    images
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use paygress_policy_sdk::{parse, schema};
 
     fn settings(allow: &[&str]) -> Settings {
-        parse_settings(
+        parse::<Settings>(
             &serde_json::json!({"default": "example.com:5000/ssh:1", "allow": allow}).to_string(),
         )
         .unwrap()
@@ -209,27 +208,32 @@ mod tests {
     #[test]
     fn messages_keep_to_the_limit_of_the_contract() {
         let long = format!("registry.example/{}", "a".repeat(490));
-        let settings = parse_settings(&serde_json::json!({"default": long}).to_string()).unwrap();
-        let refusal = admit(&settings, Some(&long.replace('a', "b"))).unwrap_err();
+        let settings =
+            parse::<Settings>(&serde_json::json!({"default": long}).to_string()).unwrap();
+        let refusal = settings.admitted(Some(&long.replace('a', "b"))).unwrap_err();
         let message = refusal.message;
         assert!(message.len() <= 500 && message.ends_with('…'), "{message}");
         let many: serde_json::Map<_, _> =
             (0..5_000).map(|n| (format!("ü{n}"), serde_json::json!(1))).collect();
-        let problems = parse_settings(&serde_json::Value::Object(many).to_string()).unwrap_err();
+        let problems =
+            parse::<Settings>(&serde_json::Value::Object(many).to_string()).err().unwrap();
         assert_eq!(problems.len(), 64);
     }
 
     #[test]
     fn an_order_without_an_image_gets_the_default() {
-        assert_eq!(admit(&settings(&[]), None).unwrap().to_string(), "example.com:5000/ssh:1");
-        assert_eq!(admit(&parse_settings("{}").unwrap(), None).unwrap().to_string(), DEFAULT_IMAGE);
+        assert_eq!(settings(&[]).admitted(None).unwrap().to_string(), "example.com:5000/ssh:1");
+        assert_eq!(
+            parse::<Settings>("{}").unwrap().admitted(None).unwrap().to_string(),
+            DEFAULT_IMAGE
+        );
     }
 
     #[test]
     fn an_entry_with_a_tag_allows_that_tag_only() {
         let settings = settings(&["alpine:3.20"]);
         assert_eq!(
-            admit(&settings, Some("docker.io/library/alpine:3.20")).unwrap().to_string(),
+            settings.admitted(Some("docker.io/library/alpine:3.20")).unwrap().to_string(),
             "docker.io/library/alpine:3.20"
         );
         let digest = format!("alpine:3.20@sha256:{}", "a".repeat(64));
@@ -241,7 +245,7 @@ mod tests {
             "alpine.evil:3.20/x",
             digest.as_str(),
         ] {
-            assert!(admit(&settings, Some(bad)).is_err(), "{bad}");
+            assert!(settings.admitted(Some(bad)).is_err(), "{bad}");
         }
     }
 
@@ -254,7 +258,7 @@ mod tests {
             "registry.example:5000/team/tools:v1",
             digest.as_str(),
         ] {
-            assert!(admit(&settings, Some(good)).is_ok(), "{good}");
+            assert!(settings.admitted(Some(good)).is_ok(), "{good}");
         }
         for bad in [
             "registry.example/team/tools",
@@ -263,7 +267,7 @@ mod tests {
             "registry.example:5000/team/tools/x",
             "registry.example:5000/team/toolsx",
         ] {
-            assert!(admit(&settings, Some(bad)).is_err(), "{bad}");
+            assert!(settings.admitted(Some(bad)).is_err(), "{bad}");
         }
     }
 
@@ -271,20 +275,20 @@ mod tests {
     fn an_entry_with_a_digest_allows_that_digest_whatever_the_tag() {
         let digest = format!("sha256:{}", "b".repeat(64));
         let settings = settings(&[&format!("alpine@{digest}")]);
-        let admitted = admit(&settings, Some(&format!("alpine:any@{digest}"))).unwrap();
+        let admitted = settings.admitted(Some(&format!("alpine:any@{digest}"))).unwrap();
         assert_eq!(
             admitted.to_string(),
             format!("docker.io/library/alpine@{digest}"),
             "a tag beside a digest is dropped"
         );
-        assert!(admit(&settings, Some(&format!("alpine@sha256:{}", "c".repeat(64)))).is_err());
-        assert!(admit(&settings, Some("alpine")).is_err());
+        assert!(settings.admitted(Some(&format!("alpine@sha256:{}", "c".repeat(64)))).is_err());
+        assert!(settings.admitted(Some("alpine")).is_err());
     }
 
     /// The references that are published for these settings.
     fn published(settings: &serde_json::Value) -> Vec<String> {
-        let settings = parse_settings(&settings.to_string()).unwrap();
-        catalog(&settings).into_iter().map(|image| image.reference).collect()
+        let settings = parse::<Settings>(&settings.to_string()).unwrap();
+        settings.published().into_iter().map(|image| image.reference).collect()
     }
 
     #[test]
@@ -328,17 +332,17 @@ mod tests {
     #[test]
     fn the_preset_is_allowed_besides_the_list_and_published() {
         let json = r#"{"default": "ubuntu:24.04", "allow": ["team/app:1"], "preset": "common"}"#;
-        let settings = parse_settings(json).unwrap();
+        let settings = parse::<Settings>(json).unwrap();
         for (name, _) in presets::COMMON {
-            assert!(admit(&settings, Some(name)).is_ok(), "{name}");
+            assert!(settings.admitted(Some(name)).is_ok(), "{name}");
         }
-        assert!(admit(&settings, Some("team/app:1")).is_ok());
-        assert!(admit(&settings, Some("debian:11")).is_err());
+        assert!(settings.admitted(Some("team/app:1")).is_ok());
+        assert!(settings.admitted(Some("debian:11")).is_err());
         assert!(
-            admit(&parse_settings("{}").unwrap(), Some("debian:13")).is_err(),
+            parse::<Settings>("{}").unwrap().admitted(Some("debian:13")).is_err(),
             "off by default"
         );
-        let images = catalog(&settings);
+        let images = settings.published();
         assert_eq!(images.len(), presets::COMMON.len() + 1, "the default is one of them");
         let shown: Vec<_> =
             images.iter().map(|image| (&*image.reference, image.description.as_deref())).collect();
@@ -352,17 +356,45 @@ mod tests {
         );
     }
 
+    /// As they have been reported, and the schema been published, since before there was an SDK.
     #[test]
-    fn all_problems_of_the_settings_are_reported_at_once() {
-        let problems = parse_settings(
-            r#"{"default": "UPPER", "allow": ["ok", "bad image", 3], "preset": "all", "typo": 1}"#,
-        )
-        .unwrap_err();
-        let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
-        assert_eq!(paths, ["/default", "/allow/2", "/allow", "/preset", "/typo"]);
-        assert!(
-            serde_json::from_str::<serde_json::Value>(SCHEMA).unwrap()["properties"]["allow"]
-                .is_object()
-        );
+    fn problems_and_schema_are_as_they_were() {
+        for (json, expected) in [
+            (
+                r#"{"default": "UPPER", "allow": ["ok", "bad image", 3], "preset": "all", "typo": 1}"#,
+                vec![
+                    (
+                        "/default",
+                        "not an image name: the repository may have lower-case letters, digits and single separators . _ -",
+                    ),
+                    ("/allow/2", "must be a text"),
+                    (
+                        "/allow",
+                        "entry 1: not an image name: the repository may have lower-case letters, digits and single separators . _ -",
+                    ),
+                    ("/preset", "must be none or common"),
+                    ("/typo", "is not a setting; known are: default, allow, preset"),
+                ],
+            ),
+            (
+                r#"{"default": 1, "allow": "ok", "preset": null}"#,
+                vec![
+                    ("/default", "must be a text of 1 to 512 bytes"),
+                    ("/allow", "must be a list of texts"),
+                    ("/preset", "must be a text of 1 to 512 bytes"),
+                ],
+            ),
+            (
+                r#"{"allow": [""]}"#,
+                vec![("/allow", "entry 0: an image name must have 1 to 512 bytes")],
+            ),
+        ] {
+            let problems = parse::<Settings>(json).err().unwrap();
+            let shown: Vec<_> = problems.iter().map(|it| (&*it.path, &*it.message)).collect();
+            assert_eq!(shown, expected, "{json}");
+        }
+        let before: serde_json::Value =
+            serde_json::from_str(include_str!("../schema.json")).unwrap();
+        assert_eq!(schema::<Settings>(), before);
     }
 }

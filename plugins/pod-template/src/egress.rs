@@ -1,36 +1,58 @@
 //! What the pods of a tier may connect to, as the operator has set it.
 
-use crate::bindings::exports::paygress::policy::pod_template::{EgressRule, PortRange, Protocol};
-use paygress_plugin_settings::SettingsReader;
+use paygress_policy_sdk::{EgressRule, PortRange, Problems, Protocol};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 /// What the contract allows in all rules of a pod.
 const ENTRIES: usize = 32;
 
-/// The rules of a tier. Without `cidrs` they are about the whole internet; with an empty list there is
-/// none.
-pub(crate) fn rules(tier: &mut SettingsReader) -> Vec<EgressRule> {
-    let cidrs = tier.strings("cidrs");
-    for cidr in cidrs.iter().flatten().filter(|cidr| !is_network(cidr)) {
-        tier.problem("cidrs", format!("{cidr} is not a network; write 192.0.2.0/24"));
-    }
-    let mut ports = Vec::new();
-    for text in tier.strings("ports").unwrap_or_default() {
-        match port_range(&text) {
-            Some(range) => ports.push(range),
-            None => {
-                tier.problem("ports", format!("{text} is no port; write 443/tcp or 1-1024/udp"))
+// Without a doc comment: it would be part of the schema.
+#[derive(Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Egress {
+    /// Networks, as 192.0.2.0/24. Left out: the whole internet; empty: nothing.
+    #[schemars(length(max = 32))]
+    cidrs: Option<Vec<String>>,
+    /// Ports, as 443/tcp or 8000-8100/udp. Left out or empty: all.
+    #[schemars(length(max = 32), inner(regex(pattern = r"^[0-9]+(-[0-9]+)?/(tcp|udp)$")))]
+    ports: Option<Vec<String>>,
+}
+
+impl Egress {
+    pub(crate) fn check(&self, tier: &str, problems: &mut Problems) {
+        let cidrs = self.cidrs.as_deref().unwrap_or_default();
+        for cidr in cidrs.iter().filter(|cidr| !is_network(cidr)) {
+            let message = format!("{cidr} is not a network; write 192.0.2.0/24");
+            problems.add(&["egress", tier, "cidrs"], message);
+        }
+        let ports = self.ports.as_deref().unwrap_or_default();
+        for port in ports.iter().filter(|port| port_range(port).is_none()) {
+            let message = format!("{port} is no port; write 443/tcp or 1-1024/udp");
+            problems.add(&["egress", tier, "ports"], message);
+        }
+        for (name, count) in [("cidrs", cidrs.len()), ("ports", self.port_ranges().len())] {
+            if count > ENTRIES {
+                let message = format!("must not have more than {ENTRIES} entries");
+                problems.add_last(&["egress", tier, name], message);
             }
         }
     }
-    for (name, count) in [("cidrs", cidrs.as_ref().map_or(0, Vec::len)), ("ports", ports.len())] {
-        if count > ENTRIES {
-            tier.problem(name, format!("must not have more than {ENTRIES} entries"));
-        }
+
+    fn port_ranges(&self) -> Vec<PortRange> {
+        self.ports.iter().flatten().filter_map(|port| port_range(port)).collect()
     }
-    match cidrs {
-        Some(cidrs) if cidrs.is_empty() => Vec::new(),
-        cidrs => vec![EgressRule { cidrs: cidrs.unwrap_or_default(), ports }],
+
+    /// Without `cidrs` they are about the whole internet; with an empty list there is none.
+    pub(crate) fn rules(&self) -> Vec<EgressRule> {
+        match self.cidrs.clone() {
+            Some(cidrs) if cidrs.is_empty() => Vec::new(),
+            cidrs => {
+                let (cidrs, ports) = (cidrs.unwrap_or_default(), self.port_ranges());
+                vec![EgressRule { cidrs, ports }]
+            }
+        }
     }
 }
 
@@ -59,17 +81,14 @@ fn port_range(text: &str) -> Option<PortRange> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use paygress_plugin_settings::Problem;
+    use crate::Settings;
+    use paygress_policy_sdk::{Problem, parse};
 
     /// Of the tier `web`.
     fn parsed(tier: &str) -> Result<Vec<EgressRule>, Vec<Problem>> {
-        let mut reader = SettingsReader::parse(&format!(r#"{{"egress": {{"web": {tier}}}}}"#));
-        let tiers = reader.object_map("egress", rules);
-        let mut tiers = reader.finish(tiers)?;
-        assert_eq!(tiers.len(), 1);
-        let (tier, rules) = tiers.remove(0);
-        assert_eq!(tier, "web");
-        Ok(rules)
+        let settings = parse::<Settings>(&format!(r#"{{"egress": {{"web": {tier}}}}}"#))?;
+        assert_eq!(settings.egress.len(), 1);
+        Ok(settings.egress["web"].rules())
     }
 
     #[test]
@@ -114,5 +133,23 @@ mod tests {
             let problems = parsed(tier).unwrap_err();
             assert_eq!((problems.len(), problems[0].path.as_str()), (1, place), "{problems:?}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_in_several_places_is_reported_in_order() {
+        let tier = r#"{"ports": [1, "x", "443"], "cidrs": ["a", 2], "port": []}"#;
+        let problems = parsed(tier).unwrap_err();
+        let shown: Vec<_> = problems.iter().map(|it| (&*it.path, &*it.message)).collect();
+        assert_eq!(
+            shown,
+            [
+                ("/egress/web/cidrs/1", "must be a text"),
+                ("/egress/web/cidrs", "a is not a network; write 192.0.2.0/24"),
+                ("/egress/web/ports/0", "must be a text"),
+                ("/egress/web/ports", "x is no port; write 443/tcp or 1-1024/udp"),
+                ("/egress/web/ports", "443 is no port; write 443/tcp or 1-1024/udp"),
+                ("/egress/web/port", "is not a setting; known are: cidrs, ports"),
+            ]
+        );
     }
 }

@@ -2,91 +2,73 @@
 //! Service with a node port, or for the gateway alone, as the operator sells it. What it may connect to
 //! may be set by tier.
 
-#[allow(unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
-mod bindings;
-
-#[cfg(target_arch = "wasm32")]
-#[allow(unsafe_code)]
-mod component {
-    use super::{Policy, bindings};
-    bindings::export!(Policy with_types_in bindings);
-}
-
 mod egress;
 
-use bindings::exports::paygress::policy::pod_template::{AccessMode, EgressRule, RenderedPod};
-use bindings::exports::paygress::policy::{pod_template, settings};
-use bindings::paygress::policy::types::{Grant, Order, Placement, Problem, Refusal, Rendered};
-use paygress_plugin_settings::{SettingsReader, SshPod};
+use egress::Egress;
+use paygress_policy_sdk::{
+    AccessMode, Grant, Order, Placement, PodTemplate, Problems, Refusal, Rendered, RenderedPod,
+    SshPod,
+};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
-const SCHEMA: &str = r#"{
-  "$schema": "https://json-schema.org/draft/2020-12/schema",
-  "title": "SSH pod",
-  "type": "object",
-  "additionalProperties": false,
-  "properties": {
-    "node_selector": {
-      "type": "object", "additionalProperties": {"type": "string"}, "default": {},
-      "description": "The labels that a node must have."
-    },
-    "user_id": {
-      "type": "integer", "minimum": 1, "maximum": 2147483647, "default": 1000,
-      "description": "The user and group id that the container runs as."
-    },
-    "egress": {
-      "type": "object", "default": {},
-      "description": "By tier, what its pods may connect to besides DNS, in place of what all pods may. TCP port 25, private networks and the cluster stay closed.",
-      "additionalProperties": {
-        "type": "object", "additionalProperties": false,
-        "properties": {
-          "cidrs": {
-            "type": "array", "items": {"type": "string"}, "maxItems": 32,
-            "description": "Networks, as 192.0.2.0/24. Left out: the whole internet; empty: nothing."
-          },
-          "ports": {
-            "type": "array", "items": {"type": "string", "pattern": "^[0-9]+(-[0-9]+)?/(tcp|udp)$"}, "maxItems": 32,
-            "description": "Ports, as 443/tcp or 8000-8100/udp. Left out or empty: all."
-          }
-        }
-      }
-    }
-  }
-}"#;
-
-pub struct Policy;
-
-#[derive(Clone, Debug)]
-struct Settings {
-    node_selector: Vec<(String, String)>,
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "SSH pod")]
+pub struct Settings {
+    /// The labels that a node must have.
+    node_selector: BTreeMap<String, String>,
+    /// The user and group id that the container runs as.
+    #[schemars(range(min = 1, max = i32::MAX))]
     user_id: u64,
-    egress: Vec<(String, Vec<EgressRule>)>,
+    /// By tier, what its pods may connect to besides DNS, in place of what all pods may. TCP port 25,
+    /// private networks and the cluster stay closed.
+    egress: BTreeMap<String, Egress>,
 }
 
-paygress_plugin_settings::export_settings!(Policy, Settings, SCHEMA, parse_settings);
+impl Default for Settings {
+    fn default() -> Self {
+        Self { node_selector: BTreeMap::new(), user_id: 1_000, egress: BTreeMap::new() }
+    }
+}
 
-impl pod_template::Guest for Policy {
+paygress_policy_sdk::export!(PodTemplate for Settings);
+
+impl PodTemplate for Settings {
+    fn check(&self, problems: &mut Problems) {
+        for (tier, egress) in &self.egress {
+            egress.check(tier, problems);
+        }
+    }
+
     fn render(
-        _: Order,
-        _: Grant,
-        placement: Placement,
-        access: Vec<AccessMode>,
-        tier: String,
+        &self,
+        _: &Order,
+        _: &Grant,
+        placement: &Placement,
+        access: &[AccessMode],
+        tier: &str,
     ) -> Result<RenderedPod, Refusal> {
-        let settings = SETTINGS.with_borrow(Clone::clone);
-        let Some(settings) = settings else {
-            return Err(Refusal {
-                code: "resource_unavailable".to_owned(),
-                message: "the pod template is not configured".to_owned(),
-            });
+        let objects = self.objects(placement, PodPort::new(placement, access));
+        Ok(RenderedPod { objects, egress: self.egress.get(tier).map(Egress::rules) })
+    }
+}
+
+impl Settings {
+    fn objects(&self, placement: &Placement, port: PodPort) -> Rendered {
+        let host_port = match port {
+            PodPort::Host(port) => Some(port),
+            PodPort::Node(_) | PodPort::None => None,
         };
-        let port = PodPort::new(&placement, &access);
-        let objects = Rendered {
-            pod_template_json: render(&settings, &placement, port).to_string(),
-            services_json: port.service().into_iter().map(|service| service.to_string()).collect(),
+        let pod = SshPod {
+            placement,
+            host_port,
+            user_id: self.user_id,
+            node_selector: self.node_selector.clone(),
         };
-        let of_tier = settings.egress.into_iter().find(|(id, _)| *id == tier);
-        Ok(RenderedPod { objects, egress: of_tier.map(|(_, rules)| rules) })
+        pod.render(port.service().as_slice())
     }
 }
 
@@ -123,39 +105,10 @@ impl PodPort {
     }
 }
 
-fn parse_settings(json: &str) -> Result<Settings, Vec<paygress_plugin_settings::Problem>> {
-    let mut reader = SettingsReader::parse(json);
-    let settings = Settings {
-        node_selector: reader.string_map("node_selector"),
-        user_id: reader.number("user_id", 1_000, 1..=2_147_483_647),
-        egress: reader.object_map("egress", egress::rules),
-    };
-    reader.finish(settings)
-}
-
-fn render(settings: &Settings, placement: &Placement, port: PodPort) -> Value {
-    let host_port = match port {
-        PodPort::Host(port) => Some(port),
-        PodPort::Node(_) | PodPort::None => None,
-    };
-    let pod = SshPod {
-        image: &placement.image,
-        cpu_millicores: placement.resources.cpu_millicores,
-        memory_mib: placement.resources.memory_mib,
-        container_port: placement.container_port,
-        host_port,
-        secret_name: &placement.secret_name,
-        secret_mount_path: &placement.secret_mount_path,
-        user_id: settings.user_id,
-        node_selector: &settings.node_selector,
-    };
-    pod.template()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bindings::paygress::policy::types::Resources;
+    use paygress_policy_sdk::{Resources, parse, schema};
 
     fn placement() -> Placement {
         Placement {
@@ -169,13 +122,15 @@ mod tests {
         }
     }
 
+    fn template(rendered: &Rendered) -> Value {
+        serde_json::from_str(&rendered.pod_template_json).unwrap()
+    }
+
     #[test]
     fn the_template_follows_the_placement() {
-        let template = render(
-            &parse_settings(r#"{"node_selector": {"pool": "leases"}, "user_id": 7}"#).unwrap(),
-            &placement(),
-            PodPort::Host(31_000),
-        );
+        let json = r#"{"node_selector": {"pool": "leases"}, "user_id": 7}"#;
+        let settings = parse::<Settings>(json).unwrap();
+        let template = template(&settings.objects(&placement(), PodPort::Host(31_000)));
         let container = &template["spec"]["containers"][0];
         assert_eq!(container["image"], "example.com/ssh:1");
         assert_eq!(container["ports"][0]["hostPort"], 31_000);
@@ -187,7 +142,7 @@ mod tests {
     #[test]
     fn a_pod_has_the_port_that_is_sold() {
         use AccessMode::{Gateway, HostPort, NodePort};
-        let settings = parse_settings("{}").unwrap();
+        let settings = parse::<Settings>("{}").unwrap();
         for (access, host_port, node_port) in [
             (&[HostPort, NodePort][..], json!(31_000), None),
             (&[HostPort, Gateway], json!(31_000), None),
@@ -196,7 +151,7 @@ mod tests {
             (&[Gateway], Value::Null, None),
         ] {
             let port = PodPort::new(&placement(), access);
-            let template = render(&settings, &placement(), port);
+            let template = template(&settings.objects(&placement(), port));
             let ports = &template["spec"]["containers"][0]["ports"][0];
             assert_eq!((&ports["containerPort"], &ports["hostPort"]), (&json!(2_222), &host_port));
             let service = port.service();
@@ -205,10 +160,32 @@ mod tests {
         }
     }
 
+    /// As they have been reported, and the schema been published, since before there was an SDK.
     #[test]
-    fn all_problems_of_the_settings_are_reported_at_once() {
-        let problems = parse_settings(r#"{"node_selector": [], "user_id": 0}"#).unwrap_err();
-        assert_eq!(problems.len(), 2);
-        assert!(serde_json::from_str::<Value>(SCHEMA).is_ok());
+    fn problems_and_schema_are_as_they_were() {
+        let whole_number = "must be a whole number from 1 to 2147483647";
+        for (json, expected) in [
+            (
+                r#"{"node_selector": [], "user_id": 0, "egress": 1}"#,
+                vec![
+                    ("/node_selector", "must be an object whose values are texts"),
+                    ("/user_id", whole_number),
+                    ("/egress", "must be an object whose values are objects"),
+                ],
+            ),
+            (
+                r#"{"node_selector": {"a": 1}, "user": 7}"#,
+                vec![
+                    ("/node_selector", "the value of a must be a text"),
+                    ("/user", "is not a setting; known are: node_selector, user_id, egress"),
+                ],
+            ),
+        ] {
+            let problems = parse::<Settings>(json).err().unwrap();
+            let shown: Vec<_> = problems.iter().map(|it| (&*it.path, &*it.message)).collect();
+            assert_eq!(shown, expected, "{json}");
+        }
+        let before: Value = serde_json::from_str(include_str!("../schema.json")).unwrap();
+        assert_eq!(schema::<Settings>(), before);
     }
 }

@@ -1,108 +1,75 @@
 //! The default pricing policy: a price per hour, times the multiplier of a tier.
 
-#[allow(unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
-mod bindings {
-    wit_bindgen::generate!({ path: "../../wit/1.0", world: "pricing-policy" });
-}
-
-#[cfg(target_arch = "wasm32")]
-#[allow(unsafe_code)]
-mod component {
-    use super::{Policy, bindings};
-    bindings::export!(Policy with_types_in bindings);
-}
-
-use bindings::exports::paygress::policy::{pricing, settings};
-use bindings::paygress::policy::types::{
-    Context, Offer, Order, Price, Problem, Purpose, Quote, Refusal, Resources,
-};
-use paygress_plugin_settings::SettingsReader;
+use paygress_policy_sdk::{Context, Offer, Price, Pricing, Problems, Resources};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 const HOUR: u64 = 3_600;
 /// A hundred bitcoin an hour: more is a mistake in the settings.
 const MAX_SATS_PER_HOUR: u64 = 10_000_000_000;
 
-const SCHEMA: &str = r#"{
-  "$schema": "https://json-schema.org/draft/2020-12/schema",
-  "title": "Prices in tiers",
-  "type": "object",
-  "additionalProperties": false,
-  "properties": {
-    "sats_per_hour": {
-      "type": "integer", "minimum": 1, "maximum": 10000000000, "default": 60,
-      "description": "The price of an hour in a tier with the multiplier 1."
-    },
-    "minimum_sat": {
-      "type": "integer", "minimum": 0, "maximum": 10000000000, "default": 1,
-      "description": "The smallest net amount that is accepted, in sat."
-    },
-    "tiers": {
-      "type": "array", "minItems": 1, "maxItems": 64,
-      "description": "The tiers for sale, the default tier first. If omitted: basic, standard and premium.",
-      "items": {
-        "type": "object", "additionalProperties": false, "required": ["id"],
-        "properties": {
-          "id": {"type": "string", "minLength": 1, "maxLength": 64},
-          "name": {"type": "string", "minLength": 1, "maxLength": 100},
-          "description": {"type": "string", "minLength": 1, "maxLength": 500},
-          "cpu_millicores": {"type": "integer", "minimum": 1, "maximum": 1000000, "default": 1000},
-          "memory_mib": {"type": "integer", "minimum": 1, "maximum": 16777216, "default": 1024},
-          "multiplier": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 1}
-        }
-      }
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "Prices in tiers")]
+pub struct Settings {
+    /// The price of an hour in a tier with the multiplier 1.
+    #[schemars(range(min = 1, max = MAX_SATS_PER_HOUR))]
+    sats_per_hour: u64,
+    /// The smallest net amount that is accepted, in sat.
+    #[schemars(range(min = 0, max = MAX_SATS_PER_HOUR))]
+    minimum_sat: u64,
+    /// The tiers for sale, the default tier first. If omitted: basic, standard and premium.
+    #[schemars(length(min = 1, max = 64))]
+    tiers: Option<Vec<Tier>>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { sats_per_hour: 60, minimum_sat: 1, tiers: None }
     }
-  }
-}"#;
+}
 
-pub struct Policy;
-
-#[derive(Clone, Debug)]
+// Without doc comments: they would be part of the schema.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct Tier {
+    #[schemars(length(min = 1, max = 64))]
     id: String,
-    name: String,
-    description: String,
+    #[schemars(length(min = 1, max = 100))]
+    name: Option<String>,
+    #[schemars(length(min = 1, max = 500))]
+    description: Option<String>,
+    #[serde(default = "one_core")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     cpu_millicores: u32,
+    #[serde(default = "one_gib")]
+    #[schemars(range(min = 1, max = 16_777_216))]
     memory_mib: u32,
+    #[serde(default = "once")]
+    #[schemars(range(min = 1, max = 1_000))]
     multiplier: u64,
 }
 
-#[derive(Clone, Debug)]
-struct Settings {
-    sats_per_hour: u64,
-    minimum_sat: u64,
-    tiers: Vec<Tier>,
+fn one_core() -> u32 {
+    1_000
 }
 
-paygress_plugin_settings::export_settings!(Policy, Settings, SCHEMA, parse_settings);
-
-impl pricing::Guest for Policy {
-    fn offers(_: Context) -> Vec<Offer> {
-        SETTINGS.with_borrow(|settings| settings.as_ref().map(Settings::offers).unwrap_or_default())
-    }
-
-    fn quote(order: Order, _: Context) -> Result<Quote, Refusal> {
-        let wanted = match &order.purpose {
-            Purpose::Spawn => order.tier,
-            Purpose::Extend(lease) => Some(lease.tier.clone()),
-        };
-        let settings = SETTINGS.with_borrow(Clone::clone);
-        let settings = settings.ok_or_else(|| refuse("the pricing policy is not configured"))?;
-        settings.quote(wanted.as_deref())
-    }
+fn one_gib() -> u32 {
+    1_024
 }
 
-fn refuse(message: impl Into<String>) -> Refusal {
-    Refusal { code: "invalid_spec".to_owned(), message: message.into() }
+fn once() -> u64 {
+    1
 }
 
 fn default_tiers() -> Vec<Tier> {
     let tier = |id: &str, name: &str, cores: u32, gib: u32| Tier {
         id: id.to_owned(),
-        name: name.to_owned(),
-        description: format!("{cores} CPU, {gib} GiB of memory, SSH"),
+        name: Some(name.to_owned()),
+        description: Some(format!("{cores} CPU, {gib} GiB of memory, SSH")),
         cpu_millicores: cores.saturating_mul(1_000),
         memory_mib: gib.saturating_mul(1_024),
-        multiplier: u64::from(cores),
+        multiplier: cores.into(),
     };
     vec![
         tier("basic", "Basic", 1, 1),
@@ -111,47 +78,46 @@ fn default_tiers() -> Vec<Tier> {
     ]
 }
 
-fn parse_settings(json: &str) -> Result<Settings, Vec<paygress_plugin_settings::Problem>> {
-    let mut reader = SettingsReader::parse(json);
-    let sats_per_hour = reader.number("sats_per_hour", 60, 1..=MAX_SATS_PER_HOUR);
-    let minimum_sat = reader.number("minimum_sat", 1, 0..=MAX_SATS_PER_HOUR);
-    let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-    let tiers = reader.objects("tiers", |tier| {
-        let id = tier.string("id", "", 64);
-        if id.is_empty() {
-            tier.problem("id", "is missing");
+paygress_policy_sdk::export!(Pricing for Settings);
+
+impl Pricing for Settings {
+    fn check(&self, problems: &mut Problems) {
+        let tiers = self.tiers.as_deref();
+        if tiers.is_some_and(|tiers| tiers.is_empty() || tiers.len() > 64) {
+            problems.add(&["tiers"], "must hold 1 to 64 tiers");
         }
-        let cpu_millicores = small(tier.number("cpu_millicores", 1_000, 1..=1_000_000));
-        let memory_mib = small(tier.number("memory_mib", 1_024, 1..=16_777_216));
-        Tier {
-            name: tier.string("name", if id.is_empty() { "?" } else { &id }, 100),
-            description: tier.string(
-                "description",
-                &format!("{cpu_millicores} mCPU, {memory_mib} MiB of memory, SSH"),
-                500,
-            ),
-            cpu_millicores,
-            memory_mib,
-            multiplier: tier.number("multiplier", 1, 1..=1_000),
-            id,
-        }
-    });
-    let tiers = tiers.unwrap_or_else(default_tiers);
-    if tiers.is_empty() || tiers.len() > 64 {
-        reader.problem("tiers", "must hold 1 to 64 tiers");
-    }
-    for (index, tier) in tiers.iter().enumerate() {
-        if tiers.iter().take(index).any(|earlier| earlier.id == tier.id) {
-            reader.problem("tiers", format!("two tiers have the id {}", tier.id));
+        let tiers = tiers.unwrap_or_default();
+        for (index, tier) in tiers.iter().enumerate() {
+            if tiers.iter().take(index).any(|earlier| earlier.id == tier.id) {
+                problems.add(&["tiers"], format!("two tiers have the id {}", tier.id));
+            }
         }
     }
-    reader.finish(Settings { sats_per_hour, minimum_sat, tiers })
+
+    fn offers(&self, _: &Context) -> Vec<Offer> {
+        let tiers = self.tiers.clone().unwrap_or_else(default_tiers);
+        tiers.into_iter().map(|tier| self.offer(tier)).collect()
+    }
 }
 
 impl Settings {
-    fn price(&self, tier: &Tier) -> Price {
+    fn offer(&self, tier: Tier) -> Offer {
+        let Tier { cpu_millicores, memory_mib, .. } = tier;
+        Offer {
+            price: self.price(tier.multiplier),
+            name: tier.name.unwrap_or_else(|| tier.id.clone()),
+            id: tier.id,
+            description: tier.description.unwrap_or_else(|| {
+                format!("{cpu_millicores} mCPU, {memory_mib} MiB of memory, SSH")
+            }),
+            resources: Resources { cpu_millicores, memory_mib },
+            minimum_sat: self.minimum_sat,
+        }
+    }
+
+    fn price(&self, multiplier: u64) -> Price {
         // At most 1e10 × 1e3 × 1e3, which fits in 64 bits.
-        let msat = self.sats_per_hour.saturating_mul(tier.multiplier).saturating_mul(1_000);
+        let msat = self.sats_per_hour.saturating_mul(multiplier).saturating_mul(1_000);
         // Per minute if that is a whole number, since it is easier to read; per hour is always
         // exact.
         match msat.checked_rem(60) {
@@ -159,82 +125,88 @@ impl Settings {
             _ => Price { msat, seconds: HOUR },
         }
     }
-
-    fn offers(&self) -> Vec<Offer> {
-        let offer = |tier: &Tier| Offer {
-            id: tier.id.clone(),
-            name: tier.name.clone(),
-            description: tier.description.clone(),
-            resources: Resources {
-                cpu_millicores: tier.cpu_millicores,
-                memory_mib: tier.memory_mib,
-            },
-            price: self.price(tier),
-            minimum_sat: self.minimum_sat,
-        };
-        self.tiers.iter().map(offer).collect()
-    }
-
-    fn quote(&self, wanted: Option<&str>) -> Result<Quote, Refusal> {
-        let tier = match wanted {
-            None => self.tiers.first(),
-            Some(id) => self.tiers.iter().find(|tier| tier.id == id),
-        };
-        let Some(tier) = tier else {
-            let known: Vec<&str> = self.tiers.iter().map(|tier| tier.id.as_str()).collect();
-            let known = known.join(", ");
-            return Err(refuse(format!("there is no such tier; choose one of: {known}")));
-        };
-        Ok(Quote {
-            tier: tier.id.clone(),
-            resources: Resources {
-                cpu_millicores: tier.cpu_millicores,
-                memory_mib: tier.memory_mib,
-            },
-            price: self.price(tier),
-            minimum_sat: self.minimum_sat,
-        })
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use paygress_policy_sdk::{Lease, Order, Problem, Purpose, Quote, Refusal, parse, schema};
+
+    const NOW: Context = Context {
+        now_unix_seconds: 0,
+        capacity_leases: 1,
+        active_leases: 0,
+        customer_leases: Vec::new(),
+    };
+
+    fn order(tier: Option<&str>, purpose: Purpose) -> Order {
+        Order {
+            id: String::new(),
+            customer: String::new(),
+            purpose,
+            image: None,
+            tier: tier.map(str::to_owned),
+            username: String::new(),
+            wanted_seconds: None,
+        }
+    }
+
+    fn settings(json: &str) -> Settings {
+        parse(json).unwrap()
+    }
+
+    fn quote(json: &str, tier: Option<&str>) -> Result<Quote, Refusal> {
+        settings(json).quote(&order(tier, Purpose::Spawn), &NOW)
+    }
 
     #[test]
     fn by_default_a_minute_costs_a_sat() {
-        let settings = parse_settings("{}").unwrap();
-        let quote = settings.quote(None).unwrap();
+        let quote = quote("{}", None).unwrap();
         assert_eq!(
             (quote.tier.as_str(), quote.price.msat, quote.price.seconds, quote.minimum_sat),
             ("basic", 1_000, 60, 1)
         );
         assert_eq!((quote.resources.cpu_millicores, quote.resources.memory_mib), (1_000, 1_024));
-        let offers = settings.offers();
-        let cpus: Vec<_> = offers
+        let offers = settings("{}").offers(&NOW);
+        let sizes: Vec<_> = offers
             .iter()
-            .map(|offer| {
-                (offer.id.as_str(), offer.resources.cpu_millicores, offer.resources.memory_mib)
-            })
+            .map(|offer| (&*offer.id, offer.resources.cpu_millicores, offer.resources.memory_mib))
             .collect();
         assert_eq!(
-            cpus,
+            sizes,
             [("basic", 1_000, 1_024), ("standard", 2_000, 2_048), ("premium", 4_000, 4_096)]
         );
     }
 
     #[test]
+    fn more_time_is_of_the_tier_of_the_pod() {
+        let lease = Lease {
+            id: String::new(),
+            tier: "premium".to_owned(),
+            image: String::new(),
+            created_at_unix_seconds: 0,
+            expires_at_unix_seconds: 0,
+            remaining_seconds: 1,
+            owned_by_customer: true,
+        };
+        let order = order(Some("basic"), Purpose::Extend(lease));
+        assert_eq!(settings("{}").quote(&order, &NOW).unwrap().tier, "premium");
+    }
+
+    #[test]
+    fn what_a_tier_leaves_out_has_a_default() {
+        let offers = settings(r#"{"tiers": [{"id": "a", "memory_mib": 7}]}"#).offers(&NOW);
+        let texts = (offers[0].name.as_str(), offers[0].description.as_str());
+        assert_eq!(texts, ("a", "1000 mCPU, 7 MiB of memory, SSH"));
+    }
+
+    #[test]
     fn prices_are_exact_and_do_not_overflow() {
-        let settings =
-            parse_settings(r#"{"sats_per_hour": 7, "tiers": [{"id": "a", "multiplier": 3}]}"#)
-                .unwrap();
-        let price = settings.quote(Some("a")).unwrap().price;
+        let json = r#"{"sats_per_hour": 7, "tiers": [{"id": "a", "multiplier": 3}]}"#;
+        let price = quote(json, Some("a")).unwrap().price;
         assert_eq!(u128::from(price.msat) * 3_600, 21_000 * u128::from(price.seconds));
-        let expensive = parse_settings(
-            r#"{"sats_per_hour": 10000000000, "tiers": [{"id": "a", "multiplier": 1000}]}"#,
-        )
-        .unwrap();
-        let price = expensive.quote(None).unwrap().price;
+        let json = r#"{"sats_per_hour": 10000000000, "tiers": [{"id": "a", "multiplier": 1000}]}"#;
+        let price = quote(json, None).unwrap().price;
         assert_eq!(
             u128::from(price.msat) * 3_600,
             10_000_000_000_000_000 * u128::from(price.seconds)
@@ -243,30 +215,52 @@ mod tests {
 
     #[test]
     fn the_refusal_of_an_unknown_tier_lists_the_tiers() {
+        let refusal = quote("{}", Some("huge")).unwrap_err();
         assert_eq!(
-            parse_settings("{}").unwrap().quote(Some("huge")).unwrap_err().message,
-            "there is no such tier; choose one of: basic, standard, premium"
+            (refusal.code.as_str(), refusal.message.as_str()),
+            ("invalid_spec", "there is no such tier; choose one of: basic, standard, premium")
         );
     }
 
+    fn shown(problems: &[Problem]) -> Vec<(&str, &str)> {
+        problems.iter().map(|it| (&*it.path, &*it.message)).collect()
+    }
+
+    /// As they have been reported, and the schema been published, since before there was an SDK.
     #[test]
-    fn all_problems_of_the_settings_are_reported_at_once() {
-        let problems =
-            parse_settings(r#"{"sats_per_hour": 0, "minimum_sat": -1, "tiers": [{"cpu_millicores": 0}, {"id": "a"}, {"id": "a"}], "x": 1}"#)
-                .unwrap_err();
-        let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
+    fn problems_and_schema_are_as_they_were() {
+        let json = r#"{"sats_per_hour": 0, "minimum_sat": -1, "tiers": [{"cpu_millicores": 0, "size": 1}, {"id": "a"}, {"id": "a", "name": ""}], "x": 1}"#;
         assert_eq!(
-            paths,
+            shown(&parse::<Settings>(json).err().unwrap()),
             [
-                "/sats_per_hour",
-                "/minimum_sat",
-                "/tiers/0/id",
-                "/tiers/0/cpu_millicores",
-                "/tiers",
-                "/x"
+                ("/sats_per_hour", "must be a whole number from 1 to 10000000000"),
+                ("/minimum_sat", "must be a whole number from 0 to 10000000000"),
+                ("/tiers/0/id", "is missing"),
+                ("/tiers/0/cpu_millicores", "must be a whole number from 1 to 1000000"),
+                (
+                    "/tiers/0/size",
+                    "is not a setting; known are: id, name, description, cpu_millicores, memory_mib, multiplier"
+                ),
+                ("/tiers/2/name", "must be a text of 1 to 100 bytes"),
+                ("/tiers", "two tiers have the id a"),
+                ("/x", "is not a setting; known are: sats_per_hour, minimum_sat, tiers"),
             ]
         );
-        assert!(parse_settings("nonsense").is_err());
-        assert!(serde_json::from_str::<serde_json::Value>(SCHEMA).is_ok());
+        for (json, expected) in [
+            (r#"{"tiers": []}"#, vec![("/tiers", "must hold 1 to 64 tiers")]),
+            (r#"{"tiers": null}"#, vec![("/tiers", "must be a list of objects")]),
+            (
+                r#"{"tiers": [1]}"#,
+                vec![("/tiers/0", "must be a JSON object"), ("/tiers/0/id", "is missing")],
+            ),
+            ("[]", vec![("", "must be a JSON object")]),
+        ] {
+            assert_eq!(shown(&parse::<Settings>(json).err().unwrap()), expected, "{json}");
+        }
+        let problems = parse::<Settings>("nonsense").err().unwrap();
+        assert!(problems.len() == 1 && problems[0].message.starts_with("is not JSON: "));
+        let before: serde_json::Value =
+            serde_json::from_str(include_str!("../schema.json")).unwrap();
+        assert_eq!(schema::<Settings>(), before);
     }
 }

@@ -6,142 +6,87 @@
 //! nothing is kept from one call to the next. It is no signature of the operator's: a tier has 64
 //! bytes, and a signature alone has more as text.
 
-#[allow(unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
-mod bindings {
-    wit_bindgen::generate!({ path: "../../../wit/1.1", world: "pricing-policy" });
-}
-
-#[cfg(target_arch = "wasm32")]
-#[allow(unsafe_code)]
-mod component {
-    use super::{Coupons, bindings};
-    bindings::export!(Coupons with_types_in bindings);
-}
-
-use bindings::exports::paygress::policy::{pricing, settings};
-use bindings::paygress::policy::types::{
-    Context, Offer, Order, Price, Problem, Purpose, Quote, Refusal, Resources,
+use paygress_policy_sdk::{
+    Context, Offer, Order, Price, Pricing, Problems, Purpose, Quote, Refusal, RefusalCode,
+    Resources,
 };
-use paygress_plugin_settings::SettingsReader;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
-
-const SCHEMA: &str = r#"{
-  "$schema": "https://json-schema.org/draft/2020-12/schema",
-  "title": "Coupons",
-  "type": "object",
-  "additionalProperties": false,
-  "properties": {
-    "sats_per_hour": {"type": "integer", "minimum": 1, "maximum": 1000000000, "default": 60, "description": "The price of an hour without a coupon, in sat."},
-    "minimum_sat": {"type": "integer", "minimum": 0, "maximum": 1000000000, "default": 1, "description": "The smallest net amount that is accepted, in sat."},
-    "coupons": {
-      "type": "array", "maxItems": 256, "default": [],
-      "items": {
-        "type": "object", "additionalProperties": false, "required": ["sha256", "percent", "until"],
-        "properties": {
-          "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$", "description": "The SHA-256 of the code, in hex."},
-          "percent": {"type": "integer", "minimum": 1, "maximum": 99, "description": "The discount."},
-          "until": {"type": "integer", "minimum": 1, "maximum": 9999999999, "description": "The first second in which it is not accepted, since the Unix epoch."},
-          "customer": {"type": "string", "pattern": "^[0-9a-f]{64}$", "description": "The only customer who may use it, a public key in hex."}
-        }
-      }
-    }
-  }
-}"#;
 
 const TIER: &str = "standard";
 const SIZE: Resources = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
+const MAX_UNIX_SECONDS: u64 = 9_999_999_999;
 
-struct Coupons;
-
-#[derive(Clone, Debug)]
-struct Coupon {
-    sha256: String,
-    percent: u64,
-    until_unix_seconds: u64,
-    customer: Option<String>,
-}
-
-#[derive(Clone, Debug)]
-struct Settings {
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "Coupons")]
+pub struct Settings {
+    /// The price of an hour without a coupon, in sat.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     sats_per_hour: u64,
+    /// The smallest net amount that is accepted, in sat.
+    #[schemars(range(min = 0, max = 1_000_000_000))]
     minimum_sat: u64,
+    /// If omitted, there are none.
+    #[schemars(length(max = 256))]
     coupons: Vec<Coupon>,
 }
 
-paygress_plugin_settings::export_settings!(Coupons, Settings, SCHEMA, parse_settings);
-
-fn parse_settings(json: &str) -> Result<Settings, Vec<paygress_plugin_settings::Problem>> {
-    let mut reader = SettingsReader::parse(json);
-    let sats_per_hour = reader.number("sats_per_hour", 60, 1..=1_000_000_000);
-    let minimum_sat = reader.number("minimum_sat", 1, 0..=1_000_000_000);
-    let coupons = reader.objects("coupons", read_coupon).unwrap_or_default();
-    if coupons.len() > 256 {
-        reader.problem("coupons", "must hold at most 256 coupons");
+impl Default for Settings {
+    fn default() -> Self {
+        Self { sats_per_hour: 60, minimum_sat: 1, coupons: Vec::new() }
     }
-    for (index, coupon) in coupons.iter().enumerate() {
-        if coupons.iter().take(index).any(|earlier| earlier.sha256 == coupon.sha256) {
-            reader.problem("coupons", format!("coupon {index} has the code of an earlier one"));
+}
+
+// Without a doc comment: it would be part of the schema.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Coupon {
+    /// The SHA-256 of the code, in hex.
+    #[schemars(regex(pattern = r"^[0-9a-f]{64}$"))]
+    sha256: String,
+    /// The discount.
+    #[schemars(range(min = 1, max = 99))]
+    percent: u64,
+    /// The first second in which it is not accepted, since the Unix epoch.
+    #[serde(rename = "until")]
+    #[schemars(range(min = 1, max = MAX_UNIX_SECONDS))]
+    until_unix_seconds: u64,
+    /// The only customer who may use it, a public key in hex.
+    #[schemars(regex(pattern = r"^[0-9a-f]{64}$"))]
+    customer: Option<String>,
+}
+
+paygress_policy_sdk::export!(Pricing for Settings);
+
+impl Pricing for Settings {
+    fn check(&self, problems: &mut Problems) {
+        for (index, coupon) in self.coupons.iter().enumerate() {
+            let mut earlier = self.coupons.iter().take(index);
+            let place = index.to_string();
+            if !is_hex(&coupon.sha256) {
+                let message = "must be 64 lower-case hex digits, the SHA-256 of the code";
+                problems.add(&["coupons", &place, "sha256"], message);
+            } else if earlier.any(|earlier| earlier.sha256 == coupon.sha256) {
+                problems.add(&["coupons", &place, "sha256"], "is that of an earlier coupon");
+            }
+            if coupon.customer.as_deref().is_some_and(|key| !is_hex(key)) {
+                let message = "must be a public key of 64 lower-case hex digits";
+                problems.add(&["coupons", &place, "customer"], message);
+            }
         }
     }
-    reader.finish(Settings { sats_per_hour, minimum_sat, coupons })
-}
 
-fn read_coupon(coupon: &mut SettingsReader) -> Coupon {
-    let sha256 = coupon.string("sha256", "", 64);
-    if !is_hex(&sha256) {
-        coupon.problem("sha256", "must be 64 lower-case hex digits, the SHA-256 of the code");
-    }
-    // The defaults are out of range: both must be set.
-    let percent = coupon.number("percent", 0, 1..=99);
-    if percent == 0 {
-        coupon.problem("percent", "is missing, or not from 1 to 99");
-    }
-    let until_unix_seconds = coupon.number("until", 0, 1..=9_999_999_999);
-    if until_unix_seconds == 0 {
-        coupon.problem("until", "is missing, or not a time in seconds since the Unix epoch");
-    }
-    let customer = Some(coupon.string("customer", "", 64)).filter(|key| !key.is_empty());
-    if customer.as_deref().is_some_and(|key| !is_hex(key)) {
-        coupon.problem("customer", "must be a public key of 64 lower-case hex digits");
-    }
-    Coupon { sha256, percent, until_unix_seconds, customer }
-}
-
-fn is_hex(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
-}
-
-impl pricing::Guest for Coupons {
-    fn offers(_: Context) -> Vec<Offer> {
-        let offer = |settings: &Settings| Offer {
+    fn offers(&self, _: &Context) -> Vec<Offer> {
+        vec![Offer {
             id: TIER.to_owned(),
             name: "Standard".to_owned(),
             description: "1 CPU, 1 GiB of memory. With a coupon, order standard+CODE.".to_owned(),
             resources: SIZE,
-            price: settings.price(0),
-            minimum_sat: settings.minimum_sat,
-        };
-        SETTINGS.with_borrow(|settings| settings.iter().map(offer).collect())
-    }
-
-    fn quote(order: Order, context: Context) -> Result<Quote, Refusal> {
-        SETTINGS.with_borrow(|settings| match settings {
-            Some(settings) => settings.quote(&order, &context),
-            None => Err(refuse("the pricing policy is not configured")),
-        })
-    }
-}
-
-fn refuse(message: &str) -> Refusal {
-    Refusal { code: "invalid_spec".to_owned(), message: message.to_owned() }
-}
-
-impl Settings {
-    /// Per hour, so that it is exact: at most 1e9 × 10 × 100 msat.
-    fn price(&self, discount_percent: u64) -> Price {
-        let share = 100_u64.saturating_sub(discount_percent);
-        let msat = self.sats_per_hour.saturating_mul(10).saturating_mul(share);
-        Price { msat, seconds: 3_600 }
+            price: self.price(0),
+            minimum_sat: self.minimum_sat,
+        }]
     }
 
     fn quote(&self, order: &Order, context: &Context) -> Result<Quote, Refusal> {
@@ -163,6 +108,23 @@ impl Settings {
             price: self.price(percent),
             minimum_sat: self.minimum_sat,
         })
+    }
+}
+
+fn is_hex(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
+}
+
+fn refuse(message: &str) -> Refusal {
+    paygress_policy_sdk::refuse(RefusalCode::InvalidSpec, message)
+}
+
+impl Settings {
+    /// Per hour, so that it is exact: at most 1e9 × 10 × 100 msat.
+    fn price(&self, discount_percent: u64) -> Price {
+        let share = 100_u64.saturating_sub(discount_percent);
+        let msat = self.sats_per_hour.saturating_mul(10).saturating_mul(share);
+        Price { msat, seconds: 3_600 }
     }
 
     /// A code that is another customer's is answered as one that does not exist.

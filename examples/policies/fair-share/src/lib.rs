@@ -3,122 +3,102 @@
 //! It counts what runs, since the contract gives nothing else of a customer: neither their payments
 //! nor pods that have ended. Somebody with several keys is several customers.
 
-#[allow(unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
-mod bindings {
-    wit_bindgen::generate!({ path: "../../../wit/1.1", world: "duration-policy" });
-}
-
-#[cfg(target_arch = "wasm32")]
-#[allow(unsafe_code)]
-mod component {
-    use super::{FairShare, bindings};
-    bindings::export!(FairShare with_types_in bindings);
-}
-
-use bindings::exports::paygress::policy::duration::{self, RefundTerms};
-use bindings::exports::paygress::policy::settings;
-use bindings::paygress::policy::types::{
-    Context, Grant, Order, Payment, Price, Problem, Purpose, Quote, Refusal,
+use RefusalCode::{InsufficientPayment, LeaseExpired, NotOwner, ResourceUnavailable};
+use paygress_policy_sdk::{
+    Context, Duration, Grant, Order, Payment, Price, Problems, Purpose, Quote, Refusal,
+    RefusalCode, refuse,
 };
-use paygress_plugin_settings::SettingsReader;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-/// 63 at most: the context has 64 of a customer's pods, so that all that count are in it.
-const SCHEMA: &str = r#"{
-  "$schema": "https://json-schema.org/draft/2020-12/schema",
-  "title": "Fair share",
-  "type": "object",
-  "additionalProperties": false,
-  "properties": {
-    "max_pods": {"type": "integer", "minimum": 1, "maximum": 63, "default": 3, "description": "How many pods a customer may have at a time."},
-    "max_hours": {"type": "integer", "minimum": 1, "maximum": 87600, "default": 168, "description": "The remaining time of all pods of a customer together, with what is bought, in hours."},
-    "minimum_seconds": {"type": "integer", "minimum": 1, "maximum": 315360000, "default": 60, "description": "The shortest duration. A payment that buys less is refused."}
-  }
-}"#;
-
-struct FairShare;
-
-#[derive(Clone, Copy, Debug)]
-struct Settings {
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "Fair share")]
+pub struct Settings {
+    // The context has 64 of a customer's pods: all that count are in it.
+    /// How many pods a customer may have at a time.
+    #[schemars(range(min = 1, max = 63))]
     max_pods: u64,
-    max_seconds: u64,
+    /// The remaining time of all pods of a customer together, with what is bought, in hours.
+    #[schemars(range(min = 1, max = 87_600))]
+    max_hours: u64,
+    /// The shortest duration. A payment that buys less is refused.
+    #[schemars(range(min = 1, max = 315_360_000))]
     minimum_seconds: u64,
 }
 
-paygress_plugin_settings::export_settings!(FairShare, Settings, SCHEMA, parse_settings);
-
-fn parse_settings(json: &str) -> Result<Settings, Vec<paygress_plugin_settings::Problem>> {
-    let mut reader = SettingsReader::parse(json);
-    let settings = Settings {
-        max_pods: reader.number("max_pods", 3, 1..=63),
-        max_seconds: reader.number("max_hours", 168, 1..=87_600).saturating_mul(3_600),
-        minimum_seconds: reader.number("minimum_seconds", 60, 1..=315_360_000),
-    };
-    if settings.minimum_seconds > settings.max_seconds {
-        let message = format!("must not be more than max_hours, {} s", settings.max_seconds);
-        reader.problem("minimum_seconds", message);
+impl Default for Settings {
+    fn default() -> Self {
+        Self { max_pods: 3, max_hours: 168, minimum_seconds: 60 }
     }
-    reader.finish(settings)
 }
 
-impl duration::Guest for FairShare {
+paygress_policy_sdk::export!(Duration for Settings);
+
+impl Duration for Settings {
+    fn check(&self, problems: &mut Problems) {
+        let max_seconds = self.max_seconds();
+        if self.minimum_seconds > max_seconds {
+            let message = format!("must not be more than max_hours, {max_seconds} s");
+            problems.add_last(&["minimum_seconds"], message);
+        }
+    }
+
     fn grant(
-        order: Order,
-        quote: Quote,
-        payment: Payment,
-        context: Context,
+        &self,
+        order: &Order,
+        quote: &Quote,
+        payment: &Payment,
+        context: &Context,
     ) -> Result<Grant, Refusal> {
-        let Some(settings) = SETTINGS.with_borrow(|settings| *settings) else {
-            return Err(refuse("resource_unavailable", "the duration policy is not configured"));
-        };
-        check_purpose(settings, &order.purpose, &context)?;
+        self.check_purpose(&order.purpose, context)?;
         // At a price of zero, the order says how long.
         let seconds = seconds_for(quote.price, payment.net_sat)
-            .unwrap_or_else(|| order.wanted_seconds.unwrap_or(settings.minimum_seconds));
-        let minimum = settings.minimum_seconds.max(order.wanted_seconds.unwrap_or(0));
+            .unwrap_or_else(|| order.wanted_seconds.unwrap_or(self.minimum_seconds));
+        let minimum = self.minimum_seconds.max(order.wanted_seconds.unwrap_or(0));
         if seconds < minimum {
             let message = format!(
                 "the token is worth {} sat after the mint's fee and buys {seconds} s; the least is {minimum} s",
                 payment.net_sat
             );
-            return Err(refuse("insufficient_payment", message));
+            return Err(refuse(InsufficientPayment, message));
         }
-        let available = settings.max_seconds.saturating_sub(remaining(&context));
+        let remaining = own_seconds(context).fold(0, u64::saturating_add);
+        let available = self.max_seconds().saturating_sub(remaining);
         if seconds > available {
             let message = format!(
                 "the token buys {seconds} s, and your pods may have {available} s more in all; send less, or later"
             );
-            return Err(refuse("resource_unavailable", message));
+            return Err(refuse(ResourceUnavailable, message));
         }
         Ok(Grant { seconds, note: None })
     }
+}
 
-    fn refund(_: Order, _: Quote, _: Payment, _: Grant, _: Context) -> RefundTerms {
-        RefundTerms { step_seconds: 60, percent: 100 }
+impl Settings {
+    fn max_seconds(&self) -> u64 {
+        self.max_hours.saturating_mul(3_600)
     }
-}
 
-fn refuse(code: &str, message: impl Into<String>) -> Refusal {
-    Refusal { code: code.to_owned(), message: message.into() }
-}
-
-fn check_purpose(settings: Settings, purpose: &Purpose, context: &Context) -> Result<(), Refusal> {
-    match purpose {
-        Purpose::Extend(lease) if lease.remaining_seconds == 0 => {
-            Err(refuse("lease_expired", "this pod has ended; order a new one"))
-        }
-        Purpose::Extend(lease) if !lease.owned_by_customer => {
-            Err(refuse("not_owner", "only the customer who bought this pod may extend it"))
-        }
-        Purpose::Extend(_) => Ok(()),
-        Purpose::Spawn => {
-            let pods = own_seconds(context).count();
-            if u64::try_from(pods).unwrap_or(u64::MAX) < settings.max_pods {
-                return Ok(());
+    fn check_purpose(&self, purpose: &Purpose, context: &Context) -> Result<(), Refusal> {
+        match purpose {
+            Purpose::Extend(lease) if lease.remaining_seconds == 0 => {
+                Err(refuse(LeaseExpired, "this pod has ended; order a new one"))
             }
-            let message = format!(
-                "you have {pods} pods already; stop one, or order again when one has ended"
-            );
-            Err(refuse("resource_unavailable", message))
+            Purpose::Extend(lease) if !lease.owned_by_customer => {
+                Err(refuse(NotOwner, "only the customer who bought this pod may extend it"))
+            }
+            Purpose::Extend(_) => Ok(()),
+            Purpose::Spawn => {
+                let pods = own_seconds(context).count();
+                if u64::try_from(pods).unwrap_or(u64::MAX) < self.max_pods {
+                    return Ok(());
+                }
+                let message = format!(
+                    "you have {pods} pods already; stop one, or order again when one has ended"
+                );
+                Err(refuse(ResourceUnavailable, message))
+            }
         }
     }
 }
@@ -127,10 +107,6 @@ fn check_purpose(settings: Settings, purpose: &Purpose, context: &Context) -> Re
 fn own_seconds(context: &Context) -> impl Iterator<Item = u64> {
     let own = context.customer_leases.iter().filter(|lease| lease.owned_by_customer);
     own.map(|lease| lease.remaining_seconds).filter(|seconds| *seconds > 0)
-}
-
-fn remaining(context: &Context) -> u64 {
-    own_seconds(context).fold(0, u64::saturating_add)
 }
 
 /// The whole seconds that an amount buys; `None` at a price of zero.

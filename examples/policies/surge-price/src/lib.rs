@@ -2,68 +2,46 @@
 //! price when all pods are leased; below it, it falls to a share of the base price when none is, if
 //! the operator wants that. A running lease keeps the price at which it was bought.
 
-#[allow(unsafe_code, unreachable_pub, clippy::all, clippy::restriction)]
-mod bindings {
-    wit_bindgen::generate!({ path: "../../../wit/1.1", world: "pricing-policy" });
-}
+use paygress_policy_sdk::{Context, Offer, Price, Pricing, Resources};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-#[cfg(target_arch = "wasm32")]
-#[allow(unsafe_code)]
-mod component {
-    use super::{SurgePrice, bindings};
-    bindings::export!(SurgePrice with_types_in bindings);
-}
-
-use bindings::exports::paygress::policy::{pricing, settings};
-use bindings::paygress::policy::types::{
-    Context, Offer, Order, Price, Problem, Quote, Refusal, Resources,
-};
-use paygress_plugin_settings::SettingsReader;
-
-const SCHEMA: &str = r#"{
-  "$schema": "https://json-schema.org/draft/2020-12/schema",
-  "title": "Surge pricing by utilisation",
-  "type": "object",
-  "additionalProperties": false,
-  "properties": {
-    "sats_per_hour": {"type": "integer", "minimum": 1, "maximum": 1000000000, "default": 60, "description": "The base price of an hour, in sat."},
-    "from_percent": {"type": "integer", "minimum": 0, "maximum": 99, "default": 50, "description": "The utilisation above which the price rises."},
-    "minimum_sat": {"type": "integer", "minimum": 0, "maximum": 1000000000, "default": 1, "description": "The smallest net amount that is accepted, in sat."},
-    "empty_percent": {"type": "integer", "minimum": 1, "maximum": 100, "default": 100, "description": "The price when no pod is leased, in percent of the base price."},
-    "full_percent": {"type": "integer", "minimum": 100, "maximum": 10000, "default": 300, "description": "The price when all pods are leased, in percent of the base price."}
-  }
-}"#;
-
-const SIZE: Resources = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
-
-struct SurgePrice;
-
-#[derive(Clone, Copy, Debug)]
-struct Settings {
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "Surge pricing by utilisation")]
+pub struct Settings {
+    /// The base price of an hour, in sat.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     sats_per_hour: u64,
+    /// The utilisation above which the price rises.
+    #[schemars(range(min = 0, max = 99))]
     from_percent: u64,
+    /// The price when no pod is leased, in percent of the base price.
+    #[schemars(range(min = 1, max = 100))]
     empty_percent: u64,
+    /// The price when all pods are leased, in percent of the base price.
+    #[schemars(range(min = 100, max = 10_000))]
     full_percent: u64,
+    /// The smallest net amount that is accepted, in sat.
+    #[schemars(range(min = 0, max = 1_000_000_000))]
     minimum_sat: u64,
 }
 
-paygress_plugin_settings::export_settings!(SurgePrice, Settings, SCHEMA, parse_settings);
-
-fn parse_settings(json: &str) -> Result<Settings, Vec<paygress_plugin_settings::Problem>> {
-    let mut reader = SettingsReader::parse(json);
-    let settings = Settings {
-        sats_per_hour: reader.number("sats_per_hour", 60, 1..=1_000_000_000),
-        from_percent: reader.number("from_percent", 50, 0..=99),
-        empty_percent: reader.number("empty_percent", 100, 1..=100),
-        full_percent: reader.number("full_percent", 300, 100..=10_000),
-        minimum_sat: reader.number("minimum_sat", 1, 0..=1_000_000_000),
-    };
-    reader.finish(settings)
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            sats_per_hour: 60,
+            from_percent: 50,
+            empty_percent: 100,
+            full_percent: 300,
+            minimum_sat: 1,
+        }
+    }
 }
 
 impl Settings {
     /// Per hour, so that it is exact: at most 1e9 × 1e3 × 100 msat.
-    fn price(self, context: &Context) -> Price {
+    fn price(&self, context: &Context) -> Price {
         let (active, capacity) =
             (u64::from(context.active_leases), u64::from(context.capacity_leases.max(1)));
         let used = active.saturating_mul(100).checked_div(capacity).unwrap_or(100).min(100);
@@ -87,44 +65,17 @@ fn share(whole: u64, part: u64, range: u64) -> u64 {
     whole.saturating_mul(part).checked_div(range).unwrap_or(0)
 }
 
-fn settings() -> Settings {
-    let defaults = Settings {
-        sats_per_hour: 60,
-        from_percent: 50,
-        empty_percent: 100,
-        full_percent: 300,
-        minimum_sat: 1,
-    };
-    SETTINGS.with_borrow(|settings| settings.unwrap_or(defaults))
-}
-
-impl pricing::Guest for SurgePrice {
-    fn offers(context: Context) -> Vec<Offer> {
-        let (name, description) = (
-            "Standard".to_owned(),
-            "1 CPU, 1 GiB of memory; the price rises with utilisation".to_owned(),
-        );
-        let (price, minimum_sat) = (settings().price(&context), settings().minimum_sat);
+impl Pricing for Settings {
+    fn offers(&self, context: &Context) -> Vec<Offer> {
         vec![Offer {
             id: "standard".to_owned(),
-            name,
-            description,
-            resources: SIZE,
-            price,
-            minimum_sat,
+            name: "Standard".to_owned(),
+            description: "1 CPU, 1 GiB of memory; the price rises with utilisation".to_owned(),
+            resources: Resources { cpu_millicores: 1_000, memory_mib: 1_024 },
+            price: self.price(context),
+            minimum_sat: self.minimum_sat,
         }]
     }
-
-    fn quote(order: Order, context: Context) -> Result<Quote, Refusal> {
-        match order.tier.as_deref() {
-            None | Some("standard") => {
-                let (price, minimum_sat) = (settings().price(&context), settings().minimum_sat);
-                Ok(Quote { tier: "standard".to_owned(), resources: SIZE, price, minimum_sat })
-            }
-            Some(_) => Err(Refusal {
-                code: "invalid_spec".to_owned(),
-                message: "the only tier is: standard".to_owned(),
-            }),
-        }
-    }
 }
+
+paygress_policy_sdk::export!(Pricing for Settings);

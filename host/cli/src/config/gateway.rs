@@ -2,6 +2,7 @@
 
 use super::reader::Reader;
 use paygress_cluster::PodRoute;
+use paygress_core::model::secret::Secret;
 use paygress_gateway::Relay;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,6 +17,16 @@ pub struct GatewayConfig {
     /// The directory of its keys; none: that of the ledger.
     pub keys: Option<PathBuf>,
     pub process: GatewayProcess,
+    /// Health and metrics of `paygress gateway`, if they are served.
+    pub http: Option<GatewayHttpConfig>,
+}
+
+/// Where health and metrics of a gateway in a process of its own are.
+#[derive(Clone, Debug)]
+pub struct GatewayHttpConfig {
+    pub listen: SocketAddr,
+    /// None: there are no metrics.
+    pub operator_token: Option<Secret>,
 }
 
 /// The SSH jump host.
@@ -50,7 +61,7 @@ pub enum GatewayProcess {
 
 impl GatewayConfig {
     /// Read in any case: its problems are reported even if it is off.
-    pub(super) fn read(reader: &mut Reader) -> Option<Self> {
+    pub(super) fn read(reader: &mut Reader, operator_token: Option<Secret>) -> Option<Self> {
         let jump_host = reader.jump_host();
         let iroh = reader.iroh();
         let keys = reader.text("GATEWAY_KEY_DIR").map(PathBuf::from);
@@ -58,7 +69,9 @@ impl GatewayConfig {
             true => GatewayProcess::Service,
             false => GatewayProcess::Own,
         };
-        let gateway = Self { jump_host, iroh, keys, process };
+        let listen = reader.listen_address("GATEWAY_HTTP_LISTEN");
+        let http = listen.map(|listen| GatewayHttpConfig { listen, operator_token });
+        let gateway = Self { jump_host, iroh, keys, process, http };
         gateway.check(reader);
         (gateway.jump_host.is_some() || gateway.iroh.is_some()).then_some(gateway)
     }
@@ -66,6 +79,9 @@ impl GatewayConfig {
     /// What the service cannot know of another process, which customers must.
     fn check(&self, reader: &mut Reader) {
         if self.process == GatewayProcess::Service {
+            if self.http.is_some() {
+                reader.problem("GATEWAY_HTTP_LISTEN: is for `paygress gateway`, with GATEWAY_IN_SERVICE=false; the service has health and metrics at BIND_ADDR");
+            }
             return;
         }
         if let Some(iroh) = &self.iroh
@@ -82,16 +98,18 @@ impl Reader {
         let host = self.gateway_host();
         let port = self.number("GATEWAY_SSH_PORT", 1..=65_535);
         let port = port.and_then(|number| u16::try_from(number).ok());
-        let listen = self.text("GATEWAY_SSH_LISTEN").filter(|text| !text.trim().is_empty())?;
-        match listen.parse() {
-            Ok(listen) => Some(JumpHostConfig { listen, host, port }),
-            Err(_) => {
-                self.problem(
-                    "GATEWAY_SSH_LISTEN: must be address:port, [::]:2222 for instance, or empty",
-                );
-                None
-            }
+        let listen = self.listen_address("GATEWAY_SSH_LISTEN")?;
+        Some(JumpHostConfig { listen, host, port })
+    }
+
+    /// None where it is not set, or empty.
+    fn listen_address(&mut self, key: &'static str) -> Option<SocketAddr> {
+        let listen = self.text(key).filter(|text| !text.trim().is_empty())?;
+        let address: Option<SocketAddr> = listen.parse().ok();
+        if address.is_none() {
+            self.problem(format!("{key}: must be address:port, [::]:2222 for instance, or empty"));
         }
+        address
     }
 
     fn gateway_host(&mut self) -> Option<String> {

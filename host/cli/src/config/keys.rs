@@ -371,6 +371,11 @@ pub const KEYS: &[Key] = &[
         about: "whether `paygress serve` runs the gateway itself: true, or false where `paygress gateway` does",
     },
     Key {
+        name: "GATEWAY_HTTP_LISTEN",
+        default: None,
+        about: "the address and port of /healthz, /readyz and /metrics of `paygress gateway`, [::]:8080 for instance; without it there are none",
+    },
+    Key {
         name: "GATEWAY_POD_NETWORK",
         default: Some("auto"),
         about: "how the gateway reaches pods: pod-network (their addresses), port-forward (the API server) or auto (in the cluster the first where it answers, or else the second)",

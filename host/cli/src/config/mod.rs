@@ -16,7 +16,7 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-pub use gateway::{GatewayConfig, GatewayProcess, IrohConfig, JumpHostConfig};
+pub use gateway::{GatewayConfig, GatewayHttpConfig, GatewayProcess, IrohConfig, JumpHostConfig};
 pub use http::HttpConfig;
 pub use policies::default_policies;
 pub(crate) use reader::Reader;
@@ -387,6 +387,7 @@ impl Config {
         if http.apps_domain.is_some() && !transports.http {
             reader.problem("APPS_DOMAIN: needs the HTTP transport; set RUN_MODE to http or both");
         }
+        let operator_token = http.operator_token.clone();
         let settings = reader.policy_settings();
         let suggested = settings
             .get("duration")
@@ -462,7 +463,7 @@ impl Config {
             node_lost_after: Seconds(reader.number("NODE_LOST_SECONDS", 10..=86_400).unwrap_or(0)),
             ssh_port: reader.port("SSH_PORT"),
             access: reader.pod_access(),
-            gateway: GatewayConfig::read(reader),
+            gateway: GatewayConfig::read(reader, operator_token),
             route: reader.pod_route(),
         };
         if config.policy_state == config.policies {

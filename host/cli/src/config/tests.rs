@@ -365,6 +365,32 @@ fn the_gateway_is_off_until_one_of_its_ways_is_on() {
 }
 
 #[test]
+fn a_gateway_in_a_process_of_its_own_has_health_and_metrics_where_it_listens() {
+    let token = ("OPERATOR_TOKEN", "a token of the operator of this test");
+    let own = [
+        ("GATEWAY_SSH_LISTEN", "[::]:2222"),
+        ("GATEWAY_IN_SERVICE", "false"),
+        ("DATABASE_URL", "postgres://db.example/paygress"),
+        ("WALLET_MNEMONIC", "one two"),
+        token,
+    ];
+    let gateway = |more: &[(&str, &str)]| {
+        let settings: Vec<_> = own.iter().chain(more).copied().collect();
+        read(&good(), &settings).map(|config| config.gateway.unwrap().http)
+    };
+    assert!(gateway(&[]).unwrap().is_none());
+    let http = gateway(&[("GATEWAY_HTTP_LISTEN", "[::]:8080")]).unwrap().unwrap();
+    assert_eq!((http.listen.port(), http.operator_token.is_some()), (8_080, true));
+    for more in [
+        &[("GATEWAY_HTTP_LISTEN", "8080")][..],
+        &[("GATEWAY_HTTP_LISTEN", "[::]:8080"), ("GATEWAY_IN_SERVICE", "true")],
+    ] {
+        let problems = gateway(more).err().unwrap().to_string();
+        assert!(problems.contains("GATEWAY_HTTP_LISTEN: "), "{problems}");
+    }
+}
+
+#[test]
 fn pods_have_names_of_their_own_below_a_domain_that_the_service_is_not_in() {
     let both = ("RUN_MODE", "both");
     let with = |domain: &str, more: &[(&str, &str)]| {

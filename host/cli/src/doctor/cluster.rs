@@ -8,17 +8,19 @@ use futures::FutureExt;
 use futures::future::join_all;
 use paygress_cluster::connection::RequestError;
 use paygress_cluster::{
-    AdmissionFinding, AdmissionOutcome, Kubernetes, PodRoute, RIGHTS, Right, RightPurpose,
+    AdmissionFinding, AdmissionOutcome, HostPorts, Kubernetes, PodRoute, RIGHTS, Right,
+    RightPurpose,
 };
 use paygress_core::Cluster;
 use paygress_core::error_chain;
-use paygress_core::model::access::AccessMode;
+use paygress_core::model::access::{AccessMode, AccessModes};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub(super) const CONNECTION: Area = Area::new(Group::Cluster, "connection");
 const PERMISSIONS: Area = Area::new(Group::Cluster, "permissions");
 const ADMISSION: Area = Area::new(Group::Cluster, "admission");
+const SECURITY: Area = Area::new(Group::Cluster, "pod security");
 const NETWORK: Area = Area::new(Group::Cluster, "network policy");
 const PORTS: Area = Area::new(Group::Cluster, "ports");
 
@@ -30,6 +32,7 @@ pub(super) fn checks<'a>(config: &'a Config, cluster: &'a Arc<Kubernetes>) -> Ve
         within(CONNECTION, LIMIT, connection(config, cluster)).boxed_local(),
         within(PERMISSIONS, LIMIT, permissions(config, cluster)).boxed_local(),
         within(ADMISSION, LIMIT, admission(config, cluster)).boxed_local(),
+        within(SECURITY, LIMIT, pod_security(config, cluster)).boxed_local(),
         within(NETWORK, LIMIT, network_policies(cluster)).boxed_local(),
         within(PORTS, LIMIT, ports(config, cluster)).boxed_local(),
     ]
@@ -61,6 +64,7 @@ fn needed<'a>(config: &'a Config, right: &Right) -> Option<Needed<'a>> {
         RightPurpose::Leases => Some(Needed::In(&config.namespace)),
         RightPurpose::Gateway => (leads_to_pods(config) && config.route != PodRoute::PodNetwork)
             .then_some(Needed::In(&config.namespace)),
+        RightPurpose::Egress => has_egress(config).then_some(Needed::In(&config.namespace)),
         RightPurpose::Capacity => Some(Needed::InAll),
         RightPurpose::Policies => config.policy_namespace.as_deref().map(Needed::In),
     }
@@ -70,6 +74,13 @@ fn needed<'a>(config: &'a Config, right: &Right) -> Option<Needed<'a>> {
 fn leads_to_pods(config: &Config) -> bool {
     let serves_apps = config.http.as_ref().is_some_and(|http| http.apps_domain.is_some());
     config.gateway.is_some() || serves_apps
+}
+
+/// Whether the default pod template says what pods connect to. Of another one it is not known.
+fn has_egress(config: &Config) -> bool {
+    let settings = config.policy_settings.get("pod-template");
+    let tiers = settings.and_then(|settings| settings.get("egress")?.as_object());
+    tiers.is_some_and(|tiers| !tiers.is_empty())
 }
 
 async fn permissions(config: &Config, cluster: &Kubernetes) -> Vec<Check> {
@@ -103,20 +114,25 @@ fn missing(right: &Right, namespace: Option<&str>, denied: &[&str]) -> Check {
     let place = namespace.map_or_else(|| "the whole cluster".to_owned(), str::to_owned);
     let text = format!("may not {} {} in {place}", denied.join(", "), right.resource);
     let remedy = format!(
-        "apply k8s/base/{}, and run this with the service's ServiceAccount",
+        "apply k8s/{}, and run this with the service's ServiceAccount",
         right.purpose.file()
     );
     match right.purpose {
         // Only quotas are counted then.
         RightPurpose::Capacity => PERMISSIONS.warn(text, remedy),
-        RightPurpose::Leases | RightPurpose::Gateway | RightPurpose::Policies => {
-            PERMISSIONS.fail(text, remedy)
-        }
+        RightPurpose::Leases
+        | RightPurpose::Gateway
+        | RightPurpose::Egress
+        | RightPurpose::Policies => PERMISSIONS.fail(text, remedy),
     }
 }
 
 async fn admission(config: &Config, cluster: &Kubernetes) -> Vec<Check> {
-    let findings = cluster.try_admission().await;
+    let mut findings = Vec::from(cluster.try_admission().await);
+    if has_egress(config) {
+        // Where the right is missing, that is named.
+        findings.extend(cluster.try_egress_admission().await);
+    }
     let wrong: Vec<Check> = findings.iter().filter_map(|it| not_enforced(config, it)).collect();
     if !wrong.is_empty() {
         return wrong;
@@ -140,14 +156,48 @@ fn not_enforced(config: &Config, finding: &AdmissionFinding) -> Option<Check> {
         AdmissionOutcome::NotEnforced => Some(ADMISSION.fail(
             format!("ValidatingAdmissionPolicy {policy} does not refuse what it must"),
             format!(
-                "apply k8s/base/admission.yaml: the policy and its binding, with the action Deny and the namespace {}",
+                "apply k8s/{}: the policy and its binding, with the action Deny and the namespace {}; run this with the service's ServiceAccount",
+                finding.file(),
                 config.namespace
             ),
         )),
         AdmissionOutcome::Failed(error) => Some(ADMISSION.fail(
             format!("whether {policy} is enforced is not known: {}", error_chain(error)),
-            "apply k8s/base of this version, and run this with the service's ServiceAccount",
+            format!(
+                "apply k8s/{} of this version, and run this with the service's ServiceAccount",
+                finding.file()
+            ),
         )),
+    }
+}
+
+async fn pod_security(config: &Config, cluster: &Kubernetes) -> Vec<Check> {
+    match cluster.host_ports().await {
+        Ok(found) => vec![security_for(config.access.modes(), found)],
+        Err(error) => vec![SECURITY.fail(
+            format!("what the namespace enforces is not known: {}", error_chain(&error)),
+            "apply k8s/base of this version, and run this with the service's ServiceAccount",
+        )],
+    }
+}
+
+/// What customers are sold, and what the namespace lets pods have.
+fn security_for(access: &AccessModes, found: HostPorts) -> Check {
+    match (access.contains(AccessMode::HostPort), found) {
+        (true, HostPorts::Permitted) => {
+            SECURITY.ok("the namespace lets pods have host ports, which ACCESS names")
+        }
+        (false, HostPorts::Forbidden) => {
+            SECURITY.ok("the namespace forbids host ports, and ACCESS names none")
+        }
+        (true, HostPorts::Forbidden) => SECURITY.fail(
+            "ACCESS names host-port, and the namespace's Pod Security Standard forbids host ports: each order for one is refused",
+            "take host-port out of ACCESS, or label the namespace pod-security.kubernetes.io/enforce=privileged",
+        ),
+        (false, HostPorts::Permitted) => SECURITY.warn(
+            "ACCESS names no host-port, and the namespace lets pods have host ports",
+            "label the namespace pod-security.kubernetes.io/enforce=baseline; with ACCESS=gateway add k8s/overlays/without-ports",
+        ),
     }
 }
 
@@ -193,13 +243,14 @@ fn taken_ports(taken: &BTreeSet<u16>) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::Outcome;
     use serde_json::Value;
     use std::path::Path;
 
     /// What the roles in this file grant: group, resource and verb.
     fn granted(file: &str) -> BTreeSet<[String; 3]> {
-        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../k8s/base");
-        let text = std::fs::read_to_string(base.join(file)).unwrap();
+        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../k8s");
+        let text = std::fs::read_to_string(manifests.join(file)).unwrap();
         let objects = text.split("\n---\n").map(|it| serde_saphyr::from_str::<Value>(it).unwrap());
         let texts = |value: &Value| -> Vec<String> {
             value.as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect()
@@ -221,7 +272,12 @@ mod tests {
 
     #[test]
     fn what_is_reviewed_is_what_the_manifests_grant() {
-        for file in ["rbac.yaml", "capacity.yaml", "policies.yaml"] {
+        for file in [
+            "base/rbac.yaml",
+            "base/capacity.yaml",
+            "base/policies.yaml",
+            "overlays/egress/rbac.yaml",
+        ] {
             let rights = RIGHTS.iter().filter(|right| right.purpose.file() == file);
             let reviewed: BTreeSet<[String; 3]> = rights
                 .flat_map(|right| {
@@ -257,6 +313,47 @@ mod tests {
             let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
             let config = Config::read(None, settings).unwrap();
             assert_eq!(needed(&config, forward).is_some(), is_needed, "{setting:?}");
+        }
+    }
+
+    #[test]
+    fn network_policies_are_made_where_the_template_has_egress() {
+        let key = "1".repeat(64);
+        let settings = [
+            ("NOSTR_PRIVATE_KEY", key.as_str()),
+            ("NOSTR_RELAYS", "wss://a.example"),
+            ("WHITELISTED_MINTS", "https://m.example"),
+            ("SSH_HOST", "h.example"),
+        ];
+        let egress = RIGHTS.iter().find(|right| right.purpose == RightPurpose::Egress).unwrap();
+        for (file, is_needed) in [
+            ("", false),
+            ("[policy.pod-template.egress]\n", false),
+            ("[policy.pod-template.egress.basic]\nports = [\"443/tcp\"]\n", true),
+        ] {
+            let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
+            let config = Config::read(Some(file), settings).unwrap();
+            assert_eq!(needed(&config, egress).is_some(), is_needed, "{file}");
+        }
+        let check = missing(egress, Some("user-workloads"), &["create"]);
+        assert_eq!(check.text, "may not create networkpolicies in user-workloads");
+        assert!(check.remedy.unwrap().contains("k8s/overlays/egress/rbac.yaml"));
+    }
+
+    #[test]
+    fn what_the_namespace_enforces_is_compared_with_what_is_sold() {
+        let modes = |modes: Vec<AccessMode>| AccessModes::new(modes).unwrap();
+        let ports = modes(vec![AccessMode::HostPort, AccessMode::Gateway]);
+        let gateway = modes(vec![AccessMode::Gateway]);
+        for (access, found, outcome) in [
+            (&ports, HostPorts::Permitted, Outcome::Ok),
+            (&ports, HostPorts::Forbidden, Outcome::Fail),
+            (&gateway, HostPorts::Forbidden, Outcome::Ok),
+            (&gateway, HostPorts::Permitted, Outcome::Warn),
+        ] {
+            let check = security_for(access, found);
+            assert_eq!(check.outcome, outcome, "{check:?}");
+            assert_eq!(check.remedy.is_some(), outcome != Outcome::Ok);
         }
     }
 

@@ -2,12 +2,13 @@
 //! Nothing is changed, but for probe pods, and a message to nobody at each relay.
 //!
 //! ```text
-//! config ─▶ host, policies ─▶ pods, cluster, mints, relays: concurrently, each with a limit ─▶ Report
+//! config ─▶ host, policies ─▶ pods, cluster, gateway, mints, relays: concurrently, each with a limit ─▶ Report
 //! ```
 //!
 //! What a check of a backend does is in the crate of the backend; here is what it means.
 
 mod cluster;
+mod gateway;
 mod host;
 mod limit;
 mod mints;
@@ -120,6 +121,7 @@ async fn all(config: &Config, cluster: Option<&Arc<Kubernetes>>) -> Vec<Check> {
         async move { host::checks(config, served) }.boxed_local(),
         within(stores::DATABASE, LIMIT, stores::checks(config)).boxed_local(),
         pods::checks(config, cluster).boxed_local(),
+        gateway::checks(config, served).boxed_local(),
     ];
     if let Some(cluster) = cluster {
         all.extend(cluster::checks(config, cluster));

@@ -37,6 +37,7 @@ pub enum Group {
     Policies,
     Cluster,
     Pods,
+    Gateway,
     Mints,
     Relays,
 }
@@ -49,6 +50,7 @@ impl Group {
             Self::Policies => "policies",
             Self::Cluster => "cluster",
             Self::Pods => "pods",
+            Self::Gateway => "gateway",
             Self::Mints => "mints",
             Self::Relays => "relays",
         }

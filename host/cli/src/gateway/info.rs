@@ -45,19 +45,23 @@ impl GatewayInfo for KnownGateway {
     }
 
     fn counts(&self) -> Option<GatewayCounts> {
-        let counts = self.counts.as_ref()?;
-        let session = |way: Way| SessionCount {
-            way: way.as_str(),
-            open: counts.open_sessions(way),
-            opened: counts.sessions(way),
-        };
-        let rejection = |reason: Rejection| RejectionCount {
-            reason: reason.as_str(),
-            clients: counts.rejections(reason),
-        };
-        Some(GatewayCounts {
-            sessions: Way::ALL.map(session).to_vec(),
-            rejections: Rejection::ALL.map(rejection).to_vec(),
-        })
+        self.counts.as_deref().map(counted)
+    }
+}
+
+/// As metrics have it.
+fn counted(counts: &Counts) -> GatewayCounts {
+    let session = |way: Way| SessionCount {
+        way: way.as_str(),
+        open: counts.open_sessions(way),
+        opened: counts.sessions(way),
+    };
+    let rejection = |reason: Rejection| RejectionCount {
+        reason: reason.as_str(),
+        clients: counts.rejections(reason),
+    };
+    GatewayCounts {
+        sessions: Way::ALL.map(session).to_vec(),
+        rejections: Rejection::ALL.map(rejection).to_vec(),
     }
 }

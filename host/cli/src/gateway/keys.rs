@@ -24,6 +24,23 @@ pub(super) fn endpoint_key(directory: &Path) -> Result<EndpointKey> {
     EndpointKey::parse(&text).with_context(|| directory.join(ENDPOINT_KEY).display().to_string())
 }
 
+/// The jump host's key, where it was made.
+pub(super) fn made_host_key(directory: &Path) -> Result<GatewayHostKey> {
+    let path = directory.join(HOST_KEY);
+    GatewayHostKey::parse(&made(&path)?).with_context(|| path.display().to_string())
+}
+
+/// The endpoint's key, where it was made.
+pub(super) fn made_endpoint_key(directory: &Path) -> Result<EndpointKey> {
+    let path = directory.join(ENDPOINT_KEY);
+    EndpointKey::parse(&made(&path)?).with_context(|| path.display().to_string())
+}
+
+fn made(path: &Path) -> Result<Secret> {
+    let failed = || format!("the gateway's key {} cannot be read", path.display());
+    std::fs::read_to_string(path).map(Secret::new).with_context(failed)
+}
+
 fn load_or_make(path: &Path, make: impl FnOnce() -> Result<Secret>) -> Result<Secret> {
     let failed = || format!("the gateway's key {} cannot be read or written", path.display());
     match std::fs::read_to_string(path) {

@@ -202,6 +202,8 @@ fn outcome(response: &Response, was: TokenState) -> (TokenState, After) {
             // If its answer was lost before, it may have been used.
             ErrorType::LeaseExpired => (was, After::Retry),
             ErrorType::NotFound | ErrorType::NotOwner => (was, After::Stop(Stop::Refused)),
+            // What it means for the token is not known.
+            ErrorType::Later(_) => (TokenState::Sent, After::Stop(Stop::Refused)),
             _ => (TokenState::Sent, After::Retry),
         },
         Response::Access(_) | Response::Status(_) | Response::Notice(_) => {
@@ -246,6 +248,8 @@ impl<S: Service> Extension<'_, S> {
             let has_come = next.state == TokenState::Sent || awaited == status.expires_at;
             let wait = match status.status {
                 PodStatus::Provisioning => RETRY,
+                // Whether it can be extended is not known.
+                PodStatus::Later(_) => return Ok(Stop::Refused),
                 _ if has_come => Seconds(0),
                 _ => left.minus(third(left).max(LEAST_LEAD)),
             };

@@ -136,7 +136,7 @@ fn print_status(status: &StatusResponse, known_hosts: &KnownHosts) {
     print_line(format_args!(
         "{}: {}{}, {} s left, until {}",
         status.pod_name,
-        status_name(status.status),
+        status.status.as_str(),
         reason.unwrap_or_default(),
         status.time_remaining_seconds,
         status.expires_at.as_deref().unwrap_or_default()
@@ -147,7 +147,7 @@ fn print_status(status: &StatusResponse, known_hosts: &KnownHosts) {
     print_http(&status.http);
     let login = PodLogin::from(status);
     match status.status {
-        PodStatus::Provisioning => {}
+        PodStatus::Provisioning | PodStatus::Later(_) => {}
         PodStatus::Running => print_ssh_command(&login, known_hosts),
         PodStatus::Ended => known_hosts.forget(&status.pod_name),
     }
@@ -162,13 +162,5 @@ fn print_refunds<'a>(tokens: impl IntoIterator<Item = &'a Secret>) {
     }
     for token in tokens {
         print_line(token.expose());
-    }
-}
-
-fn status_name(status: PodStatus) -> &'static str {
-    match status {
-        PodStatus::Provisioning => "provisioning",
-        PodStatus::Running => "running",
-        PodStatus::Ended => "ended",
     }
 }

@@ -2,29 +2,35 @@
 
 use crate::output::print_note;
 use crate::private_file::make_private;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use paygress_core::error_chain;
-use paygress_core::protocol::{Response, SignedReceipt, sorted};
+use paygress_core::model::ids;
+use paygress_core::protocol::{
+    Response, SignedReceipt, is_receipt_of, receipt_contradicts, sorted,
+};
 use paygress_nostr::client::Answer;
 use paygress_nostr::{PublicKey, verify_receipt};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Where the receipts of one service are stored.
+/// Where one customer's receipts of one service are stored.
 pub(super) struct Receipts {
     directory: PathBuf,
     service: PublicKey,
+    customer: ids::PublicKey,
 }
 
 impl Receipts {
-    pub(super) fn beside(key_file: &Path, service: PublicKey) -> Self {
-        Self { directory: key_file.with_file_name("receipts"), service }
+    pub(super) fn beside(key_file: &Path, service: PublicKey, customer: &PublicKey) -> Self {
+        let customer = ids::PublicKey::from_bytes(customer.to_bytes());
+        Self { directory: key_file.with_file_name("receipts"), service, customer }
     }
 
     /// Stores the answer's receipt, if it has one.
     pub(super) fn store(&self, answer: &Answer) {
-        let Some(receipt) = answer.response.as_ref().and_then(Response::receipt) else { return };
-        match self.write(receipt) {
+        let Some(response) = &answer.response else { return };
+        let Some(receipt) = response.receipt() else { return };
+        match self.write(receipt, response) {
             Ok(path) => print_note(format_args!("The receipt is in {}", path.display())),
             Err(error) => print_note(format_args!(
                 "The answer's receipt was not stored: {}",
@@ -34,14 +40,93 @@ impl Receipts {
     }
 
     /// Once its id is known to be one, it is a good name.
-    fn write(&self, receipt: &SignedReceipt) -> Result<PathBuf> {
+    fn write(&self, receipt: &SignedReceipt, response: &Response) -> Result<PathBuf> {
         let json = sorted(receipt).to_string();
-        verify_receipt(&json, Some(&self.service)).context("the service's receipt is not good")?;
+        let verified = verify_receipt(&json, Some(&self.service))
+            .context("the service's receipt is not good")?;
+        if let Some(field) = receipt_contradicts(&verified.content, response) {
+            bail!("it contradicts the answer that it came with: {field}; ask the operator");
+        }
+        if !is_receipt_of(&verified.content, &self.customer) {
+            bail!("it is of another customer; ask the operator");
+        }
         make_private(&self.directory)?;
         let path = self.directory.join(format!("{}-{}.json", receipt.created_at, receipt.id));
         let mut file = tempfile::NamedTempFile::new_in(&self.directory)?;
         writeln!(file, "{json}")?;
         file.persist(&path).with_context(|| path.display().to_string())?;
         Ok(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use paygress_core::backend::receipt::ReceiptSigner;
+    use paygress_core::model::ids::{LeaseId, OrderId};
+    use paygress_core::model::order_state::Agreement;
+    use paygress_core::model::units::{Seconds, UnixTime};
+    use paygress_core::protocol::{
+        OPERATOR_CLAIMS, RECEIPT_VERSION, ReceiptContent, ReceiptKind, ReceiptOrder, topped_up,
+    };
+    use paygress_core::testing;
+    use paygress_nostr::{Keys, ServiceReceipts};
+
+    /// A receipt of ten minutes more for this customer's pod.
+    fn content(lease: &LeaseId, customer: &Keys) -> ReceiptContent {
+        let Agreement { payment, mut decision } = testing::agreement();
+        let extended = testing::lease(lease.clone(), 1, 700);
+        decision.order.extends = Some(extended.view(None, UnixTime(2)));
+        decision.order.customer = customer.public_key().to_hex();
+        let order = ReceiptOrder {
+            redeemed: payment.net,
+            payment,
+            decision,
+            image: None,
+            stop_terms: None,
+            expires_at: None,
+            refusal: None,
+            end_reason: None,
+            served_until: None,
+            refund: None,
+        };
+        ReceiptContent {
+            version: RECEIPT_VERSION,
+            answer: ReceiptKind::TopUp,
+            pod_name: lease.pod_name().into(),
+            ssh_host_keys: Vec::new(),
+            operator_claims: OPERATOR_CLAIMS.map(str::to_owned).into(),
+            orders: vec![order],
+            orders_left_out: 0,
+        }
+    }
+
+    #[test]
+    fn only_a_receipt_of_its_answer_and_of_this_customer_is_stored() {
+        let directory = tempfile::tempdir().unwrap();
+        let (service, customer, other) = (Keys::generate(), Keys::generate(), Keys::generate());
+        let key_file = directory.path().join("key");
+        let receipts = Receipts::beside(&key_file, service.public_key(), &customer.public_key());
+        let lease = LeaseId::of(&OrderId::random());
+        let good = content(&lease, &customer);
+        let mut more = good.clone();
+        more.orders[0].decision.grant.seconds = Seconds(1_200);
+        let answer = topped_up(&lease.pod_name(), Seconds(600), UnixTime(700), None);
+        let write = |content: &ReceiptContent, signer: &Keys| {
+            let signer = ServiceReceipts::new(signer.clone());
+            let receipt = signer.sign(sorted(content).to_string(), UnixTime(7)).unwrap();
+            receipts.write(&receipt, &answer)
+        };
+        for (content, signer, reason) in [
+            (&more, &service, "it contradicts the answer that it came with: orders.decision.grant"),
+            (&content(&lease, &other), &service, "another customer"),
+            (&good, &other, "not good"),
+        ] {
+            let refused = write(content, signer).unwrap_err().to_string();
+            assert!(refused.contains(reason), "{reason}: {refused}");
+        }
+        let stored = || directory.path().join("receipts").exists();
+        assert!(!stored());
+        assert!(write(&good, &service).unwrap().exists() && stored());
     }
 }

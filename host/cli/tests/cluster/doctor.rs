@@ -88,7 +88,9 @@ fn a_healthy_cluster_is_ok_and_no_probe_pod_is_left() {
             ["cluster", "pods", "policies"].contains(&check["group"].as_str().unwrap());
         assert!(check["outcome"] == "ok" || !is_of_cluster, "{check:#}");
     }
-    for area in ["permissions", "admission", "start", "user namespaces", "network", "clock"] {
+    for area in
+        ["permissions", "admission", "pod security", "start", "user namespaces", "network", "clock"]
+    {
         assert!(of_area(&report, area).count() > 0, "{area}: {report:#}");
     }
     assert_eq!(probe_pods().trim(), "");
@@ -129,6 +131,35 @@ fn a_verb_that_the_role_lacks_is_named() {
     doctor.wait_for_failure("permissions", &["may not delete jobs in user-workloads"]);
     drop(role);
     doctor.wait_for_health("permissions");
+}
+
+/// The label of the namespace as `k8s/base` has it, once this is dropped.
+struct Standard;
+
+impl Standard {
+    fn set(standard: &str) {
+        let label = format!("pod-security.kubernetes.io/enforce={standard}");
+        kubectl(&["label", "--overwrite", "namespace", "user-workloads", &label]);
+    }
+}
+
+impl Drop for Standard {
+    fn drop(&mut self) {
+        Self::set("privileged");
+    }
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn a_namespace_that_forbids_what_is_sold_is_named() {
+    let _alone = CLUSTER.lock();
+    let _set = healthy();
+    let doctor = Doctor::start("doctor-standard");
+    let standard = Standard;
+    Standard::set("baseline");
+    doctor.wait_for_failure("pod security", &["ACCESS names host-port", "forbids host ports"]);
+    drop(standard);
+    doctor.wait_for_health("pod security");
 }
 
 /// The bindings of the admission policy as `k8s/base` has them, once this is dropped.

@@ -28,9 +28,10 @@ fn may_reach(policy: &Value, address: &str, protocol: &str, port: u64) -> bool {
     let address: IpAddr = address.parse().unwrap();
     policy["spec"]["egress"].as_array().unwrap().iter().any(|rule| {
         let mut ports = rule["ports"].as_array().unwrap().iter();
-        let mut peers = rule["to"].as_array().unwrap().iter();
+        let is_it = |peer: &Value| peer.get("ipBlock").is_some_and(|it| is_in_block(it, address));
+        let peers = rule["to"].as_array();
         ports.any(|allowed| is_port(allowed, protocol, port))
-            && peers.any(|peer| peer.get("ipBlock").is_some_and(|it| is_in_block(it, address)))
+            && peers.is_none_or(|peers| peers.iter().any(is_it))
     })
 }
 
@@ -91,6 +92,40 @@ fn pods_reach_the_internet_and_dns_and_nothing_else() {
         // Pods with the label.
         let is_dns = address == "169.254.20.10" && port == 53;
         assert_eq!(reaches(dns), is_dns, "{address}, {protocol} port {port}");
+    }
+}
+
+/// What a client of iroh says of its addresses brings no packet into the operator's network.
+#[test]
+fn the_gateway_sends_udp_to_the_internet_and_dns_and_nowhere_else() {
+    let path = root().join("k8s/overlays/gateway-process");
+    let read = |name: &str| -> Value {
+        serde_saphyr::from_str(&std::fs::read_to_string(path.join(name)).unwrap()).unwrap()
+    };
+    let resources = read("kustomization.yaml")["resources"].clone();
+    assert!(resources.as_array().unwrap().contains(&json!("network.yaml")), "{resources}");
+    let policy = read("network.yaml");
+    let pods = &read("deployment.yaml")["spec"]["template"]["metadata"]["labels"];
+    assert_eq!(policy["spec"]["podSelector"]["matchLabels"], *pods);
+    assert_eq!(policy["spec"]["policyTypes"], json!(["Egress"]));
+    let internet = &policy["spec"]["egress"][2]["to"];
+    let closed = CLOSED_NETWORKS.map(|network| network.to_string());
+    assert_eq!(internet[0]["ipBlock"]["except"], json!(closed));
+    assert_eq!(internet[1]["ipBlock"], json!({"cidr": OPEN_NETWORK.to_string()}));
+    for (address, port, expected) in [
+        ("192.0.2.1", 4_433, true),
+        ("2001:4860::1", 4_433, true),
+        ("169.254.20.10", 53, true),
+        ("169.254.20.10", 4_433, false),
+        ("169.254.169.254", 53, false),
+        ("10.96.0.10", 4_433, false),
+        ("192.168.0.1", 53, false),
+        ("127.0.0.1", 53, false),
+        ("fd00::1", 4_433, false),
+        ("::ffff:10.0.0.1", 4_433, false),
+    ] {
+        assert_eq!(may_reach(&policy, address, "UDP", port), expected, "{address}, port {port}");
+        assert!(may_reach(&policy, address, "TCP", port), "the API server may be anywhere");
     }
 }
 

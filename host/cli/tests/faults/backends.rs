@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation};
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, ReadyPod, StartupPhase,
+    Cluster, ClusterError, ClusterEvent, EndReason, Ending, LeasePlan, ReadyPod, StartupPhase,
 };
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::store::{
@@ -120,8 +120,8 @@ impl LeaseStore for BadLedger {
     async fn live_leases(&self, of: Option<&Customer>) -> Result<Vec<Lease>, LedgerError> {
         self.ledger.live_leases(of).await
     }
-    async fn mark_ending(&self, pod: &PodName, reason: EndReason) -> Result<(), LedgerError> {
-        self.write(self.ledger.mark_ending(pod, reason)).await
+    async fn mark_ending(&self, pod: &PodName, ending: Ending) -> Result<(), LedgerError> {
+        self.write(self.ledger.mark_ending(pod, ending)).await
     }
     async fn mark_noticed(
         &self,

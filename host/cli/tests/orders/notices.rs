@@ -13,7 +13,7 @@ use paygress_core::model::lease::{Lease, LeaseState};
 use paygress_core::model::order::{Purchase, State};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::ssh_host::SshHost;
-use paygress_core::model::units::{Seconds, UnixTime};
+use paygress_core::model::units::{Sat, Seconds, UnixTime};
 use paygress_core::orders::{Backends, NewOrder, OrderService, Settings, Stage};
 use paygress_core::protocol::{EndNotice, Response, StatusResponse};
 use paygress_core::testing;
@@ -291,6 +291,10 @@ async fn a_pod_whose_node_is_lost_is_removed_and_its_customer_learns_why() {
     assert_eq!(notice.end_reason, Some(EndReason::NodeLost));
     let stored = service.stored(&lease).await;
     assert_eq!((stored.state, stored.end), (LeaseState::Ended, Some(EndReason::NodeLost)));
+    // It had ten minutes, until 700, for 10 sat; nothing was served after 400, whenever that is found.
+    let orders = service.ledger.orders_of(&lease.id).await.unwrap();
+    assert_eq!(orders[0].state.refund_due(), Some(Sat(5)));
+    assert_eq!(orders[0].state.served_until(), Some(UnixTime(400)));
     assert!(!service.cluster.running.lock().unwrap().contains(&lease.pod()));
     // It is reported as long as something is left of it.
     drop(watching);

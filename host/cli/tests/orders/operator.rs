@@ -142,7 +142,7 @@ async fn an_end_that_a_process_has_only_written_down_is_carried_out_by_the_next_
     let (fakes, _directory) = fakes().await;
     pod_of(&fakes.order(10, spawn(None, None)).await);
     let (lease, order) = sold(&fakes).await;
-    fakes.ledger.mark_ending(&lease.pod(), EndReason::EndedByOperator).await.unwrap();
+    fakes.ledger.mark_ending(&lease.pod(), EndReason::EndedByOperator.into()).await.unwrap();
     let refused = fakes.order(10, Purchase::TopUp { pod: lease.pod() }).await;
     assert_eq!(refused["error_type"], "lease_expired", "nobody pays for what is ending");
     let watching = tokio::spawn(restarted(&fakes.ledger).watch());

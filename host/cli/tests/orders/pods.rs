@@ -386,7 +386,7 @@ async fn found_gone(
     let service = Service::new(Script::default()).await;
     let lease = service.sell().await;
     if let Some(reason) = marked {
-        service.ledger.mark_ending(&lease.pod(), reason).await.unwrap();
+        service.ledger.mark_ending(&lease.pod(), reason.into()).await.unwrap();
     }
     service.found_gone(&lease, events(lease.pod())).await
 }

@@ -2,9 +2,12 @@
 
 use crate::support::command::{built, paygress, printed, text};
 use crate::support::customer::Running;
+use iroh_relay::server::{RelayConfig, Server, ServerConfig};
 use paygress::sandbox::Sandbox;
+use paygress_gateway::{EndpointKey, GatewayHostKey};
 use paygress_sandbox::Relay;
 use serde_json::Value;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 
 const DOCTOR: [&str; 2] = ["doctor", "--no-cluster"];
@@ -112,4 +115,74 @@ async fn all_problems_of_the_configuration_are_shown_at_once() {
         assert!(failures.iter().any(is_named), "{key}: {failures:?}");
     }
     assert!(failures.iter().all(|check| check["group"] == "configuration"), "{failures:?}");
+}
+
+/// A relay of iroh, without TLS.
+async fn iroh_relay() -> (Server, String) {
+    let mut config = ServerConfig::default();
+    config.relay = Some(RelayConfig::new(SocketAddr::from(([127, 0, 0, 1], 0))));
+    let server = Server::spawn(config).await.unwrap();
+    let url = format!("http://{}", server.http_addr().unwrap());
+    (server, url)
+}
+
+/// With ports that are known before it starts.
+fn gateway_settings(relay: &str) -> [(&'static str, String); 5] {
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    [
+        ("GATEWAY_SSH_LISTEN", tcp.to_string()),
+        ("GATEWAY_SSH_HOST", "127.0.0.1".to_owned()),
+        ("GATEWAY_IROH", "true".to_owned()),
+        ("GATEWAY_IROH_BIND", udp.to_string()),
+        ("GATEWAY_IROH_RELAYS", relay.to_owned()),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gateway_is_tried_where_offers_say_and_its_keys_are_compared() {
+    let (_relay, url) = iroh_relay().await;
+    let settings = gateway_settings(&url);
+    let settings: Vec<(&str, &str)> =
+        settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut sandbox = Sandbox::new(&settings, "").await.unwrap();
+    let before = printed(&sandbox, &DOCTOR).await;
+    assert!(has(&before, "ok", "process", "not tried"), "{before}");
+
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let beside = printed(&sandbox, &DOCTOR).await;
+    for (area, what) in [
+        ("jump host", "has the host key of the offers, SHA256:"),
+        ("endpoint", "has proved its id"),
+        ("relay", "takes endpoints"),
+    ] {
+        assert!(has(&beside, "ok", area, what), "{area}: {beside}");
+    }
+
+    // As with a process that has keys of its own.
+    let other = tempfile::tempdir().unwrap();
+    let host_key = GatewayHostKey::generate().unwrap().to_openssh().unwrap();
+    std::fs::write(other.path().join("gateway_host_key"), host_key.expose()).unwrap();
+    let endpoint_key = EndpointKey::generate().to_text();
+    std::fs::write(other.path().join("gateway_endpoint_key"), endpoint_key.expose()).unwrap();
+    for (key, value) in [
+        ("GATEWAY_KEY_DIR", other.path().to_str().unwrap()),
+        ("GATEWAY_IROH_RELAYS", "http://127.0.0.1:9"),
+    ] {
+        sandbox.environment.insert(key.to_owned(), value.to_owned());
+    }
+    let failures = failures(&sandbox).await;
+    let areas: Vec<&str> = failures.iter().map(|it| it["area"].as_str().unwrap()).collect();
+    assert_eq!(areas, ["jump host", "endpoint", "relay"], "{failures:?}");
+    for failure in &failures {
+        assert_eq!(failure["group"], "gateway", "{failure}");
+        let remedy = failure["remedy"].as_str().unwrap();
+        assert!(remedy.contains("GATEWAY_"), "{failure}");
+        assert!(!failure.to_string().contains(endpoint_key.expose()), "{failure}");
+    }
+    assert!(failures[0]["text"].as_str().unwrap().contains("has not the host key"));
+
+    sandbox.environment.insert("GATEWAY_KEY_DIR".to_owned(), "/none".to_owned());
+    failure(&sandbox, "gateway", &["gateway_host_key", "cannot be read"]).await;
+    assert!(!Path::new("/none").exists());
 }

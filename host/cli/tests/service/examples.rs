@@ -120,9 +120,9 @@ fn a_tier_with_a_region_selects_its_nodes() {
     }
 }
 
-/// They are of contract 1.1, which does not say how a pod is reached.
+/// They do not ask how a pod is reached.
 #[test]
-fn examples_of_an_earlier_contract_render_pods_without_a_port() {
+fn examples_render_pods_without_a_port() {
     let without = json!({"placement": {"host_port": null, "access": ["gateway"]}});
     let (gpu, placement) = rendered("gpu-template", "{}", &without);
     let pod = check(&gpu, &placement, &Allowed::default()).unwrap().template.spec.unwrap();

@@ -3,7 +3,11 @@
 
 use super::order::{generate_key, paygress, text};
 use crate::support::customer::{Buyer, Running, TIMEOUT};
+use crate::support::web::Web;
+use paygress::config::GatewayHttpConfig;
+use paygress::gateway::OwnProcess;
 use paygress::sandbox::Sandbox;
+use paygress_core::model::secret::Secret;
 use paygress_nostr::npub;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -172,4 +176,41 @@ async fn answers_and_offers_name_the_ways_and_none_without_a_gateway() {
     let without = Sandbox::new(&[], "").await.unwrap();
     let _other = Running::start(without.app().await.unwrap());
     assert!(Bought::new(without).await.answer.get("access").is_none());
+}
+
+/// As Kubernetes and Prometheus request them of a process of its own, which is this one here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_a_process_has_health_and_metrics() {
+    let sandbox = Sandbox::new(&GATEWAY, "").await.unwrap();
+    let app = sandbox.app().await.unwrap();
+    let mut settings = sandbox.config.gateway.clone().unwrap();
+    settings.http = Some(GatewayHttpConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        operator_token: Some(Secret::new(OPERATOR.1)),
+    });
+    let cluster = sandbox.cluster();
+    let gateway =
+        OwnProcess::open(&sandbox.config, &settings, app.ledger.clone(), cluster).await.unwrap();
+    let web = Web::new(gateway.http_address().unwrap());
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let served = tokio::spawn(gateway.serve(stopped));
+
+    let lives = web.ask("GET", "/healthz", &[], "").await;
+    assert_eq!((lives.status, lives.body.as_str()), (200, "ok"));
+    let ready = web.ask("GET", "/readyz", &[], "").await.good();
+    assert_eq!(ready["ready"], true, "{ready}");
+    web.ask("GET", "/metrics", &[], "").await.is(401, "unauthorized");
+    web.ask("GET", "/offers", &[], "").await.is(404, "not_found");
+    let metrics = web.get("/metrics", OPERATOR.1).await;
+    for line in [
+        "paygress_gateway_ready 1",
+        "paygress_gateway_open_sessions{way=\"iroh\"} 0",
+        "paygress_gateway_sessions_total{way=\"jump-host\"} 0",
+        "paygress_gateway_rejections_total{reason=\"too-many\"} 0",
+    ] {
+        assert!(metrics.body.contains(line), "{line} is missing:\n{}", metrics.body);
+    }
+
+    stop.send_replace(true);
+    tokio::time::timeout(TIMEOUT, served).await.expect("it stops").unwrap();
 }

@@ -59,6 +59,9 @@ async fn content(sandbox: &Sandbox, answer: &Value, components: &str) -> Value {
     let printed = text(&output.stdout);
     assert!(output.status.success(), "{printed}{}", text(&output.stderr));
     assert!(printed.contains("good: the signature, and price"), "{printed}");
+    for checked in ["signature: valid, and the service's", "terms: recomputed", "agrees with it"] {
+        assert!(printed.contains(checked), "{checked}: {printed}");
+    }
     let content = answer["receipt"]["content"].as_str().unwrap();
     for secret in ["cashu", "ssh_password", "bearer_token", "refund_token"] {
         assert!(!content.contains(secret), "{secret} is in {content}");
@@ -109,6 +112,28 @@ async fn a_receipt_of_each_answer_verifies_without_the_service() {
     let receipt = content(&sandbox, &bought, &components).await;
     assert_eq!(receipt["pod_name"], bought["pod_name"]);
     refused(&sandbox, &access, &components).await;
+    what_was_not_checked_is_printed(&sandbox, &access, &bought).await;
+}
+
+async fn what_was_not_checked_is_printed(sandbox: &Sandbox, access: &Value, bought: &Value) {
+    let alone = verify_answer(sandbox, &access["receipt"], &[]).await;
+    let printed = text(&alone.stdout);
+    assert!(alone.status.success(), "{printed}");
+    for unchecked in [
+        "whose it is was not compared, name --service",
+        "not recomputed, name --components",
+        "not compared, the file is the receipt alone",
+        "own statements: nobody else can check",
+    ] {
+        assert!(printed.contains(unchecked), "{unchecked}: {printed}");
+    }
+    let mut exchanged = access.clone();
+    exchanged["receipt"] = bought["receipt"].clone();
+    let other = verify_answer(sandbox, &exchanged, &[]).await;
+    let (printed, notes) = (text(&other.stdout), text(&other.stderr));
+    assert_eq!(other.status.code(), Some(1), "{printed}{notes}");
+    assert!(notes.contains("not of the answer that it came with: pod_name"), "{notes}");
+    assert!(!printed.contains("good:"), "{printed}");
 }
 
 /// The same receipt of no order, signed by somebody.

@@ -161,7 +161,7 @@ pub struct FakeCluster {
     pub ended: Mutex<HashMap<PodName, EndReason>>,
     /// Pods that others run in place of, which it reports likewise.
     pub replaced: Mutex<Vec<(PodName, ReadyPod)>>,
-    /// Pods whose node is lost, which it reports likewise.
+    /// Pods whose node is lost, which was ready until 400; it reports them likewise.
     pub lost: Mutex<Vec<PodName>>,
     /// What is known of every pod.
     pub ready: ReadyPod,
@@ -302,7 +302,7 @@ impl Cluster for FakeCluster {
             }
         }
         let lost = self.lost.lock().unwrap().clone();
-        let _ = sink.send(ClusterEvent::NodeLost(lost)).await;
+        let _ = sink.send(ClusterEvent::NodeLost { pods: lost, ready_until: UnixTime(400) }).await;
         std::future::pending().await
     }
     async fn check(&self) -> Result<(), ClusterError> {

@@ -24,7 +24,7 @@ mod tests;
 mod watch;
 
 pub use extra::{ExtraCapacity, ExtraCapacityError};
-pub(crate) use nodes::is_unready;
+pub(crate) use nodes::{is_unready, ready_until};
 pub(crate) use watch::CapacityWatch;
 
 /// A share, in thousandths; of nothing, none.

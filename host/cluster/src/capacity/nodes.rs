@@ -8,6 +8,7 @@ use crate::quantity::whole;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use paygress_core::backend::capacity::{NoCapacity, Utilisation};
+use paygress_core::model::units::UnixTime;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -34,16 +35,33 @@ pub(super) struct Node {
     is_unready: bool,
 }
 
+fn ready_condition(node: &v1::Node) -> Option<&v1::NodeCondition> {
+    let conditions = node.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|condition| condition.type_ == "Ready")
+}
+
 /// What a node reports of its kubelet; none: it has not reported yet.
 fn readiness(node: &v1::Node) -> Option<&str> {
-    let conditions = node.status.as_ref()?.conditions.as_ref()?;
-    let ready = conditions.iter().find(|condition| condition.type_ == "Ready")?;
-    Some(ready.status.as_str())
+    ready_condition(node).map(|ready| ready.status.as_str())
 }
 
 /// Whether a node's kubelet is not ready, or does not report.
 pub(crate) fn is_unready(node: &v1::Node) -> bool {
     readiness(node).is_some_and(|status| status != "True")
+}
+
+/// Until when a node was ready that is not, by its own clock and the cluster's; none where they do not
+/// say. One that does not report was ready at its last report, of which the kubelet sends one in five
+/// minutes at least; the cluster notices its silence later.
+pub(crate) fn ready_until(node: &v1::Node) -> Option<UnixTime> {
+    let ready = ready_condition(node)?;
+    let changed = ready.last_transition_time.as_ref();
+    let at = match ready.status.as_str() {
+        "True" => None,
+        "Unknown" => ready.last_heartbeat_time.as_ref().or(changed),
+        _ => changed,
+    }?;
+    u64::try_from(at.0.as_second()).ok().map(UnixTime)
 }
 
 impl Node {

@@ -2,8 +2,9 @@
 
 use super::{Kubernetes, patch_params};
 use crate::admission::{
-    AdmissionFinding, AdmissionOutcome, CHANGES, PODS, SECRETS, SERVICES, bad_change, bad_pod,
-    bad_secret, bad_service, finding,
+    AdmissionFinding, AdmissionOutcome, CHANGES, EGRESS, HostPorts, PODS, SECRETS, SERVICES,
+    bad_change, bad_network_policy, bad_pod, bad_secret, bad_service, finding, host_ports,
+    pod_with_host_port,
 };
 use crate::connection::{RequestError, with_timeout};
 use crate::objects::APP;
@@ -98,6 +99,28 @@ impl Kubernetes {
             self.try_change(),
         );
         [finding(PODS, pods), finding(SERVICES, services), finding(SECRETS, secrets), changes]
+    }
+
+    /// Whether the policy over NetworkPolicies, of `k8s/overlays/egress`, refuses what it must; none
+    /// where they may not be made. It is about the service's account alone.
+    pub async fn try_egress_admission(&self) -> Option<AdmissionFinding> {
+        let policies =
+            Api::<NetworkPolicy>::namespaced(self.client.clone(), &self.settings.namespace);
+        let tried = finding(EGRESS, self.try_create(&policies, bad_network_policy()).await);
+        let is_denied = matches!(
+            &tried.outcome,
+            AdmissionOutcome::Failed(error) if error.is_forbidden()
+        );
+        (!is_denied).then_some(tried)
+    }
+
+    /// Whether the label of the pods' namespace forbids ports of nodes. A pod is dry-run: the
+    /// service may not read namespaces.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn host_ports(&self) -> Result<HostPorts> {
+        host_ports(self.try_create(&self.pods, pod_with_host_port()).await)
     }
 
     async fn try_create<K>(&self, api: &Api<K>, object: Result<K>) -> Result<()>

@@ -5,15 +5,16 @@
 //! soon as its node is back.
 
 use super::{Kubernetes, pod_of_lease};
-use crate::capacity::is_unready;
+use crate::capacity::{is_unready, ready_until};
 use crate::node_host::node_name;
-use crate::node_loss::UnreadyNodes;
+use crate::node_loss::{UnreadyNodes, served_until};
 use crate::requests::{Result, request};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use paygress_core::backend::cluster::ClusterEvent;
 use paygress_core::model::ids::PodName;
-use std::collections::BTreeSet;
+use paygress_core::model::units::{Seconds, UnixTime};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -37,8 +38,8 @@ impl Kubernetes {
             let now = self.capacity_watch().unready_nodes();
             let lost = unready.lost(now, lost_after, Instant::now());
             let lost = self.still_unready(lost).await;
-            self.note_lost(&lost);
-            for node in &lost {
+            self.note_lost(&lost.keys().cloned().collect());
+            for (node, reported) in &lost {
                 let pods = match self.pods_on(node).await {
                     Ok(pods) if pods.is_empty() => continue,
                     Ok(pods) => pods,
@@ -47,20 +48,23 @@ impl Kubernetes {
                         continue;
                     }
                 };
-                if sink.send(ClusterEvent::NodeLost(pods)).await.is_err() {
+                let unready_for = Seconds(unready.unready_for(node, Instant::now()).as_secs());
+                let ready_until = served_until(*reported, UnixTime::now().minus(unready_for));
+                if sink.send(ClusterEvent::NodeLost { pods, ready_until }).await.is_err() {
                     return;
                 }
             }
         }
     }
 
-    /// Those of these nodes that are there and not ready. What a watch has seen last may be old.
-    async fn still_unready(&self, names: Vec<String>) -> BTreeSet<String> {
-        let mut unready = BTreeSet::new();
+    /// Those of these nodes that are there and not ready, and until when they report that they were.
+    /// What a watch has seen last may be old.
+    async fn still_unready(&self, names: Vec<String>) -> BTreeMap<String, Option<UnixTime>> {
+        let mut unready = BTreeMap::new();
         for name in names {
             match self.node(&name).await {
                 Ok(Some(node)) if is_unready(&node) => {
-                    unready.insert(name);
+                    unready.insert(name, ready_until(&node));
                 }
                 Ok(_) => {}
                 Err(error) => tracing::debug!(%error, node = name, "a node cannot be read"),

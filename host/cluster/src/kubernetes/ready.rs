@@ -18,7 +18,7 @@ use paygress_core::model::ids::PodName;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How often a pod's Job is checked while the pod starts: the watch shows the pod only.
+/// How often a pod's Job is checked while the watch shows no pod of it.
 const JOB_POLL: Duration = Duration::from_secs(5);
 /// How long the host keys of a pod are waited for that the kubelet reports as ready.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,22 +34,25 @@ impl Kubernetes {
         let secret = self.host_key_secret(name);
         let (mut latest, mut server): (Option<Pod>, _) = (None, ServerSearch::new());
         let mut reply = self.held_reply(name);
-        let mut job_poll = tokio::time::interval(JOB_POLL);
+        let (mut job_poll, mut is_watched) = (tokio::time::interval(JOB_POLL), false);
         loop {
             tokio::select! {
                 () = server.find() => {}
                 event = events.next() => match event {
-                    Some(Ok(Event::Apply(pod) | Event::InitApply(pod))) => latest = Some(pod),
+                    Some(Ok(Event::Apply(pod) | Event::InitApply(pod))) => {
+                        (latest, is_watched) = (Some(pod), true);
+                    }
                     Some(Ok(Event::Delete(_))) => return Err(ClusterError::NotFound),
                     Some(Ok(_)) => {}
                     Some(Err(error)) => {
+                        is_watched = false;
                         tracing::warn!(error = error_chain(&error), "the watch of a pod failed");
                     }
                     None => return Err(ClusterError::unavailable("the watch ended")),
                 },
-                // A failed Job sends no event of a pod. A pod also becomes unschedulable by the
-                // passing of time alone.
-                _ = job_poll.tick() => { self.running(name).await?; }
+                // A Job that has failed without a pod sends no event of one. With a pod, that fails
+                // or is deleted. It also becomes unschedulable by the passing of time alone.
+                _ = job_poll.tick() => if !is_watched { self.running(name).await?; },
                 () = tokio::time::sleep_until(deadline) => return Err(unready(latest.as_ref())),
             }
             let Some(pod) = &latest else { continue };

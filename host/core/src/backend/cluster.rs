@@ -1,7 +1,7 @@
 //! The cluster: leases are dry-run, launched, extended and observed.
 
 pub use crate::backend::probe::{NetworkIsolation, ProbeProblem};
-pub use crate::model::lease::{EndReason, PortKind};
+pub use crate::model::lease::{EndReason, Ending, PortKind};
 
 use crate::backend::capacity::{Capacity, Demand, Tier};
 use crate::backend::pod_streams::PodStreams;
@@ -143,8 +143,8 @@ pub enum ClusterEvent {
     /// keys of the one before are gone, and its node may be another one.
     Replaced(PodName, ReadyPod),
     /// The node of these pods is lost: nobody knows whether they run, and their customers do not reach
-    /// them.
-    NodeLost(Vec<PodName>),
+    /// them. It was last known to be ready at `ready_until`.
+    NodeLost { pods: Vec<PodName>, ready_until: UnixTime },
     /// These pods, and no others, are there.
     Resync(Vec<PodName>),
 }

@@ -2,6 +2,8 @@
 //! counts.
 
 use crate::model::gateway::GatewayWays;
+use crate::readiness::UnreadyReason;
+use async_trait::async_trait;
 
 /// How customers reach their pods beside the ports of nodes.
 pub trait GatewayInfo: Send + Sync {
@@ -12,6 +14,18 @@ pub trait GatewayInfo: Send + Sync {
     fn counts(&self) -> Option<GatewayCounts> {
         None
     }
+}
+
+/// A gateway in a process of its own, as its operator watches it.
+#[async_trait]
+pub trait GatewayHealth: Send + Sync {
+    /// Why it cannot take customers to their pods now; none: it can.
+    async fn unready_reasons(&self) -> Vec<UnreadyReason>;
+
+    /// What else the operator should know.
+    fn warnings(&self) -> Vec<&'static str>;
+
+    fn counts(&self) -> GatewayCounts;
 }
 
 /// What a gateway has counted since its start. The names are few, and no client's choice.

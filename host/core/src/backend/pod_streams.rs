@@ -22,7 +22,8 @@ pub trait PodStreams: Send + Sync {
     /// seconds.
     ///
     /// # Errors
-    /// [`OpenError`]: the pod cannot be reached, or nothing listens there.
+    /// [`OpenError`]: the pod cannot be reached, nothing listens there, or as many connections are
+    /// open as there may be.
     async fn open(&self, pod: &PodName, port: PodPort) -> Result<Box<dyn ByteStream>, OpenError>;
 }
 
@@ -33,17 +34,26 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 
 /// There is no way to the pod.
 #[derive(Debug, thiserror::Error)]
-#[error("the pod cannot be reached: try again, and order the status of the pod if it stays so")]
-pub struct OpenError(#[source] Box<dyn Error + Send + Sync>);
+pub enum OpenError {
+    #[error("the pod cannot be reached: try again, and order the status of the pod if it stays so")]
+    Unreachable(#[source] Box<dyn Error + Send + Sync>),
+    /// Of this pod, or in all.
+    #[error("too many connections to pods are open: close some of this pod, and try again")]
+    Busy,
+}
 
 impl OpenError {
+    /// The pod cannot be reached.
     pub fn new(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self(source.into())
+        Self::Unreachable(source.into())
     }
 
     /// Its code, for programs.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        "pod-unreachable"
+        match self {
+            Self::Unreachable(_) => "pod-unreachable",
+            Self::Busy => "pod-busy",
+        }
     }
 }

@@ -11,7 +11,7 @@
 //! Every call is one transaction, and what it wrote is on disk when it returns.
 
 use crate::backend::capacity::{Capacity, Demand, NoCapacity, Reservation};
-use crate::backend::cluster::{EndReason, ReadyPod};
+use crate::backend::cluster::{Ending, ReadyPod};
 use crate::model::ids::{Customer, LeaseId, MintUrl, OrderId, PodName, PublicKey};
 use crate::model::order::{Lease, Order, State};
 use crate::model::sales::Sales;
@@ -208,8 +208,9 @@ pub trait LeaseStore: Send + Sync {
     /// The leases that have not ended, oldest first; of one customer, or of all.
     async fn live_leases(&self, of: Option<&Customer>) -> Result<Vec<Lease>, LedgerError>;
 
-    /// Records why a live lease is about to end, before its pod is touched. The first reason counts.
-    async fn mark_ending(&self, pod: &PodName, reason: EndReason) -> Result<(), LedgerError>;
+    /// Records why a live lease is about to end, before its pod is touched. What was recorded first
+    /// counts.
+    async fn mark_ending(&self, pod: &PodName, ending: Ending) -> Result<(), LedgerError>;
 
     /// Records that the notice of this time is given, of a live lease that ends then. `false`:
     /// its end has moved, or that notice or a later one was given; nothing is written.

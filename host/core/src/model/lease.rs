@@ -4,10 +4,12 @@ use crate::model::decision::{LeaseView, Resources};
 use crate::model::host_key::HostKey;
 use crate::model::http_port::HttpPort;
 use crate::model::ids::{Customer, LeaseId, PodName, PublicKey, known_customer};
+use crate::model::later_name::{LaterName, named_or_later};
 use crate::model::ssh_host::SshHost;
 use crate::model::units::UnixTime;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 /// What `ssh` connects to if it is given no port.
 const SSH_PORT: u16 = 22;
@@ -73,6 +75,9 @@ pub struct Lease {
     pub expires_at: Option<UnixTime>,
     /// Why it ended.
     pub end: Option<EndReason>,
+    /// Until when its pod was served; none: until it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_until: Option<UnixTime>,
     /// Until when notices of its end were given, or were needless since its end has moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noticed_at: Option<UnixTime>,
@@ -139,9 +144,22 @@ impl Lease {
     }
 }
 
+/// Why a lease is about to end, as it is recorded before its pod is touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    pub reason: EndReason,
+    /// Until when the pod was served, if that is over already.
+    pub served_until: Option<UnixTime>,
+}
+
+impl From<EndReason> for Ending {
+    fn from(reason: EndReason) -> Self {
+        Self { reason, served_until: None }
+    }
+}
+
 /// Why a pod ended: one spelling on the wire, in the ledger and in logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
     /// Its time was over.
     Expired,
@@ -166,10 +184,26 @@ pub enum EndReason {
     NodeLost,
     /// The operator ended it before its time.
     EndedByOperator,
+    /// A reason of a later version: what is paid back for it is not known here.
+    Later(LaterName),
 }
 
+named_or_later!(EndReason);
+
+impl PartialSchema for EndReason {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("Why a pod ended. Later versions may add values."))
+            .enum_values(Some(Self::ALL.map(Self::as_str)))
+            .into()
+    }
+}
+
+impl ToSchema for EndReason {}
+
 impl EndReason {
-    /// All of them.
+    /// All that this version knows.
     pub const ALL: [Self; 11] = [
         Self::Expired,
         Self::Exited,
@@ -199,7 +233,14 @@ impl EndReason {
             Self::ImageFailed => "image-failed",
             Self::NodeLost => "node-lost",
             Self::EndedByOperator => "ended-by-operator",
+            Self::Later(name) => name.as_str(),
         }
+    }
+
+    /// The reason of that name, if this version knows it.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
     }
 
     /// Whether it is the service's to make good: all unused time is paid back, at its expense.
@@ -259,6 +300,31 @@ mod tests {
         for (reason, name) in EndReason::ALL.into_iter().zip(old) {
             let read: EndReason = serde_json::from_value(name.into()).unwrap();
             assert_eq!(read, reason, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_reason_of_a_later_version_is_read_and_written_as_it_was() {
+        let lease = testing::lease(LeaseId::of(&OrderId::random()), 1, 2);
+        let mut json = serde_json::to_value(&lease).unwrap();
+        json["end"] = "moved-away".into();
+        let read: Lease = serde_json::from_value(json.clone()).unwrap();
+        let end = read.end.unwrap();
+        assert!(matches!(end, EndReason::Later(_)) && end.as_str() == "moved-away", "{end:?}");
+        assert!(!end.is_provider_fault() && !end.is_as_a_stop());
+        assert_eq!(serde_json::to_value(&read).unwrap(), json);
+        assert!(serde_json::from_value::<EndReason>(7.into()).is_err(), "it is no name");
+    }
+
+    /// What is done with a lease depends on these: nothing is done by guessing.
+    #[test]
+    fn a_state_or_a_kind_of_port_of_a_later_version_is_not_read() {
+        let lease = testing::lease(LeaseId::of(&OrderId::random()), 1, 2);
+        for field in ["state", "port_kind"] {
+            let mut json = serde_json::to_value(&lease).unwrap();
+            json[field] = "moved-away".into();
+            let error = serde_json::from_value::<Lease>(json).unwrap_err().to_string();
+            assert!(error.contains("unknown variant `moved-away`"), "{field}: {error}");
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod host_key;
 pub mod http_port;
 pub mod ids;
 mod invalid_name;
+pub mod later_name;
 pub mod lease;
 pub mod login;
 mod mint_url;

@@ -81,6 +81,9 @@ pub struct OrderRecord {
     /// What the operator adds to what is due; none: they bear no fees.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     refund_added: Option<Sat>,
+    /// Of a pod that ended by a fault of ours; those that an earlier version has stored do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    served_until: Option<UnixTime>,
     refunded: Option<Sat>,
     refund_fee: Option<Sat>,
     /// None: nothing.
@@ -126,6 +129,7 @@ impl From<&Order> for OrderRecord {
             refusal: state.refusal().cloned(),
             due,
             refund_added: state.refund_cause().and_then(RefundCause::added),
+            served_until: state.served_until(),
             refunded: refund.map(|refund| refund.amount),
             refund_fee: refund.map(|refund| refund.fee),
             refund_fee_borne: refund
@@ -389,6 +393,7 @@ impl Reader {
                 expires_at: self.expires_at()?,
                 refusal: self.record.refusal.take(),
                 added,
+                served_until: self.record.served_until,
             },
             None => {
                 let expires_at = self.record.expires_at;
@@ -413,68 +418,4 @@ impl Reader {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing;
-
-    #[test]
-    fn an_order_with_a_key_alone_is_read_without_a_password() {
-        let with_key = Purchase::Spawn {
-            image: None,
-            tier: None,
-            username: "user".to_owned(),
-            public_key: Some("ssh-ed25519 AAAA".to_owned()),
-            wanted: None,
-            run: Run::Ssh,
-            http: None,
-        };
-        for (purchase, is_read) in [(with_key, true), (testing::spawn(), false)] {
-            let order = testing::order(purchase, State::Active).unwrap();
-            let record: OrderRecord =
-                serde_json::from_value(serde_json::to_value(&order).unwrap()).unwrap();
-            let secrets = OrderSecrets { password: None, ..OrderSecrets::from(&order) };
-            let read = record.into_order(secrets, order.delivered);
-            assert_eq!(read.is_ok(), is_read, "{read:?}");
-            assert!(read.is_err() || read.is_ok_and(|order| order.state.password().is_none()));
-        }
-    }
-
-    #[test]
-    fn a_pod_of_an_unpaid_order_may_run_unless_the_record_says_that_it_does_not() {
-        for state in [State::Decided, State::Redeeming, State::PaymentUnknown] {
-            let order = testing::order(testing::spawn(), state).unwrap();
-            let read = |json: serde_json::Value| {
-                let record: OrderRecord = serde_json::from_value(json).unwrap();
-                record.into_order(OrderSecrets::from(&order), order.delivered).unwrap()
-            };
-            let mut json = serde_json::to_value(&order).unwrap();
-            assert_eq!(read(json.clone()), order);
-            assert!(!order.state.may_run_unpaid(), "{state:?}");
-            json.as_object_mut().unwrap().remove("launched_unpaid").unwrap();
-            assert!(read(json).state.may_run_unpaid(), "{state:?}, of an earlier version");
-        }
-        let paid = testing::order(testing::spawn(), State::Paid).unwrap();
-        assert!(!paid.state.may_run_unpaid());
-        assert!(serde_json::to_value(&paid).unwrap().get("launched_unpaid").is_none());
-    }
-
-    #[test]
-    fn a_pod_of_a_paid_order_was_launched_before_only_if_the_record_says_so() {
-        for state in [State::Paid, State::Provisioning, State::Active] {
-            for launched in [false, true] {
-                let mut order = testing::order(testing::spawn(), state).unwrap();
-                let paid = Paid { launched, ..testing::paid(&order.purchase) };
-                order.state = match state {
-                    State::Paid => OrderState::Paid(paid),
-                    State::Provisioning => OrderState::Provisioning { paid, expires_at: None },
-                    _ => OrderState::Active { paid, expires_at: UnixTime(700) },
-                };
-                let json = serde_json::to_value(&order).unwrap();
-                assert_eq!(json.get("launched_unpaid").is_some(), launched, "{state:?}");
-                let record: OrderRecord = serde_json::from_value(json).unwrap();
-                let read = record.into_order(OrderSecrets::from(&order), order.delivered);
-                assert_eq!(read.unwrap(), order, "{state:?}");
-            }
-        }
-    }
-}
+mod tests;

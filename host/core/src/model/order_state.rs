@@ -209,7 +209,14 @@ pub enum RefundCause {
     NotProvisioned { refusal: Refusal, expires_at: Option<UnixTime>, added: Option<Sat> },
     /// The lease ended before its time: the unused part is due. A refusal tells the customer that
     /// they did not end it.
-    LeaseEnded { due: Sat, expires_at: UnixTime, refusal: Option<Refusal>, added: Option<Sat> },
+    /// `served_until`: until when the pod was served that ended by a fault of ours.
+    LeaseEnded {
+        due: Sat,
+        expires_at: UnixTime,
+        refusal: Option<Refusal>,
+        added: Option<Sat>,
+        served_until: Option<UnixTime>,
+    },
 }
 
 impl RefundCause {
@@ -418,6 +425,15 @@ impl OrderState {
         match self.refund_cause()? {
             RefundCause::NotProvisioned { .. } => self.redeemed(),
             RefundCause::LeaseEnded { due, .. } => Some(*due),
+        }
+    }
+
+    /// Until when the pod was served, if it ended by a fault of ours.
+    #[must_use]
+    pub fn served_until(&self) -> Option<UnixTime> {
+        match self.refund_cause()? {
+            RefundCause::NotProvisioned { .. } => None,
+            RefundCause::LeaseEnded { served_until, .. } => *served_until,
         }
     }
 

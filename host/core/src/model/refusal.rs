@@ -1,13 +1,13 @@
 //! Why a request fails: a stable code, what happened and what to do.
 
+use crate::model::later_name::{LaterName, named_or_later};
 use crate::model::lease::EndReason;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The stable codes that go over the wire as `error_type`. Clients branch on them; none is ever
 /// renamed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorType {
     /// The message is malformed or contradicts itself.
     InvalidRequest,
@@ -47,9 +47,36 @@ pub enum ErrorType {
     ProvisioningError,
     /// A fault of the service itself.
     InternalError,
+    /// A code of a later version: the message says what it means.
+    Later(LaterName),
 }
 
+named_or_later!(ErrorType);
+
 impl ErrorType {
+    /// All that this version knows.
+    pub const ALL: [Self; 19] = [
+        Self::InvalidRequest,
+        Self::InvalidSpec,
+        Self::InvalidToken,
+        Self::NonWhitelistedMint,
+        Self::UnsupportedUnit,
+        Self::InsufficientPayment,
+        Self::TokenAlreadySpent,
+        Self::TokenPending,
+        Self::MintNetworkError,
+        Self::MintError,
+        Self::ImageNotAllowed,
+        Self::ResourceUnavailable,
+        Self::NotOwner,
+        Self::NotFound,
+        Self::LeaseExpired,
+        Self::PolicyUnavailable,
+        Self::BackendError,
+        Self::ProvisioningError,
+        Self::InternalError,
+    ];
+
     /// The code as it goes over the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -73,7 +100,14 @@ impl ErrorType {
             Self::BackendError => "backend_error",
             Self::ProvisioningError => "provisioning_error",
             Self::InternalError => "internal_error",
+            Self::Later(name) => name.as_str(),
         }
+    }
+
+    /// The code of that name, if this version knows it.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == name)
     }
 
     /// The code that a policy may refuse with (see `wit/1.0/types.wit`); `None` for every other
@@ -145,14 +179,23 @@ mod tests {
 
     #[test]
     fn the_wire_name_is_the_serialised_name() {
-        for code in [
-            ErrorType::InvalidRequest,
-            ErrorType::NonWhitelistedMint,
-            ErrorType::TokenAlreadySpent,
-            ErrorType::InternalError,
-        ] {
+        for code in ErrorType::ALL {
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+            let read: ErrorType = serde_json::from_value(code.as_str().into()).unwrap();
+            assert_eq!(read, code);
         }
+    }
+
+    #[test]
+    fn a_refusal_of_a_later_version_is_read_and_written_as_it_was() {
+        let refusal = Refusal::new(ErrorType::BackendError, "a test")
+            .with_end_reason(EndReason::EndedByOperator);
+        let mut json = serde_json::to_value(refusal).unwrap();
+        json["code"] = "too_hot".into();
+        json["end_reason"] = "moved-away".into();
+        let read: Refusal = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(read.to_string(), "too_hot: a test");
+        assert_eq!(serde_json::to_value(&read).unwrap(), json);
     }
 
     #[test]

@@ -192,6 +192,7 @@ impl OrderService {
             created_at: order.created_at,
             expires_at: None,
             end: None,
+            served_until: None,
             noticed_at: None,
             host_keys: Vec::new(),
             root: None,

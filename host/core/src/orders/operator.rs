@@ -5,10 +5,10 @@ use super::{OrderService, unreadable};
 use crate::backend::policy::SlotStats;
 use crate::backend::store::{HourlyLeases, HourlyRevenue, StateCount};
 use crate::backend::wallet::MintReport;
-use crate::limits;
 use crate::model::order::Lease;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::UnixTime;
+use crate::readiness::{UnreadyReason, unready_backends};
 use std::sync::PoisonError;
 
 /// The operator's view of everything at once. No secret is in it.
@@ -118,17 +118,9 @@ impl OrderService {
 
     /// Why the service is not ready; empty when it is.
     pub async fn unready_reasons(&self) -> Vec<&'static str> {
-        let ledger =
-            tokio::time::timeout(limits::READY_TIMEOUT, self.backends.ledger.ports_in_use());
-        let cluster = tokio::time::timeout(limits::READY_TIMEOUT, self.backends.cluster.check());
-        let (ledger, cluster) = tokio::join!(ledger, cluster);
-        let mut unready_reasons = Vec::new();
-        if !matches!(ledger, Ok(Ok(_))) {
-            unready_reasons.push("the ledger does not answer");
-        }
-        if !matches!(cluster, Ok(Ok(()))) {
-            unready_reasons.push("the cluster does not answer, or does not permit listing pods");
-        }
+        let backends = unready_backends(&*self.backends.ledger, &*self.backends.cluster).await;
+        let mut unready_reasons: Vec<&'static str> =
+            backends.into_iter().map(UnreadyReason::as_str).collect();
         if self.backends.cluster.is_capacity_pending() {
             unready_reasons.push(
                 "the cluster's nodes, pods and quotas are not listed yet: new orders are not checked against what is left",

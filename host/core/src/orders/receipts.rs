@@ -133,6 +133,8 @@ impl OrderService {
             stop_terms: self.settings.refund_on_stop.map(|host| sold_on.unwrap_or(host)),
             expires_at: state.expires_at(),
             refusal: state.refusal().map(|refusal| refusal.code),
+            end_reason: state.refusal().and_then(|refusal| refusal.end_reason),
+            served_until: state.served_until(),
             refund: state.refund().map(|refund| ReceiptRefund {
                 due: state.refund_due().unwrap_or_default(),
                 amount: refund.amount,

@@ -2,7 +2,7 @@
 //! by polling.
 
 use super::OrderService;
-use crate::backend::cluster::{ClusterError, ClusterEvent, EndReason};
+use crate::backend::cluster::{ClusterError, ClusterEvent, EndReason, Ending};
 use crate::backend::store::LedgerError;
 use crate::limits;
 use crate::model::ids::PodName;
@@ -48,7 +48,7 @@ impl OrderService {
                     }
                 },
                 ClusterEvent::Replaced(pod, running) => self.replace_pod(&pod, running).await,
-                ClusterEvent::NodeLost(pods) => self.lose(pods).await,
+                ClusterEvent::NodeLost { pods, ready_until } => self.lose(pods, ready_until).await,
                 ClusterEvent::Resync(pods) => {
                     let there: HashSet<PodName> = pods.into_iter().collect();
                     for lease in self.live().await {
@@ -140,10 +140,10 @@ impl OrderService {
     }
 
     /// Ends the leases of pods whose node is lost, in the background: other events do not wait.
-    async fn lose(self: &Arc<Self>, pods: Vec<PodName>) {
+    async fn lose(self: &Arc<Self>, pods: Vec<PodName>, ready_until: UnixTime) {
         let permits = Arc::new(Semaphore::new(limits::REMOVALS_AT_ONCE));
         for pod in pods {
-            let lease = match self.mark_lost(&pod).await {
+            let lease = match self.mark_lost(&pod, ready_until).await {
                 Ok(Some(lease)) => lease,
                 Ok(None) => continue,
                 Err(error) => {
@@ -161,13 +161,17 @@ impl OrderService {
 
     /// Announces the end of a lease, on disk first: should the pod not be removed now, it is later. None:
     /// it was announced before, or there is nothing to end.
-    async fn mark_lost(&self, pod: &PodName) -> Result<Option<Lease>, LedgerError> {
+    async fn mark_lost(
+        &self,
+        pod: &PodName,
+        ready_until: UnixTime,
+    ) -> Result<Option<Lease>, LedgerError> {
         let lease = self.backends.ledger.lease(pod).await?;
         let is_live = |lease: &Lease| lease.state == LeaseState::Live && lease.end.is_none();
         let Some(lease) = lease.filter(is_live) else { return Ok(None) };
-        let end = EndReason::NodeLost;
-        self.backends.ledger.mark_ending(pod, end).await?;
-        Ok(Some(Lease { end: Some(end), ..lease }))
+        let lost = Ending { reason: EndReason::NodeLost, served_until: Some(ready_until) };
+        self.backends.ledger.mark_ending(pod, lost).await?;
+        Ok(Some(Lease { end: Some(lost.reason), served_until: lost.served_until, ..lease }))
     }
 
     /// Ends the lease if its pod is really gone: an event may be older than the pod.

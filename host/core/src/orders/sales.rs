@@ -60,7 +60,7 @@ impl OrderService {
             LeaseState::Live => {
                 let (ledger, reason) = (&self.backends.ledger, EndReason::EndedByOperator);
                 // On disk first: should this process die, the next one ends it for this reason.
-                ledger.mark_ending(pod, reason).await.map_err(|error| unreadable(&error))?;
+                ledger.mark_ending(pod, reason.into()).await.map_err(|error| unreadable(&error))?;
                 tracing::warn!(%pod, "the operator ends a lease");
                 self.backends.cluster.remove(pod).await?;
                 self.end(pod, reason).await.map_err(|error| unreadable(&error))?;

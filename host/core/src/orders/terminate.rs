@@ -38,7 +38,8 @@ impl OrderService {
             }
             LeaseState::Live => {
                 // On disk first: when the pod is found gone, the reason is known.
-                self.backends.ledger.mark_ending(pod, EndReason::Stopped).await.map_err(failed)?;
+                let stopped = EndReason::Stopped.into();
+                self.backends.ledger.mark_ending(pod, stopped).await.map_err(failed)?;
                 self.backends.cluster.remove(pod).await?;
                 self.end(pod, EndReason::Stopped).await.map_err(|error| unreadable(&error))?;
             }
@@ -94,7 +95,7 @@ impl OrderService {
             let found = self.backends.ledger.lease(pod).await?;
             let is_live = |lease: &Lease| lease.state == LeaseState::Live;
             let Some(mut lease) = found.filter(is_live) else { return Ok(()) };
-            let reason = *lease.end.get_or_insert(reason);
+            let reason = first_reason(&mut lease, reason)?;
             lease.state = LeaseState::Ended;
             let mut orders = self.backends.ledger.orders_of(&lease.id).await?;
             if orders.iter().any(|order| {
@@ -113,7 +114,7 @@ impl OrderService {
                 self.settings.refund_fees,
                 reason,
                 lease.customer.as_ref(),
-                UnixTime::now(),
+                served_until(&lease, UnixTime::now()),
             );
             match self.backends.ledger.end_lease(&lease, &orders).await {
                 // An extension became active in between: it counts too.
@@ -217,20 +218,42 @@ fn loss(reason: EndReason) -> Option<&'static str> {
         | EndReason::Stopped
         | EndReason::OutOfMemory
         | EndReason::OutOfDisk
-        | EndReason::ImageFailed => None,
+        | EndReason::ImageFailed
+        | EndReason::Later(_) => None,
     }
 }
 
-/// Closes the active orders of a lease that ends; others stay as they are. What of their time is
-/// not used is due, on its terms; what was bought last is used last. Of what we lost, the operator
-/// may bear the fees.
+/// Why a lease ends: the first reason counts.
+///
+/// # Errors
+/// A later version has recorded a reason of its own, and knows what is paid back: one of its replicas
+/// ends the lease.
+fn first_reason(lease: &mut Lease, reason: EndReason) -> Result<EndReason, LedgerError> {
+    let first = *lease.end.get_or_insert(reason);
+    match first {
+        EndReason::Later(name) => Err(LedgerError::unreadable(format!(
+            "{} ends for the reason {name} of a later version, which ends it",
+            lease.pod()
+        ))),
+        known => Ok(known),
+    }
+}
+
+/// Until when the pod of a lease that ends now was served: what is after that is not used.
+fn served_until(lease: &Lease, now: UnixTime) -> UnixTime {
+    lease.served_until.map_or(now, |until| until.min(now))
+}
+
+/// Closes the active orders of a lease that ends; others stay as they are. What of their time was not
+/// served until `until` is due, on its terms; what was bought last is used last. Of what we lost, the
+/// operator may bear the fees.
 fn close(
     orders: &mut [Order],
     on_stop: Option<RefundTerms>,
     fees: RefundFees,
     reason: EndReason,
     owner: Option<&Customer>,
-    now: UnixTime,
+    until: UnixTime,
 ) {
     // A pod's time begins when it is ready: that is when its first order's would end, less what
     // that order bought.
@@ -241,7 +264,8 @@ fn close(
         _ => None,
     });
     let fees = if reason.is_provider_fault() { fees } else { RefundFees::Customer };
-    let mut elapsed = now.since(begun.unwrap_or(now));
+    let mut elapsed = until.since(begun.unwrap_or(until));
+    let served_until = reason.is_provider_fault().then_some(until);
     if reason.is_as_a_stop() {
         // One step at least: a pod that is stopped at once has cost us as much as any other.
         elapsed = elapsed.max(Seconds(1));
@@ -261,7 +285,7 @@ fn close(
         }
         let refusal = loss(reason)
             .map(|message| Refusal::new(ErrorType::BackendError, message).with_end_reason(reason));
-        let cause = RefundCause::LeaseEnded { due, expires_at, refusal, added };
+        let cause = RefundCause::LeaseEnded { due, expires_at, refusal, added, served_until };
         order.state = OrderState::RefundPending { sale, cause, password: None };
         // The customer who stops it gets a response; others who paid for it get a message.
         order.delivered = reason == EndReason::Stopped && order.customer() == owner;
@@ -288,6 +312,19 @@ mod tests {
         let mut order = testing::order(purchase, State::Active).unwrap();
         order.state = OrderState::Active { paid, expires_at: UnixTime(expires_at) };
         order
+    }
+
+    #[test]
+    fn what_a_later_version_ends_is_not_ended_on_terms_of_this_one() {
+        let later: EndReason = serde_json::from_value("moved-away".into()).unwrap();
+        let mut lease = testing::lease(LeaseId::of(&OrderId::random()), 1, 2);
+        lease.end = Some(later);
+        let refused = first_reason(&mut lease, EndReason::Removed).unwrap_err().to_string();
+        assert!(refused.contains("cannot read") && refused.contains("moved-away"), "{refused}");
+        assert_eq!(lease.end, Some(later));
+        lease.end = None;
+        assert_eq!(first_reason(&mut lease, EndReason::Removed).unwrap(), EndReason::Removed);
+        assert_eq!(first_reason(&mut lease, EndReason::Exited).unwrap(), EndReason::Removed);
     }
 
     const MINUTES: Option<RefundTerms> = Some(RefundTerms { step: Seconds(60), percent: 100 });
@@ -345,6 +382,35 @@ mod tests {
             EndReason::ImageFailed,
         ] {
             assert_eq!(borne(reason, 1_300), None, "{reason:?}");
+        }
+    }
+
+    /// Found out 350 s later: until then the pod was not served.
+    #[test]
+    fn the_time_of_a_lost_node_counts_until_it_was_last_known_ready() {
+        let id = LeaseId::of(&OrderId::random());
+        let mut lease = testing::lease(id, 1_000, 1_600);
+        let (now, half) = (UnixTime(1_550), Some(RefundTerms { step: Seconds(300), percent: 50 }));
+        for (ready_until, until, due) in [
+            (None, 1_550, None),
+            (Some(1_200), 1_200, Some(6)),
+            // Lost before it was ready, and a clock that is ahead.
+            (Some(900), 900, Some(10)),
+            (Some(9_999), 1_550, None),
+        ] {
+            lease.served_until = ready_until.map(UnixTime);
+            let counted = served_until(&lease, now);
+            assert_eq!(counted, UnixTime(until));
+            let mut orders = [active(testing::spawn(), half, 10, 1_600)];
+            let fees = RefundFees::Customer;
+            close(&mut orders, half, fees, EndReason::NodeLost, None, counted);
+            let [order] = &orders;
+            assert_eq!(order.state.refund_due(), due.map(Sat), "{ready_until:?}");
+            assert_eq!(order.state.served_until(), due.and(Some(counted)));
+            // What is closed is not due again.
+            let before = orders.clone();
+            close(&mut orders, half, fees, EndReason::NodeLost, None, counted);
+            assert_eq!(orders, before);
         }
     }
 

@@ -79,6 +79,13 @@ pub(super) fn known<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     Ok(ways.into_iter().filter_map(|way| serde_json::from_value(way).ok()).collect())
 }
 
+/// What this version knows of a value that is only shown.
+pub(super) fn known_or_none<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
+}
+
 /// Lines for a server that is known by this name; none where its keys are not known.
 pub(super) fn known_hosts(keys: &[HostKey], host: &str, port: u16) -> Option<String> {
     let lines: Vec<String> = keys.iter().map(|key| key.known_hosts_line(host, port)).collect();

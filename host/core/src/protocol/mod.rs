@@ -8,8 +8,9 @@
 //!   token, however it was passed on.
 //! - `responses.rs`: responses; `render.rs` makes them of orders and leases. `pod_access.rs`: what a
 //!   pod writes to its customer by itself. `access_way.rs`: the ways to a pod;
-//!   `pod_http.rs`: to its HTTP port. `offer.rs`: what is for sale. `receipt.rs`: what was decided,
-//!   signed.
+//!   `pod_http.rs`: to its HTTP port. `pod_status.rs`: how far it is. `offer.rs`: what is for sale.
+//!   `receipt.rs`: what was decided, signed;
+//!   `receipt_answer.rs`: whether it is of its answer.
 
 mod access_way;
 mod exposed;
@@ -17,7 +18,9 @@ mod fields;
 mod offer;
 mod pod_access;
 mod pod_http;
+mod pod_status;
 mod receipt;
+mod receipt_answer;
 mod render;
 mod requests;
 mod responses;
@@ -31,7 +34,9 @@ pub use fields::{describe_field, duration_minutes, from_json, http_port, without
 pub use offer::*;
 pub use pod_access::{PodAccessDetails, PodAccessDetailsTag};
 pub use pod_http::PodHttp;
+pub use pod_status::PodStatus;
 pub use receipt::*;
+pub use receipt_answer::{is_receipt_of, receipt_contradicts};
 pub use render::*;
 pub use requests::*;
 pub use responses::*;

@@ -2,6 +2,7 @@
 //! policies see of an order, so no token, password or bearer token.
 
 use crate::model::decision::{Decision, Payment, RefundTerms};
+use crate::model::lease::EndReason;
 use crate::model::refusal::ErrorType;
 use crate::model::units::{Sat, UnixTime};
 use serde::{Deserialize, Serialize};
@@ -83,6 +84,13 @@ pub struct ReceiptOrder {
     pub expires_at: Option<UnixTime>,
     /// Why nothing was sold, or why the pod ended, if the customer did not end it.
     pub refusal: Option<ErrorType>,
+    /// Why the pod ended, or never ran, where `refusal` is about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<EndReason>,
+    /// Until when the pod was served, if it ended by a fault of the service: what was paid for after
+    /// that is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_until: Option<UnixTime>,
     pub refund: Option<ReceiptRefund>,
 }
 

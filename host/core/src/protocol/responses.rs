@@ -1,11 +1,12 @@
 //! Responses to customers.
 
-use super::access_way::{AccessWay, known};
+use super::access_way::{AccessWay, known, known_or_none};
 use super::fields::from_json;
 use super::pod_http::PodHttp;
+use super::pod_status::PodStatus;
 use super::receipt::SignedReceipt;
 use super::shape::check_length;
-use crate::model::lease::{EndReason, LeaseState};
+use crate::model::lease::EndReason;
 use crate::model::refusal::Refusal;
 use crate::model::run::ProgramState;
 use crate::model::secret::Secret;
@@ -357,28 +358,6 @@ pub struct StopResponse {
     pub receipt: Option<Box<SignedReceipt>>,
 }
 
-/// How far a pod is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PodStatus {
-    /// It is being made.
-    Provisioning,
-    /// It takes logins.
-    Running,
-    /// It is over.
-    Ended,
-}
-
-impl From<LeaseState> for PodStatus {
-    fn from(state: LeaseState) -> Self {
-        match state {
-            LeaseState::Reserved => Self::Provisioning,
-            LeaseState::Live => Self::Running,
-            LeaseState::Ended => Self::Ended,
-        }
-    }
-}
-
 /// The state of a pod, for the customer who bought it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StatusResponse {
@@ -417,7 +396,7 @@ pub struct StatusResponse {
     #[serde(flatten)]
     pub http: PodHttp,
     /// How the image's own program is; left out where there is none, or where that is not known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "known_or_none", skip_serializing_if = "Option::is_none")]
     pub image_program: Option<ProgramState>,
     /// Whether a refund is being made: ask again.
     pub refund_pending: bool,

@@ -265,7 +265,8 @@ fn several_refunds_that_wait_are_summed_up() {
         (refund.amount, refund.fee, refund.outcome) = (Sat(9), Sat(0), outcome);
         let sale = testing::paid(&testing::spawn()).into();
         let (due, expires_at) = (Sat(9), UnixTime(1));
-        let cause = RefundCause::LeaseEnded { due, expires_at, refusal: None, added: None };
+        let (refusal, added, served_until) = (None, None, None);
+        let cause = RefundCause::LeaseEnded { due, expires_at, refusal, added, served_until };
         let mut order = testing::order(testing::spawn(), State::Received).unwrap();
         order.state = OrderState::Refunded { sale, cause, refund };
         order

@@ -1,23 +1,30 @@
 //! The SSH jump host: `ssh -J POD@GATEWAY USER@POD`.
 //!
 //! ```text
-//! listener ─▶ startups ─▶ handshake ─▶ authentication ─▶ direct-tcpip ─▶ PodStreams
-//!              (random    (russh)       LeaseAccess        one host,
-//!               early drop)                                one port
+//! listener ─▶ startups ─▶ rate ─▶ handshake ─▶ authentication ─▶ direct-tcpip ─▶ PodStreams
+//!              (random    of each (russh)       LeaseAccess        one host,
+//!               early drop) network                                one port
 //! ```
+//!
+//! A handshake takes a core, so that what sends more than the first bytes of a greeting waits until the
+//! networks of its address may have one more. Connections that only wait cost no core, and are not
+//! counted there.
 //!
 //! A client logs in as its pod, by a key or the secret of the lease, and gets connections to the SSH
 //! port of that pod. Nothing else is served: no shell, no command, no listener.
 
 mod connection;
+mod gated_stream;
 mod queue;
 
 use crate::host_key::GatewayHostKey;
 use crate::limits;
 use crate::metrics::Rejection;
+use crate::rates::NetworkRates;
 use crate::shared::{Shared, is_set};
 use crate::startups::{Startup, Startups};
 use connection::Connection;
+use gated_stream::GatedStream;
 use paygress_core::model::ids::PodName;
 use paygress_core::networks::customer_network;
 use paygress_sshd::{EarlyDrop, ShutdownOnDrop};
@@ -53,6 +60,7 @@ impl JumpHost {
             EarlyDrop::new(limits::STARTUPS),
             EarlyDrop::new(limits::STARTUPS_OF_ONE),
         );
+        let rates = Arc::new(NetworkRates::new(limits::SSH_HANDSHAKES, limits::RATED));
         let mut connections = JoinSet::new();
         loop {
             let (socket, peer) = tokio::select! {
@@ -73,7 +81,9 @@ impl JumpHost {
             }
             let client = Client {
                 shared: Arc::clone(&shared),
+                address: peer.ip(),
                 startup: startups.admit(customer_network(peer.ip())),
+                rates: Arc::clone(&rates),
                 stop: stop.clone(),
             };
             connections.spawn(client.serve(socket, Arc::clone(&config)));
@@ -88,7 +98,9 @@ impl JumpHost {
 /// One connection, from the outside.
 struct Client {
     shared: Arc<Shared>,
+    address: IpAddr,
     startup: Startup<IpAddr>,
+    rates: Arc<NetworkRates>,
     stop: watch::Receiver<bool>,
 }
 
@@ -102,6 +114,7 @@ impl Client {
     async fn run(mut self, socket: TcpStream, config: Arc<Config>) -> Result<(), russh::Error> {
         rustix::net::sockopt::set_socket_keepalive(&socket, true).map_err(std::io::Error::from)?;
         let (socket, _shutdown) = ShutdownOnDrop::split(socket)?;
+        let socket = self.gated(socket);
         let (authenticated, mut login) = watch::channel(None);
         let handler = Connection::new(Arc::clone(&self.shared), authenticated);
         let grace = tokio::time::sleep(limits::LOGIN_GRACE);
@@ -127,7 +140,7 @@ impl Client {
             self.not_authenticated();
             return Ok(());
         };
-        let Self { shared, startup, mut stop } = self;
+        let Self { shared, startup, mut stop, .. } = self;
         drop(startup);
         let reason = tokio::select! {
             ended = &mut session => return ended,
@@ -136,6 +149,12 @@ impl Client {
         };
         disconnect(session, reason).await;
         Ok(())
+    }
+
+    /// Reads on when the networks of the client may have one more handshake.
+    fn gated(&self, socket: TcpStream) -> GatedStream<TcpStream> {
+        let (rates, address) = (Arc::clone(&self.rates), self.address);
+        GatedStream::new(socket, async move { rates.wait(address).await })
     }
 
     fn not_authenticated(&self) {

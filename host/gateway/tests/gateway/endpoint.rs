@@ -6,7 +6,7 @@ use iroh::endpoint::{ConnectionError, presets};
 use paygress_core::model::ids::PodName;
 use paygress_gateway::{
     ClientError, EndpointKey, EndpointOptions, GatewayTicket, IrohEndpoint, Rejection, Tunnel, Way,
-    connect,
+    connect, verify_endpoint,
 };
 use std::future::{pending, ready};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -149,4 +149,14 @@ async fn one_endpoint_has_a_bounded_number_of_connections() {
     assert!(close.reason.starts_with(b"too many connections"), "{close}");
     endpoint.close().await;
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_finds_the_endpoint_without_a_pod() {
+    let (ticket, running) = start().await;
+    verify_endpoint(&ticket).await.unwrap();
+    assert_eq!(running.counts.sessions(Way::Iroh), 0);
+    running.stop().await;
+    let gone = verify_endpoint(&ticket).await.unwrap_err();
+    assert_eq!(gone.code(), "gateway-unreachable");
 }

@@ -9,8 +9,10 @@ use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{Channel, ChannelOpenFailure, Error};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinSet;
 
 /// Any host key will do.
 pub(crate) struct AnyServer;
@@ -177,6 +179,57 @@ async fn the_end_of_a_lease_cuts_its_sessions_and_no_others() {
     echoes(channel, 20).await;
     until("one is open", || gateway.counts.open_sessions(Way::JumpHost) == 1).await;
     assert!(by_secret(address, &ending, SECRET).await.is_none());
+    gateway.stop().await;
+}
+
+/// Comes from this address, and stays until the server has begun the handshake, or dropped it.
+async fn begins_handshake(address: SocketAddr, source: [u8; 4]) -> bool {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((source, 0))).unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    let _ = stream.write_all(b"SSH-2.0-flood\r\n").await;
+    let mut read = Vec::new();
+    loop {
+        let greeting = read.windows(2).position(|bytes| bytes == b"\r\n");
+        if greeting.is_some_and(|end| read.len() > end + 2) {
+            return true;
+        }
+        if !matches!(stream.read_buf(&mut read).await, Ok(1..)) {
+            return false;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_handshakes_has_the_rate_of_its_address_and_locks_nobody_out() {
+    const AT_ONCE: u32 = 256;
+    const A_SECOND: u32 = 32;
+    const SOME_SECONDS: Duration = Duration::from_secs(10);
+    let (address, gateway) = start().await;
+    let (own, elsewhere) = ([127, 0, 0, 1], [127, 0, 1, 7]);
+    let begun = Instant::now();
+    for _ in 0..AT_ONCE + A_SECOND {
+        assert!(begins_handshake(address, own).await, "nobody is dropped");
+    }
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(900), "{took:?}");
+
+    let mut flood: JoinSet<()> = JoinSet::new();
+    for _ in 0..4 {
+        flood.spawn(async move {
+            loop {
+                begins_handshake(address, own).await;
+            }
+        });
+    }
+    for source in [elsewhere, own] {
+        let begun = tokio::time::timeout(SOME_SECONDS, begins_handshake(address, source)).await;
+        assert!(begun.expect("it is not locked out"), "{source:?}");
+    }
+    let login = tokio::time::timeout(SOME_SECONDS, by_secret(address, &alice(), SECRET));
+    let client = login.await.expect("nor is a customer of the same address").unwrap();
+    flood.shutdown().await;
+    echoes(forward(&client, alice().as_str(), 22).await.unwrap(), 20).await;
     gateway.stop().await;
 }
 

@@ -36,12 +36,12 @@ use paygress_core::backend::store::MessageLog;
 use paygress_core::error_chain;
 use paygress_core::live_leases::LiveLeases;
 use paygress_core::model::apps_domain::{AppHost, AppsDomain};
-use paygress_core::model::http_port::HttpPort;
+use paygress_core::model::http_port::{HttpAccess, HttpPort};
 use paygress_core::model::ids::PodName;
 use paygress_core::model::order::Lease;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::UnixTime;
-use permits::AppPermits;
+use permits::{AppPermits, Visitor};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -144,10 +144,12 @@ impl AppProxy {
         if path.starts_with(RESERVED) {
             return Err(Problem::new(Fault::NoSuchPage, "there is no such page of the service"));
         }
-        if !visit.http.is_public() && !self.is_owner(&visit, &parts) {
-            return Err(not_logged_in());
-        }
-        self.forward(visit, parts, body).await
+        let visitor = match visit.http.access() {
+            HttpAccess::Public => Visitor::Anybody,
+            HttpAccess::Owner if self.is_owner(&visit, &parts) => Visitor::Customer,
+            HttpAccess::Owner => return Err(not_logged_in()),
+        };
+        self.forward(visit, visitor, parts, body).await
     }
 
     /// The pod of this host, if its port may be served.
@@ -219,10 +221,12 @@ impl AppProxy {
     async fn forward(
         &self,
         visit: Visit,
+        visitor: Visitor,
         mut parts: Parts,
         body: Body,
     ) -> Result<Response, Problem> {
-        let permit = self.permits.try_acquire(&visit.pod, visit.client).ok_or_else(too_many)?;
+        let permit = self.permits.try_acquire(&visit.pod, visit.client, visitor);
+        let permit = permit.ok_or_else(too_many)?;
         let operator = self.app.settings.operator_token.as_ref();
         let credentials = Credentials { customer: visit.lease.customer.as_ref(), operator };
         to_pod(&mut parts.headers, &visit.host, visit.client, &credentials);
@@ -242,7 +246,7 @@ impl AppProxy {
         let opened = opened.unwrap_or_else(|_| Err(OpenError::new("it takes too long")));
         opened.map_err(|error| {
             tracing::debug!(pod = %visit.pod, error = %error_chain(&error), "no HTTP port");
-            silent(visit.http)
+            not_opened(visit.http, &error)
         })
     }
 
@@ -331,6 +335,17 @@ fn silent(http: HttpPort) -> Problem {
     Refusal::new(ErrorType::BackendError, message).into()
 }
 
+fn not_opened(http: HttpPort, error: &OpenError) -> Problem {
+    match error {
+        OpenError::Unreachable(_) => silent(http),
+        OpenError::Busy => Refusal::new(
+            ErrorType::ResourceUnavailable,
+            "too many connections to this pod, or to all pods, are open: close pages of it that you do not need, and try again after the time in Retry-After",
+        )
+        .into(),
+    }
+}
+
 fn failed(pod: &PodName, http: HttpPort, error: &ForwardError) -> Problem {
     tracing::debug!(%pod, error = %error_chain(error), "an HTTP port of a pod fails");
     silent(http)
@@ -340,6 +355,21 @@ fn failed(pod: &PodName, http: HttpPort, error: &ForwardError) -> Problem {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn a_pod_without_a_free_way_is_not_one_that_is_silent() {
+        let http = HttpPort::new(8_080, HttpAccess::Public).unwrap();
+        for (error, expected) in [
+            (OpenError::Busy, "resource_unavailable"),
+            (OpenError::new("no route"), "backend_error"),
+        ] {
+            let problem = not_opened(http, &error);
+            assert!(format!("{problem:?}").contains(expected), "{problem:?}");
+            let response = problem.into_response();
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(response.headers().get_all(header::RETRY_AFTER).iter().count(), 1);
+        }
+    }
 
     #[test]
     fn the_statuses_that_pods_choose_are_few_to_metrics() {

@@ -1,61 +1,33 @@
 //! A duration policy: the whole amount at the quoted price, between a minimum and a maximum.
 
-mod bindings {
-    wit_bindgen::generate!({ path: "wit", world: "duration-policy" });
-}
-mod reader;
-
-use bindings::exports::paygress::policy::duration::{self, RefundTerms};
-use bindings::exports::paygress::policy::settings;
-use bindings::paygress::policy::types::{Context, Grant, Order, Payment, Price, Problem, Purpose, Quote, Refusal};
-use reader::Reader;
-use std::cell::RefCell;
+use paygress_policy_sdk::{
+    Context, Duration, Grant, Order, Payment, Price, Problems, Purpose, Quote, RefundTerms, Refusal, RefusalCode, refuse,
+};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 /// Ten years, the contract's maximum.
 const LONGEST: u64 = 315_360_000;
 
-const SCHEMA: &str = r#"{schema}"#;
-
-#[derive(Clone)]
-struct Settings {
-    minimum: u64,
-    maximum: u64,
-    refund_percent: u64,
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "A minimum and a maximum")]
+pub struct Settings {
+    /// A payment that buys less is refused.
+    #[schemars(range(min = 1, max = LONGEST))]
+    minimum_seconds: u64,
+    /// A pod never has more than this before it; a payment that would exceed it is refused.
+    #[schemars(range(min = 1, max = LONGEST))]
+    maximum_seconds: u64,
+    /// The part of the price of unused time that is refunded when a customer stops a pod.
+    #[schemars(range(min = 0, max = 100))]
+    refund_percent: u8,
 }
 
-fn read(json: &str) -> Result<Settings, Vec<Problem>> {
-    let mut reader = Reader::parse(json);
-    let settings = Settings {
-        minimum: reader.number("minimum_seconds", 60, 1..=LONGEST),
-        maximum: reader.number("maximum_seconds", 2_592_000, 1..=LONGEST),
-        refund_percent: reader.number("refund_percent", 100, 0..=100),
-    };
-    if settings.minimum > settings.maximum {
-        reader.problem("minimum_seconds", "must not be more than maximum_seconds");
+impl Default for Settings {
+    fn default() -> Self {
+        Self { minimum_seconds: 60, maximum_seconds: 2_592_000, refund_percent: 100 }
     }
-    reader.end(settings)
-}
-
-struct Policy;
-
-thread_local! {
-    // Set by `configure`, which the host calls first in every instance. An instance serves one call, so nothing else is kept.
-    static SETTINGS: RefCell<Option<Settings>> = const { RefCell::new(None) };
-}
-
-impl settings::Guest for Policy {
-    fn schema() -> String {
-        SCHEMA.to_owned()
-    }
-
-    fn configure(json: String) -> Result<(), Vec<Problem>> {
-        SETTINGS.set(Some(read(&json)?));
-        Ok(())
-    }
-}
-
-fn refuse(code: &str, message: impl Into<String>) -> Refusal {
-    Refusal { code: code.to_owned(), message: message.into() }
 }
 
 /// The whole seconds that an amount buys; `None` when time costs nothing.
@@ -64,42 +36,55 @@ fn buys(price: Price, sat: u64) -> Option<u64> {
     Some(u64::try_from(seconds).unwrap_or(u64::MAX))
 }
 
-impl duration::Guest for Policy {
-    fn grant(order: Order, quote: Quote, payment: Payment, _: Context) -> Result<Grant, Refusal> {
-        let Some(settings) = SETTINGS.with_borrow(Clone::clone) else {
-            return Err(refuse("resource_unavailable", "the duration policy is not configured"));
-        };
+impl Duration for Settings {
+    // What the schema does not say.
+    fn check(&self, problems: &mut Problems) {
+        if self.minimum_seconds > self.maximum_seconds {
+            problems.add_last(&["minimum_seconds"], "must not be more than maximum_seconds");
+        }
+    }
+
+    fn grant(&self, order: &Order, quote: &Quote, payment: &Payment, _: &Context) -> Result<Grant, Refusal> {
         let remaining = match &order.purpose {
             Purpose::Spawn => 0,
             Purpose::Extend(lease) if lease.remaining_seconds == 0 => {
-                return Err(refuse("lease_expired", "this pod has ended; order a new one"));
+                return Err(refuse(RefusalCode::LeaseExpired, "this pod has ended; order a new one"));
             }
             Purpose::Extend(lease) if !lease.owned_by_customer => {
-                return Err(refuse("not_owner", "only the customer who bought this pod may extend it"));
+                return Err(refuse(RefusalCode::NotOwner, "only the customer who bought this pod may extend it"));
             }
             Purpose::Extend(lease) => lease.remaining_seconds,
         };
-        let room = settings.maximum.saturating_sub(remaining);
-        let least = settings.minimum.max(order.wanted_seconds.unwrap_or(0));
+        let room = self.maximum_seconds.saturating_sub(remaining);
+        let least = self.minimum_seconds.max(order.wanted_seconds.unwrap_or(0));
         // Free time lasts as long as requested, or an hour.
-        let seconds = buys(quote.price, payment.net_sat).unwrap_or(order.wanted_seconds.unwrap_or(3_600).max(settings.minimum).min(room));
+        let free = order.wanted_seconds.unwrap_or(3_600).max(self.minimum_seconds).min(room);
+        let seconds = buys(quote.price, payment.net_sat).unwrap_or(free);
         if seconds < least {
             let message = format!("the token is worth {} sat and buys {seconds} s; the least is {least} s", payment.net_sat);
-            return Err(refuse("insufficient_payment", message));
+            return Err(refuse(RefusalCode::InsufficientPayment, message));
         }
         if seconds > room {
             let message = format!("the token buys {seconds} s, and this pod may have at most {room} s more");
-            return Err(refuse("invalid_request", message));
+            return Err(refuse(RefusalCode::InvalidRequest, message));
         }
         Ok(Grant { seconds, note: None })
     }
 
-    fn refund(_: Order, _: Quote, _: Payment, _: Grant, _: Context) -> RefundTerms {
-        let percent = SETTINGS.with_borrow(|settings| settings.as_ref().map_or(100, |settings| settings.refund_percent));
-        // Used minutes are charged whole.
-        RefundTerms { step_seconds: 60, percent: u8::try_from(percent).unwrap_or(100) }
+    // Used minutes are charged whole.
+    fn refund(&self, _: &Order, _: &Quote, _: &Payment, _: &Grant, _: &Context) -> RefundTerms {
+        RefundTerms { step_seconds: 60, percent: self.refund_percent }
     }
 }
 
-#[cfg(target_arch = "wasm32")]
-bindings::export!(Policy with_types_in bindings);
+paygress_policy_sdk::export!(Duration for Settings);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sat_at_a_sat_a_minute_is_a_minute() {
+        assert_eq!(buys(Price { msat: 1_000, seconds: 60 }, 1), Some(60));
+    }
+}

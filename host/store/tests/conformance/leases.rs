@@ -1,5 +1,5 @@
 use crate::support::{customer, lease_of, move_to, new_lease_id, open, order, sell, top_up};
-use paygress_core::backend::cluster::{EndReason, ReadyPod};
+use paygress_core::backend::cluster::{EndReason, Ending, ReadyPod};
 use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError};
 use paygress_core::model::ids::PublicKey;
 use paygress_core::model::order::{Lease, LeaseState, Order, State};
@@ -87,12 +87,27 @@ pub(crate) async fn a_lease_is_found_by_the_key_of_its_pod(ledger: Arc<dyn Ledge
 
 pub(crate) async fn the_reason_of_an_end_is_recorded_before_it(ledger: Arc<dyn Ledger>) {
     let sold = live_lease(&*ledger).await;
-    ledger.mark_ending(&sold.pod(), EndReason::Stopped).await.unwrap();
+    ledger.mark_ending(&sold.pod(), EndReason::Stopped.into()).await.unwrap();
     let marked = ledger.lease(&sold.pod()).await.unwrap().unwrap();
     assert_eq!((marked.state, marked.end), (LeaseState::Live, Some(EndReason::Stopped)));
-    ledger.mark_ending(&sold.pod(), EndReason::EndedByOperator).await.unwrap();
+    let served_until = Some(UnixTime(500));
+    let lost = Ending { reason: EndReason::NodeLost, served_until };
+    ledger.mark_ending(&sold.pod(), lost).await.unwrap();
     let marked = ledger.lease(&sold.pod()).await.unwrap().unwrap();
     assert_eq!(marked.end, Some(EndReason::Stopped), "the first reason counts");
+    assert_eq!(marked.served_until, None, "so does its time");
+}
+
+pub(crate) async fn until_when_a_lost_pod_was_served_is_recorded_once(ledger: Arc<dyn Ledger>) {
+    let sold = live_lease(&*ledger).await;
+    for ready_until in [500, 400, 600] {
+        let served_until = Some(UnixTime(ready_until));
+        let lost = Ending { reason: EndReason::NodeLost, served_until };
+        ledger.mark_ending(&sold.pod(), lost).await.unwrap();
+        let marked = ledger.lease(&sold.pod()).await.unwrap().unwrap();
+        assert_eq!(marked.end, Some(EndReason::NodeLost));
+        assert_eq!(marked.served_until, Some(UnixTime(500)));
+    }
 }
 
 pub(crate) async fn a_notice_is_recorded_once_for_each_end(ledger: Arc<dyn Ledger>) {

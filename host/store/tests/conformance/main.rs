@@ -60,6 +60,7 @@ suite! {
         live_leases_are_listed_by_customer,
         a_lease_is_found_by_the_key_of_its_pod,
         the_reason_of_an_end_is_recorded_before_it,
+        until_when_a_lost_pod_was_served_is_recorded_once,
         a_notice_is_recorded_once_for_each_end,
         what_is_known_of_a_pod_is_replaced_as_long_as_its_lease_lives,
         an_end_needs_all_active_orders,

@@ -18,7 +18,8 @@ fn paid_order() -> Order {
     let mut paid = testing::paid(&order.purchase);
     paid.redeemed = Sat(9);
     let (due, expires_at) = (Sat(3), UnixTime(700));
-    let cause = RefundCause::LeaseEnded { due, expires_at, refusal: None, added: None };
+    let (refusal, added, served_until) = (None, None, None);
+    let cause = RefundCause::LeaseEnded { due, expires_at, refusal, added, served_until };
     let outcome = RefundOutcome::Ended(RefundEnd::Reclaimed(Sat(2)));
     let (amount, fee, made_at) = (Sat(2), Sat(1), UnixTime(200));
     let refund = Refund { amount, fee, fee_borne: Sat(0), made_at, outcome };

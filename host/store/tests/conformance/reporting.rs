@@ -22,7 +22,8 @@ async fn refunded_orders(ledger: &dyn Ledger) {
         let mut paid = testing::paid(&order.purchase);
         paid.redeemed = Sat(10 * n);
         let (due, expires_at) = (Sat(4), UnixTime(700));
-        let cause = RefundCause::LeaseEnded { due, expires_at, refusal: None, added: None };
+        let (refusal, added, served_until) = (None, None, None);
+        let cause = RefundCause::LeaseEnded { due, expires_at, refusal, added, served_until };
         let refund = Refund { amount: Sat(3), fee: Sat(1), ..testing::refund() };
         order.state = OrderState::Refunded { sale: paid.into(), cause, refund };
         ledger.transition(&order, State::Received, LeaseUpdate::Keep).await.unwrap();

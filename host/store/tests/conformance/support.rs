@@ -90,6 +90,7 @@ pub(crate) fn lease(port: u16, expires_at: u64) -> Lease {
         created_at: UnixTime(100),
         expires_at: Some(UnixTime(expires_at)),
         end: None,
+        served_until: None,
         noticed_at: None,
         host_keys: vec![HostKey::parse(testing::HOST_KEY).unwrap()],
         root: Some(true),

@@ -199,6 +199,15 @@ fn a_token_that_is_spent_was_used_if_it_was_sent_before() {
     }
 }
 
+#[test]
+fn what_a_code_of_a_later_version_means_for_a_token_is_not_guessed() {
+    let later: ErrorType = serde_json::from_value(json!("too_hot")).unwrap();
+    let answer = Response::Error(ErrorResponse::from(&Refusal::new(later, "a test")));
+    for was in [TokenState::Unused, TokenState::Sent] {
+        assert_eq!(outcome(&answer, was), (TokenState::Sent, After::Stop(Stop::Refused)));
+    }
+}
+
 /// Of its tokens a service may say what it likes.
 #[tokio::test]
 async fn a_service_that_lies_gets_no_more_than_the_budget() {

@@ -1,7 +1,9 @@
 //! Quotas, offers, utilisation, and the time that it takes.
 
 use super::*;
+use crate::capacity::ready_until;
 use k8s_openapi::api::core::v1::Service;
+use paygress_core::model::units::UnixTime;
 
 fn quota(spec: Value) -> Value {
     json!({"metadata": {"name": "customers", "namespace": NAMESPACE}, "spec": spec})
@@ -351,4 +353,28 @@ fn nodes_that_have_reported_and_are_not_ready_are_named() {
     objects.node_event(Event::Apply(object(with_status("failing", ready("True")))));
     objects.node_event(Event::Delete(object(with_status("silent", ready("Unknown")))));
     assert_eq!(objects.unready_nodes(), [""; 0]);
+}
+
+#[test]
+fn a_node_was_ready_until_its_last_report_or_until_it_reported_that_it_is_not() {
+    let at = |status: &str, reported: Option<&str>, changed: Option<&str>| {
+        let mut node = node("n", 1, 1, 1);
+        node["status"]["conditions"] = json!([{
+            "type": "Ready", "status": status, "lastHeartbeatTime": reported,
+            "lastTransitionTime": changed,
+        }]);
+        ready_until(&object::<Node>(node))
+    };
+    let (reported, changed) = (Some("2026-01-01T00:00:00Z"), Some("2026-01-01T00:00:50Z"));
+    let first = Some(UnixTime(1_767_225_600));
+    let later = Some(UnixTime(1_767_225_650));
+    for (status, reported, changed, expected) in [
+        ("Unknown", reported, changed, first),
+        ("Unknown", None, changed, later),
+        ("False", reported, changed, later),
+        ("False", reported, None, None),
+        ("True", reported, changed, None),
+    ] {
+        assert_eq!(at(status, reported, changed), expected, "{status}");
+    }
 }

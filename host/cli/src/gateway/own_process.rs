@@ -1,0 +1,103 @@
+//! The gateway in a process of its own, with its health and metrics.
+
+use super::info::{KnownGateway, Tickets};
+use super::open::OpenGateway;
+use crate::config::{Config, GatewayConfig};
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use paygress_core::backend::gateway::{GatewayCounts, GatewayHealth, GatewayInfo};
+use paygress_core::readiness::{UnreadyReason, unready_backends};
+use paygress_core::{Cluster, Ledger};
+use paygress_http::{GatewayServer, GatewayServerSettings};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+const NO_RELAY: &str = "the endpoint of iroh has none of its relays: only customers who reach it directly find it; check GATEWAY_IROH_RELAYS";
+
+/// What the gateway needs, and itself.
+struct Watched {
+    ledger: Arc<dyn Ledger>,
+    cluster: Arc<dyn Cluster>,
+    known: Arc<KnownGateway>,
+}
+
+#[async_trait]
+impl GatewayHealth for Watched {
+    async fn unready_reasons(&self) -> Vec<UnreadyReason> {
+        let mut reasons = unready_backends(&*self.ledger, &*self.cluster).await;
+        if let Some(Tickets::Endpoint(endpoint)) = &self.known.tickets
+            && endpoint.is_closed()
+        {
+            reasons.push(UnreadyReason::EndpointClosed);
+        }
+        reasons
+    }
+
+    fn warnings(&self) -> Vec<&'static str> {
+        match &self.known.tickets {
+            Some(Tickets::Endpoint(endpoint)) if endpoint.lacks_relay() => vec![NO_RELAY],
+            Some(Tickets::Endpoint(_) | Tickets::Configured(_)) | None => Vec::new(),
+        }
+    }
+
+    fn counts(&self) -> GatewayCounts {
+        self.known.counts().unwrap_or_default()
+    }
+}
+
+/// A gateway that is a process, with open sockets. It serves nobody yet.
+pub struct OwnProcess {
+    gateway: OpenGateway,
+    server: Option<GatewayServer>,
+}
+
+impl OwnProcess {
+    /// Opens its sockets.
+    ///
+    /// # Errors
+    /// What cannot be opened or read.
+    pub async fn open(
+        config: &Config,
+        settings: &GatewayConfig,
+        ledger: Arc<dyn Ledger>,
+        cluster: Arc<dyn Cluster>,
+    ) -> Result<Self> {
+        let streams = cluster.pod_streams().context("the cluster has no way to pods")?;
+        let gateway = OpenGateway::open(config, settings, Arc::clone(&ledger), streams).await?;
+        let server = match settings.http.clone() {
+            Some(http) => {
+                let settings = GatewayServerSettings {
+                    bind: http.listen,
+                    operator_token: http.operator_token,
+                };
+                let known = Arc::clone(&gateway.known);
+                let health = Arc::new(Watched { ledger, cluster, known });
+                Some(GatewayServer::bind(settings, health).await?)
+            }
+            None => None,
+        };
+        Ok(Self { gateway, server })
+    }
+
+    /// Where its health and metrics are, if they are served.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.server.as_ref().map(GatewayServer::address)
+    }
+
+    /// Serves until `stop` is `true` or its sender is dropped.
+    pub async fn serve(self, stop: watch::Receiver<bool>) {
+        let Self { gateway, server } = self;
+        let health = async {
+            match server {
+                Some(server) => server.run().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = gateway.serve(None, stop) => {}
+            () = health => {}
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! A stream of which little is read before something has come to pass.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+/// "SSH-", with which every client begins. What costs anything comes after it.
+const BEGIN_BYTES: u64 = 4;
+
+type Gate = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+enum Input {
+    /// Nothing has been read.
+    Silent(Gate),
+    /// The rest is read when this has come to pass.
+    Begun(Gate),
+    Open,
+}
+
+/// Who sends nothing does not wait for the gate, which is polled once there is something to read.
+pub(super) struct GatedStream<S> {
+    stream: S,
+    input: Input,
+}
+
+impl<S> GatedStream<S> {
+    pub(super) fn new(stream: S, gate: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { stream, input: Input::Silent(Box::pin(gate)) }
+    }
+}
+
+impl<S: AsyncRead + Unpin> GatedStream<S> {
+    /// Whether there was something.
+    fn poll_begin(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<bool>> {
+        let room = buffer.remaining();
+        let mut begin = (&mut self.stream).take(BEGIN_BYTES);
+        ready!(Pin::new(&mut begin).poll_read(context, buffer))?;
+        Poll::Ready(Ok(buffer.remaining() < room))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for GatedStream<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if matches!(this.input, Input::Silent(_)) {
+            if ready!(this.poll_begin(context, buffer))?
+                && let Input::Silent(gate) = std::mem::replace(&mut this.input, Input::Open)
+            {
+                this.input = Input::Begun(gate);
+            }
+            return Poll::Ready(Ok(()));
+        }
+        if let Input::Begun(gate) = &mut this.input {
+            ready!(gate.as_mut().poll(context));
+            this.input = Input::Open;
+        }
+        Pin::new(&mut this.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for GatedStream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::sync::oneshot;
+    use tokio::sync::oneshot::error::TryRecvError;
+
+    #[tokio::test]
+    async fn the_begin_is_read_at_once_and_the_rest_when_the_gate_is_open() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let (open, opened) = oneshot::channel::<()>();
+        let mut stream = GatedStream::new(ours, async move {
+            let _ = opened.await;
+        });
+        theirs.write_all(b"SSH-2.0-of a client").await.unwrap();
+        let mut buffer = [0; 64];
+        let read = stream.read(&mut buffer).await.unwrap();
+        assert_eq!(&buffer[..read], b"SSH-");
+        stream.write_all(b"SSH-2.0-of us").await.unwrap();
+        tokio::select! {
+            biased;
+            read = stream.read(&mut buffer) => panic!("{read:?}"),
+            () = std::future::ready(()) => {}
+        }
+        open.send(()).unwrap();
+        let read = stream.read(&mut buffer).await.unwrap();
+        assert_eq!(&buffer[..read], b"2.0-of a client");
+        drop(theirs);
+        assert_eq!(stream.read(&mut buffer).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_sends_nothing_passes_no_gate() {
+        let (ours, theirs) = tokio::io::duplex(64);
+        let (pass, mut passed) = oneshot::channel();
+        let mut stream = GatedStream::new(ours, async move {
+            let _ = pass.send(());
+        });
+        drop(theirs);
+        assert_eq!(stream.read(&mut [0; 64]).await.unwrap(), 0);
+        assert_eq!(passed.try_recv(), Err(TryRecvError::Empty));
+    }
+}

@@ -1,0 +1,191 @@
+//! Health and metrics of a gateway in a process of its own, by the code of the service's.
+
+use crate::gateway_metrics::encode_gateway;
+use crate::health::{Readiness, ReadinessCache, healthz};
+use crate::http_server::Error;
+use crate::identity::same;
+use crate::metric_families::{gauges, registry, written};
+use crate::problem::{Fault, Problem};
+use crate::request_metrics::Labels;
+use crate::server;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Json, Router};
+use paygress_core::backend::gateway::{GatewayCounts, GatewayHealth};
+use paygress_core::listen_addresses;
+use paygress_core::model::secret::Secret;
+use paygress_core::readiness::UnreadyReason;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+
+/// What the operator decides.
+#[derive(Clone, Debug)]
+pub struct GatewayServerSettings {
+    /// Where to listen.
+    pub bind: SocketAddr,
+    /// The operator's bearer token; none: there are no metrics.
+    pub operator_token: Option<Secret>,
+}
+
+struct Watched {
+    health: Arc<dyn GatewayHealth>,
+    operator_token: Option<Secret>,
+    ready: ReadinessCache,
+}
+
+impl Watched {
+    async fn unready_reasons(&self) -> Vec<&'static str> {
+        let find = async {
+            let reasons = self.health.unready_reasons().await;
+            reasons.into_iter().map(UnreadyReason::as_str).collect()
+        };
+        self.ready.get(find).await
+    }
+
+    /// Fails unless the request has the operator's token.
+    fn authenticate(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let Some(token) = &self.operator_token else { return Err(Problem::no_operator()) };
+        let header = headers.get(header::AUTHORIZATION).and_then(|it| it.to_str().ok());
+        let is_operator =
+            header.and_then(|text| text.split_once(' ')).is_some_and(|(scheme, rest)| {
+                scheme.eq_ignore_ascii_case("bearer") && same(token, rest.trim())
+            });
+        if is_operator { Ok(()) } else { Err(Problem::for_operator()) }
+    }
+}
+
+/// The server: listening, and not yet serving.
+pub struct GatewayServer {
+    listener: TcpListener,
+    address: SocketAddr,
+    watched: Arc<Watched>,
+}
+
+impl GatewayServer {
+    /// Listens. Nobody is served yet.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn bind(
+        settings: GatewayServerSettings,
+        health: Arc<dyn GatewayHealth>,
+    ) -> Result<Self, Error> {
+        let GatewayServerSettings { bind, operator_token } = settings;
+        let failed = |source| Error::BindGateway { address: bind, source };
+        let listener = TcpListener::bind(&listen_addresses(bind)[..]).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let ready = ReadinessCache::default();
+        Ok(Self { listener, address, watched: Arc::new(Watched { health, operator_token, ready }) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until it is dropped.
+    pub async fn run(self) {
+        tracing::info!(address = %self.address, "health and metrics of the gateway are served");
+        let not_found = || async {
+            Problem::new(Fault::NoSuchPage, "there are /healthz, /readyz and /metrics")
+        };
+        let router: Router = Router::new()
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .fallback(not_found)
+            .with_state(self.watched);
+        server::serve(&self.listener, &router, &[]).await;
+    }
+}
+
+async fn readyz(State(watched): State<Arc<Watched>>) -> (StatusCode, Json<Readiness>) {
+    Readiness::of(&watched.unready_reasons().await, watched.health.warnings())
+}
+
+async fn metrics(
+    State(watched): State<Arc<Watched>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    watched.authenticate(&headers)?;
+    let is_ready = watched.unready_reasons().await.is_empty();
+    let counts = watched.health.counts();
+    let mut registry = registry();
+    registry.register_collector(Box::new(Snapshot { is_ready, counts }));
+    written(&registry)
+}
+
+#[derive(Debug)]
+struct Snapshot {
+    is_ready: bool,
+    counts: GatewayCounts,
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Whether the gateway takes customers to their pods, as /readyz says";
+        let ready = [(Labels::new(), u64::from(self.is_ready))];
+        gauges(&mut encoder, "gateway_ready", help, &ready)?;
+        encode_gateway(&mut encoder, &self.counts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_trait::async_trait;
+
+    struct Nothing;
+
+    #[async_trait]
+    impl GatewayHealth for Nothing {
+        async fn unready_reasons(&self) -> Vec<UnreadyReason> {
+            Vec::new()
+        }
+
+        fn warnings(&self) -> Vec<&'static str> {
+            Vec::new()
+        }
+
+        fn counts(&self) -> GatewayCounts {
+            GatewayCounts::default()
+        }
+    }
+
+    fn status(token: Option<&str>, header: Option<&str>) -> StatusCode {
+        let operator_token = token.map(Secret::new);
+        let ready = ReadinessCache::default();
+        let watched = Watched { health: Arc::new(Nothing), operator_token, ready };
+        let mut headers = HeaderMap::new();
+        if let Some(header) = header {
+            headers.insert(header::AUTHORIZATION, header.parse().unwrap());
+        }
+        match watched.authenticate(&headers) {
+            Ok(()) => StatusCode::OK,
+            Err(problem) => axum::response::IntoResponse::into_response(problem).status(),
+        }
+    }
+
+    #[test]
+    fn metrics_are_the_operators() {
+        let token = Some("a token of the operator");
+        for (header, expected) in [
+            (Some("Bearer a token of the operator"), StatusCode::OK),
+            (Some("bearer  a token of the operator "), StatusCode::OK),
+            (Some("Bearer another"), StatusCode::UNAUTHORIZED),
+            (Some("Basic a token of the operator"), StatusCode::UNAUTHORIZED),
+            (Some("Bearer"), StatusCode::UNAUTHORIZED),
+            (None, StatusCode::UNAUTHORIZED),
+        ] {
+            assert_eq!(status(token, header), expected, "{header:?}");
+        }
+        assert_eq!(status(None, Some("Bearer ")), StatusCode::NOT_FOUND);
+    }
+}

@@ -1,0 +1,22 @@
+//! Whether the service can serve.
+
+use crate::health::Readiness;
+use crate::state::App;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use std::sync::Arc;
+
+/// Whether it can serve
+#[utoipa::path(get, path = "/readyz", tag = "operator",
+    responses((status = 200, description = "It can", body = Readiness), (status = 503, description = "It cannot, and why", body = Readiness)))]
+pub(crate) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Readiness>) {
+    let unready_reasons = unready_reasons(&app).await;
+    let warnings = app.orders.probe_warning().into_iter().chain(app.orders.network_warning());
+    Readiness::of(&unready_reasons, warnings)
+}
+
+/// Why orders are not served, as it was found a moment ago.
+pub(crate) async fn unready_reasons(app: &App) -> Vec<&'static str> {
+    app.ready.get(app.orders.unready_reasons()).await
+}
