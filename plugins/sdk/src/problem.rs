@@ -1,7 +1,7 @@
 //! Mistakes in the settings, collected to be reported at once.
 
 use crate::contract::types::paygress::policy::types::Problem;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The longest message of the contract, in bytes.
 const MAX_MESSAGE_BYTES: usize = 500;
@@ -18,6 +18,8 @@ pub struct Problems {
     fields: BTreeMap<String, &'static [&'static str]>,
     /// Lists of a wrong length, and what to say unless the policy says it.
     lengths: Vec<(String, String)>,
+    /// The entries that were taken out of each list, by its JSON Pointer.
+    removed: BTreeMap<String, BTreeSet<usize>>,
 }
 
 struct Found {
@@ -47,12 +49,12 @@ impl Problems {
     /// Reports a problem with a setting, `&["tiers", "0", "id"]` for one inside others, in the order of
     /// the fields. The message says what to write instead.
     pub fn add(&mut self, setting: &[&str], message: impl Into<String>) {
-        self.push(pointer(setting), Message::Text(message.into()), Place::Inside);
+        self.check(setting, message.into(), Place::Inside);
     }
 
     /// Reports how a setting disagrees with others: after the other fields of its object.
     pub fn add_last(&mut self, setting: &[&str], message: impl Into<String>) {
-        self.push(pointer(setting), Message::Text(message.into()), Place::Last);
+        self.check(setting, message.into(), Place::Last);
     }
 
     pub(crate) fn add_at(&mut self, path: &str, message: impl Into<String>) {
@@ -67,8 +69,38 @@ impl Problems {
         self.lengths.push((path.to_owned(), message));
     }
 
+    /// The fields of each struct of what is left of the settings.
     pub(crate) fn set_fields(&mut self, fields: BTreeMap<String, &'static [&'static str]>) {
-        self.fields = fields;
+        self.fields = fields.into_iter().map(|(path, names)| (self.given(&path), names)).collect();
+    }
+
+    /// Notes that an entry of a list is taken out; both are as they were given.
+    pub(crate) fn add_removed(&mut self, list: &str, index: usize) {
+        self.removed.entry(list.to_owned()).or_default().insert(index);
+    }
+
+    /// Where something was in the settings as they were given, of which entries of lists are taken
+    /// out since.
+    pub(crate) fn given(&self, path: &str) -> String {
+        let mut given = String::new();
+        for step in path.split('/').skip(1) {
+            let removed = self.removed.get(&given);
+            given.push('/');
+            match removed.zip(step.parse::<usize>().ok()) {
+                Some((removed, index)) => given.push_str(&given_index(removed, index).to_string()),
+                None => given.push_str(step),
+            }
+        }
+        given
+    }
+
+    /// Of a setting that is wrong in itself, a policy checks what stands in its place.
+    fn check(&mut self, setting: &[&str], message: String, place: Place) {
+        let path = self.given(&pointer(setting));
+        let is_wrong = |found: &Found| found.place == Place::Setting && found.path == path;
+        if !self.found.iter().any(is_wrong) {
+            self.push(path, Message::Text(message), place);
+        }
     }
 
     fn push(&mut self, path: String, message: Message, place: Place) {
@@ -127,6 +159,11 @@ impl Problems {
         };
         Problem { path: truncate_message(&found.path), message: truncate_message(&message) }
     }
+}
+
+/// The index in a list as it was given. From the first entry that was taken out on, each moves it.
+fn given_index(removed: &BTreeSet<usize>, index: usize) -> usize {
+    removed.iter().fold(index, |index, removed| index.saturating_add((*removed <= index).into()))
 }
 
 /// The JSON Pointer of a setting.

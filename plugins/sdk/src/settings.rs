@@ -64,28 +64,39 @@ fn deserialize<S: DeserializeOwned>(mut value: Value, problems: &mut Problems) -
             Err(error) => error,
         };
         let path = trace.failed.into_inner().unwrap_or_default();
-        problems.add_at(&path, error.to_string());
-        if !remove(&mut value, &path) {
-            return None;
+        let given = problems.given(&path);
+        problems.add_at(&given, error.to_string());
+        match remove(&mut value, &path)? {
+            Removed::Field => {}
+            Removed::Entry => {
+                let (list, index) = given.rsplit_once('/')?;
+                problems.add_removed(list, index.parse().ok()?);
+            }
         }
     }
     None
 }
 
-/// Whether there was such a value to remove.
-fn remove(value: &mut Value, path: &str) -> bool {
-    let Some((parent, step)) = path.rsplit_once('/') else { return false };
-    match value.pointer_mut(parent) {
-        Some(Value::Object(object)) => {
-            object.remove(&step.replace("~1", "/").replace("~0", "~")).is_some()
+enum Removed {
+    /// Of an object.
+    Field,
+    /// Of a list: those after it move.
+    Entry,
+}
+
+/// None: there is no such value to remove.
+fn remove(value: &mut Value, path: &str) -> Option<Removed> {
+    let (parent, step) = path.rsplit_once('/')?;
+    match value.pointer_mut(parent)? {
+        Value::Object(object) => {
+            object.remove(&step.replace("~1", "/").replace("~0", "~"))?;
+            Some(Removed::Field)
         }
-        Some(Value::Array(items)) => match step.parse::<usize>() {
-            Ok(index) if index < items.len() => {
-                items.remove(index);
-                true
-            }
-            _ => false,
-        },
-        _ => false,
+        Value::Array(items) => {
+            let index = step.parse().ok().filter(|index| *index < items.len())?;
+            items.remove(index);
+            Some(Removed::Entry)
+        }
+        _ => None,
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::problem::{Problems, escaped};
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 
 /// The longest text of a setting for which the schema names no length.
 const MAX_TEXT_BYTES: u64 = 512;
@@ -103,6 +104,8 @@ fn list_fault(
     for (index, mut item) in std::mem::take(items).into_iter().enumerate() {
         if is_right_inside(item_schema, &mut item, &format!("{path}/{index}"), problems) {
             good.push(item);
+        } else {
+            problems.add_removed(path, index);
         }
     }
     *items = good;
@@ -194,6 +197,7 @@ fn struct_fault(
     let empty = Map::new();
     let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
     let is_closed = schema.get("additionalProperties") == Some(&Value::Bool(false));
+    let mut wrong = BTreeSet::new();
     object.retain(|key, value| {
         let place = format!("{path}/{}", escaped(key));
         let Some(property) = properties.get(key) else {
@@ -206,19 +210,22 @@ fn struct_fault(
         let is_right = found.is_none();
         if let Some(message) = found {
             problems.add_at(&place, message);
+            wrong.insert(key.clone());
         }
         is_right
     });
     let required = schema.get("required").and_then(Value::as_array);
     for key in required.into_iter().flatten().filter_map(Value::as_str) {
         if !object.contains_key(key) {
-            problems.add_at(&format!("{path}/{}", escaped(key)), "is missing");
+            if !wrong.contains(key) {
+                problems.add_at(&format!("{path}/{}", escaped(key)), "is missing");
+            }
             object.insert(key.to_owned(), stand_in(properties.get(key)));
         }
     }
 }
 
-/// In place of a value that is missing, so that the others can be read.
+/// In place of a value that is missing or wrong, so that the others can be read.
 fn stand_in(schema: Option<&Value>) -> Value {
     match schema.and_then(|schema| schema.get("type")).and_then(Value::as_str) {
         Some("integer") => {

@@ -22,6 +22,7 @@ struct Settings {
     mode: Mode,
     even: Even,
     limits: BTreeMap<String, Limit>,
+    evens: Vec<Even>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -80,6 +81,7 @@ impl Default for Settings {
             mode: Mode::Slow,
             even: Even(0),
             limits: BTreeMap::new(),
+            evens: Vec::new(),
         }
     }
 }
@@ -88,6 +90,11 @@ impl Pricing for Settings {
     fn check(&self, problems: &mut Problems) {
         if self.seconds == 13 {
             problems.add(&["seconds"], "brings bad luck");
+        }
+        for (index, label) in self.labels.iter().enumerate() {
+            if label == "no" {
+                problems.add(&["labels", &index.to_string()], "must not be no");
+            }
         }
         if self.small > 10 && self.balance < 0 {
             problems.add_last(&["small"], "must not be more than 10 without a balance");
@@ -161,11 +168,10 @@ fn every_mistake_is_reported_in_the_order_of_the_fields() {
             ("/limits/a~1b", "must be a JSON object"),
             ("/limits/a~1b/most", "is missing"),
             ("/limits/b/most", "must be a whole number from 1 to 9"),
-            ("/limits/b/most", "is missing"),
             ("/limits/b/x", "is not a setting; known are: most, note, next"),
             (
                 "/typo",
-                "is not a setting; known are: seconds, balance, small, labels, mode, even, limits",
+                "is not a setting; known are: seconds, balance, small, labels, mode, even, limits, evens",
             ),
         ],
     );
@@ -193,10 +199,38 @@ fn the_policys_own_checks_see_what_is_right() {
             ("/small", "must not be more than 10 without a balance"),
             (
                 "/typo",
-                "is not a setting; known are: seconds, balance, small, labels, mode, even, limits",
+                "is not a setting; known are: seconds, balance, small, labels, mode, even, limits, evens",
             ),
         ],
     );
+}
+
+#[test]
+fn entries_of_a_list_are_named_by_their_own_place() {
+    expect(
+        r#"{"labels": [1, "a", "no"], "evens": [1, 2, "x", 3, 5, 6]}"#,
+        &[
+            ("/labels/0", "must be a text"),
+            ("/labels/2", "must not be no"),
+            ("/evens/0", "must be even"),
+            ("/evens/2", "must be a whole number from 0 to 18446744073709551615"),
+            ("/evens/3", "must be even"),
+            ("/evens/4", "must be even"),
+        ],
+    );
+}
+
+/// A check of the policy would report what stands in its place.
+#[test]
+fn a_setting_that_is_wrong_is_reported_once() {
+    expect(
+        r#"{"seconds": 13, "limits": {"a": {"most": "1"}}}"#,
+        &[
+            ("/seconds", "brings bad luck"),
+            ("/limits/a/most", "must be a whole number from 1 to 9"),
+        ],
+    );
+    expect(r#"{"seconds": 4000}"#, &[("/seconds", "must be a whole number from 1 to 3600")]);
 }
 
 #[test]
