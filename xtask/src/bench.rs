@@ -1,68 +1,107 @@
 //! `cargo xtask bench`: runs the benchmarks, and prints what the host adds to the bare libraries.
 
 use crate::run::{cargo, step, target};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
 
-/// The rows: criterion's directories of the bare library's figure, if there is one, and of ours.
-const ROWS: [(&str, Option<&str>, &str); 7] = [
-    ("fresh policy call", Some("policy call/bare"), "policy call/host"),
-    ("the same, from a snapshot", Some("policy call/bare"), "policy call/snapshot"),
-    ("four calls of one order", None, "four calls of one order/host"),
-    ("the same, from snapshots", None, "four calls of one order/snapshot"),
-    (
-        "unwrap of one gift wrap",
-        Some("unwrap of one gift wrap/bare"),
-        "unwrap of one gift wrap/host",
-    ),
-    ("ledger transition", Some("ledger transition/bare"), "ledger transition/host"),
-    ("whole order, in process", Some("whole order/bare"), "whole order/host"),
+/// Names the file of pairs to the benchmark.
+const PAIRS_FILE: &str = "PAYGRESS_BENCH_PAIRS";
+
+/// What is printed.
+enum Row {
+    /// Measured in turn with the bare library; named by the benchmark.
+    Pair(&'static str),
+    /// There is no bare figure: its name, and criterion's directory.
+    Alone(&'static str, &'static str),
+}
+
+const ROWS: [Row; 7] = [
+    Row::Pair("fresh policy call"),
+    Row::Pair("the same, from a snapshot"),
+    Row::Alone("four calls of one order", "four calls of one order/host"),
+    Row::Alone("the same, from snapshots", "four calls of one order/snapshot"),
+    Row::Pair("unwrap of one gift wrap"),
+    Row::Pair("ledger transition"),
+    Row::Pair("whole order, in process"),
 ];
+
+/// The rounds in which the bare library and the host did the same, in nanoseconds.
+struct Pair {
+    bare: Vec<f64>,
+    host: Vec<f64>,
+}
 
 pub(crate) fn bench() -> Result<()> {
     crate::plugins::build()?;
-    step(
-        "benchmarks",
-        &mut cargo(&[
-            "bench",
-            "--quiet",
-            "--package",
-            "paygress",
-            "--features",
-            "demo",
-            "--bench",
-            "order",
-        ])?,
-    )?;
-    println!(
-        "{:<28} {:>14} {:>14} {:>14} {:>8}",
-        "median", "bare library", "paygress", "the host adds", "ratio"
-    );
-    for (name, bare, host) in ROWS {
-        println!("{}", row(name, bare.map(median).transpose()?, median(host)?));
+    // The benchmark runs in the directory of its package.
+    let pairs = std::path::absolute(target().join("bench-pairs.jsonl"))?;
+    if pairs.exists() {
+        std::fs::remove_file(&pairs)?;
     }
-    step(
-        "live orders",
-        &mut cargo(&[
-            "bench",
-            "--quiet",
-            "--package",
-            "paygress",
-            "--features",
-            "demo",
-            "--bench",
-            "live",
-        ])?,
-    )
+    step("benchmarks", benchmark("order")?.env(PAIRS_FILE, &pairs))?;
+    println!(
+        "{:<28} {:>14} {:>14} {:>14} {:>8} {:>12}",
+        "median", "bare library", "paygress", "the host adds", "ratio", "p10..p90"
+    );
+    for row in ROWS {
+        let line = match row {
+            Row::Pair(name) => Pair::read(&pairs, name)?.line(name),
+            Row::Alone(name, id) => {
+                format!("{name:<28} {:>14} {:>14}", "", time(median(id)?))
+            }
+        };
+        println!("{line}");
+    }
+    step("live orders", &mut benchmark("live")?)
 }
 
-/// A line of the table: what the host adds, and how many times the bare library's it takes.
-fn row(name: &str, bare: Option<f64>, host: f64) -> String {
-    let (bare, added, ratio) = match bare {
-        Some(bare) => (time(bare), time(host - bare), format!("{:.2}", host / bare)),
-        None => <(String, String, String)>::default(),
-    };
-    let line = format!("{name:<28} {bare:>14} {:>14} {added:>14} {ratio:>8}", time(host));
-    line.trim_end().to_owned()
+fn benchmark(name: &str) -> Result<Command> {
+    let package = ["bench", "--quiet", "--package", "paygress", "--features", "demo"];
+    let mut command = cargo(&package)?;
+    command.args(["--bench", name]);
+    Ok(command)
+}
+
+impl Pair {
+    fn read(file: &Path, name: &str) -> Result<Self> {
+        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        for line in text.lines() {
+            let pair: Value = serde_json::from_str(line)?;
+            if pair.get("name").and_then(Value::as_str) == Some(name) {
+                let rounds = |side: &str| {
+                    let rounds = pair.get(side).and_then(Value::as_array)?;
+                    rounds.iter().map(Value::as_f64).collect::<Option<Vec<f64>>>()
+                };
+                let (bare, host) = rounds("bare").zip(rounds("host")).context(name.to_owned())?;
+                return Ok(Self { bare, host });
+            }
+        }
+        bail!("no measurement of {name}")
+    }
+
+    /// A line of the table. The ratio is that of each round: what slows both sides of one down does
+    /// not change it.
+    fn line(&self, name: &str) -> String {
+        let ratios: Vec<f64> =
+            self.host.iter().zip(&self.bare).map(|(host, bare)| host / bare).collect();
+        let added: Vec<f64> =
+            self.host.iter().zip(&self.bare).map(|(host, bare)| host - bare).collect();
+        let [ratio, low, high] =
+            [50, 10, 90].map(|percent| format!("{:.2}", percentile(&ratios, percent)));
+        let [bare, host, added] =
+            [&self.bare, &self.host, &added].map(|values| time(percentile(values, 50)));
+        format!("{name:<28} {bare:>14} {host:>14} {added:>14} {ratio:>8} {low:>6}..{high}")
+    }
+}
+
+/// The smallest value that so many in a hundred do not exceed; not a number if there is none.
+fn percentile(values: &[f64], percent: usize) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let at = values.len().saturating_mul(percent).div_ceil(100).saturating_sub(1);
+    values.get(at).copied().unwrap_or(f64::NAN)
 }
 
 /// Criterion's estimate, in nanoseconds.
@@ -76,10 +115,10 @@ fn median(id: &str) -> Result<f64> {
         .find(|path| path.exists())
         .with_context(|| format!("no measurement of {id}"))?;
     let text = std::fs::read_to_string(directory.join("new/estimates.json"))?;
-    let estimates: serde_json::Value = serde_json::from_str(&text)?;
+    let estimates: Value = serde_json::from_str(&text)?;
     estimates
         .pointer("/median/point_estimate")
-        .and_then(serde_json::Value::as_f64)
+        .and_then(Value::as_f64)
         .with_context(|| format!("no median of {id}"))
 }
 
@@ -96,13 +135,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_says_what_the_host_adds_and_how_many_times_the_bare_time_it_is() {
-        let columns = |row: &str| row.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let with_bare = row("call", Some(50_000.0), 100_000.0);
+    fn a_line_has_the_medians_and_the_spread_of_the_ratios() {
+        let bare: Vec<f64> = (1..=10).map(|round| f64::from(round) * 1e5).collect();
+        // The machine is slower in each round, and one round of the host met something else.
+        let ratio = |round| if round == 10 { 9.0 } else { 2.0 };
+        let host = (1..=10).zip(&bare).map(|(round, bare)| bare * ratio(round)).collect();
+        let line = Pair { bare, host }.line("call");
+        let columns: Vec<&str> = line.split_whitespace().collect();
         assert_eq!(
-            columns(&with_bare),
-            ["call", "50.0", "µs", "100.0", "µs", "50.0", "µs", "2.00"]
+            columns,
+            ["call", "500.0", "µs", "1.00", "ms", "500.0", "µs", "2.00", "2.00..2.00"]
         );
-        assert_eq!(columns(&row("calls", None, 2e6)), ["calls", "2.00", "ms"]);
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_the_values() {
+        let values: Vec<f64> = (1..=200).rev().map(f64::from).collect();
+        let found = [10, 50, 90].map(|percent| percentile(&values, percent));
+        assert_eq!(found.map(|value| value.to_string()), ["20", "100", "180"]);
+        assert!(percentile(&[], 50).is_nan());
+    }
+
+    #[test]
+    fn a_pair_is_found_by_its_name() {
+        let file = std::env::temp_dir().join(format!("pairs-{}.jsonl", std::process::id()));
+        let lines = [r#"{"name":"a","bare":[1.5],"host":[3]}"#, r#"{"name":"b","bare":[1]}"#];
+        std::fs::write(&file, lines.join("\n")).unwrap();
+        let pair = Pair::read(&file, "a");
+        let errors = ["b", "c"].map(|name| Pair::read(&file, name).is_err());
+        std::fs::remove_file(&file).unwrap();
+        let Pair { bare, host } = pair.unwrap();
+        assert_eq!((bare, host), (vec![1.5], vec![3.0]));
+        assert_eq!(errors, [true, true]);
     }
 }

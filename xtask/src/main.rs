@@ -3,6 +3,7 @@
 
 mod actionlint;
 mod bench;
+mod beside;
 mod checks;
 mod cluster;
 mod compiler;
@@ -115,7 +116,11 @@ enum Command {
         target: Option<String>,
     },
     /// Run the benchmarks and compare them with the bare libraries.
-    Bench,
+    Bench {
+        /// Compare the policy host with other plugin systems instead, which are compiled for it.
+        #[arg(long)]
+        beside: bool,
+    },
     /// Check the source: vocabulary, layers, licenses, cycles between modules, sizes, links, the
     /// Dockerfile, the workflows.
     Check {
@@ -161,7 +166,8 @@ fn main() -> Result<()> {
             faults::faults(Compiler::Rustc, seed, runs, nutshell)
         }
         Command::Fuzz { seconds, target } => fuzz::fuzz(seconds, target.as_deref()),
-        Command::Bench => bench::bench(),
+        Command::Bench { beside: true } => beside::bench(),
+        Command::Bench { beside: false } => bench::bench(),
         Command::Check { workflows, commands } => {
             checks::source()?;
             if workflows {

@@ -2,8 +2,14 @@
 //! by `cargo xtask bench`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use bindings::paygress::policy::types;
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+#[path = "support/bare_policy.rs"]
+mod bare_policy;
+#[path = "support/pairs.rs"]
+mod pairs;
+
+use bare_policy::BarePolicy;
+use criterion::Criterion;
+use pairs::{Plan, calls, prepared_calls};
 use paygress::app::App;
 use paygress::config::default_policies;
 use paygress::sandbox::Sandbox;
@@ -45,82 +51,45 @@ fn view() -> OrderView {
     }
 }
 
-/// The contract as wasmtime alone takes it.
-#[allow(dead_code, unreachable_pub, clippy::all, clippy::pedantic, clippy::restriction)]
-mod bindings {
-    wasmtime::component::bindgen!({ path: "../../wit/1.0", world: "pricing-policy" });
+/// What the order and the context are on both sides.
+fn context() -> Context {
+    Context { now: UnixTime::now(), capacity_leases: 100, ..Context::default() }
 }
 
-/// The order and context of the other row, in the contract's types.
-fn quote_arguments() -> (types::Order, types::Context) {
-    let view = view();
-    let order = types::Order {
-        id: view.id,
-        customer: view.customer,
-        purpose: types::Purpose::Spawn,
-        image: None,
-        tier: None,
-        username: view.username,
-        wanted_seconds: None,
-    };
-    let context = types::Context {
-        now_unix_seconds: UnixTime::now().0,
-        capacity_leases: 100,
-        active_leases: 0,
-        customer_leases: Vec::new(),
-    };
-    (order, context)
-}
-
-/// The same component and call on wasmtime alone: a fresh instance is configured and quotes. What
-/// the host does besides: its limits and checks, counting, and the crossing to another thread.
-fn bare_wasmtime(c: &mut Criterion) {
-    use wasmtime::component::{Component, Linker};
-    let mut config = wasmtime::Config::new();
-    let mut pool = wasmtime::PoolingAllocationConfig::new();
-    pool.total_component_instances(4)
-        .total_core_instances(16)
-        .total_memories(4)
-        .total_tables(16)
-        .linear_memory_keep_resident(1 << 20);
-    config.allocation_strategy(pool).epoch_interruption(true);
-    let engine = wasmtime::Engine::new(&config).unwrap();
-    let source = source(Slot::Pricing);
-    let component = Component::from_binary(&engine, &source.component).unwrap();
-    let pre = Linker::<()>::new(&engine).instantiate_pre(&component).unwrap();
-    let pre = bindings::PricingPolicyPre::new(pre).unwrap();
-    let (order, context) = quote_arguments();
-    c.bench_function("policy call/bare", |b| {
-        b.iter(|| {
-            let mut store = wasmtime::Store::new(&engine, ());
-            store.set_epoch_deadline(u64::MAX / 2);
-            let world = pre.instantiate(&mut store).unwrap();
-            let settings = world.paygress_policy_settings();
-            settings.call_configure(&mut store, &source.settings).unwrap().unwrap();
-            let pricing = world.paygress_policy_pricing();
-            pricing.call_quote(&mut store, &order, &context).unwrap().unwrap()
-        });
-    });
-}
-
-fn policies(c: &mut Criterion) {
-    let runtime = Runtime::new().unwrap();
+/// The default policies, which take their settings in each call, and which start from snapshots.
+fn sets() -> [Arc<dyn PolicySet>; 2] {
     let sources = Slot::ALL.into_iter().map(|slot| (slot, source(slot))).collect();
-    let set = Host::load(PolicyEngine::start(None).unwrap(), &sources).unwrap().current();
-    let (view, context) =
-        (view(), Context { now: UnixTime::now(), capacity_leases: 100, ..Context::default() });
-    c.bench_function("policy call/host", |b| {
-        b.iter(|| runtime.block_on(set.quote(&view, &context)).unwrap())
-    });
-    let from_snapshots = Host::load(PolicyEngine::start(None).unwrap().with_snapshots(), &sources)
-        .unwrap()
-        .current();
-    c.bench_function("policy call/snapshot", |b| {
-        b.iter(|| runtime.block_on(from_snapshots.quote(&view, &context)).unwrap())
-    });
+    let engine = PolicyEngine::start(None).unwrap();
+    [Arc::clone(&engine), engine.with_snapshots()]
+        .map(|engine| Host::load(engine, &sources).unwrap().current())
+}
+
+/// Both sides instantiate, configure or start from a snapshot, and quote.
+fn policy_calls(sets: &[Arc<dyn PolicySet>; 2]) {
+    let runtime = Runtime::new().unwrap();
+    let (source, view, context) = (source(Slot::Pricing), view(), context());
+    let bare = [
+        BarePolicy::configured_in_each_call(&source, context.now.0),
+        BarePolicy::from_snapshot(&source, context.now.0),
+    ];
+    let names = ["fresh policy call", "the same, from a snapshot"];
+    for ((name, bare), set) in names.into_iter().zip(&bare).zip(sets) {
+        pairs::measure(
+            name,
+            Plan { rounds: 300, calls: 30 },
+            calls(|| bare.quote()),
+            calls(|| runtime.block_on(set.quote(&view, &context)).unwrap()),
+        );
+    }
+}
+
+/// There is no bare figure of these.
+fn orders_of_four_calls(c: &mut Criterion, sets: &[Arc<dyn PolicySet>; 2]) {
+    let runtime = Runtime::new().unwrap();
+    let (view, context) = (view(), context());
     let payment =
         Payment { mint: "https://m".to_owned(), gross: Sat(100), fee: Sat(1), net: Sat(99) };
-    for (name, set) in [("host", &set), ("snapshot", &from_snapshots)] {
+    for (name, set) in ["host", "snapshot"].into_iter().zip(sets) {
         c.bench_function(&format!("four calls of one order/{name}"), |b| {
             b.iter(|| runtime.block_on(four_calls(&**set, &view, &payment, &context)))
         });
@@ -149,19 +118,19 @@ async fn four_calls(
     set.render(view, &quote, &grant, &placement).await.unwrap()
 }
 
-fn gift_wraps(c: &mut Criterion) {
+fn gift_wraps() {
     use nostr_sdk::nips::nip59::UnwrappedGift;
     let (alice, service) = (Keys::generate(), Keys::generate());
     let request =
         serde_json::json!({"cashu_token": format!("cashuB{}", "x".repeat(1_000))}).to_string();
     let (_, wrap) = gift_wrap::gift_wrap(&alice, &service.public_key(), &request, None).unwrap();
     let runtime = Runtime::new().unwrap();
-    c.bench_function("unwrap of one gift wrap/bare", |b| {
-        b.iter(|| runtime.block_on(UnwrappedGift::from_gift_wrap(&service, &wrap)).unwrap())
-    });
-    c.bench_function("unwrap of one gift wrap/host", |b| {
-        b.iter(|| gift_wrap::unwrap(&service, &wrap).unwrap())
-    });
+    pairs::measure(
+        "unwrap of one gift wrap",
+        Plan { rounds: 300, calls: 20 },
+        calls(|| runtime.block_on(UnwrappedGift::from_gift_wrap(&service, &wrap)).unwrap()),
+        calls(|| gift_wrap::unwrap(&service, &wrap).unwrap()),
+    );
 }
 
 fn order() -> Order {
@@ -172,7 +141,7 @@ fn order() -> Order {
     order
 }
 
-fn ledger(c: &mut Criterion) {
+fn ledger() {
     let runtime = Runtime::new().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let bare = rusqlite::Connection::open(directory.path().join("bare.sqlite")).unwrap();
@@ -182,28 +151,23 @@ fn ledger(c: &mut Criterion) {
         "CREATE TABLE t (id INTEGER PRIMARY KEY, steps INTEGER); INSERT INTO t VALUES (1, 0)",
     )
     .unwrap();
-    // Another value each time: SQLite does not write what is there already.
-    c.bench_function("ledger transition/bare", |b| {
-        b.iter(|| bare.execute("UPDATE t SET steps = steps + 1 WHERE id = 1", []).unwrap())
-    });
     let path = directory.path().join("ledger.sqlite");
     let ledger = runtime.block_on(SqlStore::sqlite(&path)).unwrap();
-    c.bench_function("ledger transition/host", |b| {
-        b.iter_batched(
-            || {
-                let mut order = order();
-                runtime.block_on(ledger.open(&order, Repetition::ByContent)).unwrap();
-                order.state = testing::order_state(&order.purchase, State::Decided);
-                order
-            },
-            |order| {
-                runtime
-                    .block_on(ledger.transition(&order, State::Received, LeaseUpdate::Keep))
-                    .unwrap()
-            },
-            BatchSize::SmallInput,
-        );
-    });
+    let received = || {
+        let mut order = order();
+        runtime.block_on(ledger.open(&order, Repetition::ByContent)).unwrap();
+        order.state = testing::order_state(&order.purchase, State::Decided);
+        order
+    };
+    pairs::measure(
+        "ledger transition",
+        Plan { rounds: 200, calls: 10 },
+        // Another value each time: SQLite does not write what is there already.
+        calls(|| bare.execute("UPDATE t SET steps = steps + 1 WHERE id = 1", []).unwrap()),
+        prepared_calls(received, |order: Order| {
+            runtime.block_on(ledger.transition(&order, State::Received, LeaseUpdate::Keep)).unwrap()
+        }),
+    );
 }
 
 /// A service, and the wallets of a customer who has money and of somebody else.
@@ -249,36 +213,32 @@ async fn buy(orders: &Arc<OrderService>, token: String) -> Response {
 
 /// An order from submission to response, on a mint in this process and pods without isolation.
 /// The bare figure is the swap at that mint alone.
-fn whole_order(c: &mut Criterion) {
+fn whole_order() {
     let runtime = Runtime::new().unwrap();
     let (sandbox, payer, receiver, app) = runtime.block_on(shop());
     let token = || runtime.block_on(payer.token(16)).unwrap();
-    let mut group = c.benchmark_group("whole order");
-    group.sample_size(20).measurement_time(Duration::from_secs(5));
-    group.bench_function("bare", |b| {
-        b.iter_batched(
-            token,
-            |token| runtime.block_on(receiver.receive(&token)).unwrap(),
-            BatchSize::PerIteration,
-        )
-    });
-    group.bench_function("host", |b| {
-        b.iter_batched(
-            token,
-            |token| {
-                let response = runtime.block_on(buy(&app.orders, token));
-                assert!(matches!(response, Response::Access(_)), "{response:?}");
-            },
-            BatchSize::PerIteration,
-        );
-    });
-    group.finish();
+    pairs::measure(
+        "whole order, in process",
+        Plan { rounds: 100, calls: 1 },
+        prepared_calls(token, |token: String| runtime.block_on(receiver.receive(&token)).unwrap()),
+        prepared_calls(token, |token: String| {
+            let response = runtime.block_on(buy(&app.orders, token));
+            assert!(matches!(response, Response::Access(_)), "{response:?}");
+        }),
+    );
     drop(sandbox);
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default().measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_secs(1));
-    targets = bare_wasmtime, policies, gift_wraps, ledger, whole_order
+fn main() {
+    let sets = sets();
+    policy_calls(&sets);
+    gift_wraps();
+    ledger();
+    whole_order();
+    let mut criterion = Criterion::default()
+        .measurement_time(Duration::from_secs(3))
+        .warm_up_time(Duration::from_secs(1))
+        .configure_from_args();
+    orders_of_four_calls(&mut criterion, &sets);
+    criterion.final_summary();
 }
-criterion_main!(benches);
