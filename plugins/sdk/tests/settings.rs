@@ -96,6 +96,9 @@ impl Pricing for Settings {
                 problems.add(&["labels", &index.to_string()], "must not be no");
             }
         }
+        if self.limits.get("only").is_some_and(|limit| limit.most == 1) {
+            problems.add(&["limits", "only", "most"], "must be more than 1");
+        }
         if self.small > 10 && self.balance < 0 {
             problems.add_last(&["small"], "must not be more than 10 without a balance");
         }
@@ -220,17 +223,16 @@ fn entries_of_a_list_are_named_by_their_own_place() {
     );
 }
 
-/// A check of the policy would report what stands in its place.
+/// Not by the policy's own checks as well, which see what stands in its place.
 #[test]
 fn a_setting_that_is_wrong_is_reported_once() {
-    expect(
-        r#"{"seconds": 13, "limits": {"a": {"most": "1"}}}"#,
-        &[
-            ("/seconds", "brings bad luck"),
-            ("/limits/a/most", "must be a whole number from 1 to 9"),
-        ],
-    );
-    expect(r#"{"seconds": 4000}"#, &[("/seconds", "must be a whole number from 1 to 3600")]);
+    for (json, message) in [
+        (r#"{"limits": {"only": {"most": 1}}}"#, "must be more than 1"),
+        (r#"{"limits": {"only": {"most": 0}}}"#, "must be a whole number from 1 to 9"),
+        (r#"{"limits": {"only": {}}}"#, "is missing"),
+    ] {
+        expect(json, &[("/limits/only/most", message)]);
+    }
 }
 
 #[test]
