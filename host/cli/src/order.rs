@@ -161,8 +161,7 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
         Prepared::Keep(keep, mut record) => {
             let service = choose(&client, service, &progress).await?;
             progress.done();
-            let customer = client.keys().public_key();
-            let receipts = Receipts::beside(&key_file, service, &customer);
+            let receipts = Receipts::beside(&key_file, service, &client.keys().public_key());
             let service = RemoteService { client: &client, service, timeout, receipts };
             keep.run(&service, &mut record, &known_hosts, arguments.json).await
         }
@@ -179,8 +178,7 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
             let answer = client.ask(service, &request, timeout, show).await?;
             progress.done();
             let code = print_answer(&answer, arguments.json, &known_hosts);
-            let customer = client.keys().public_key();
-            Receipts::beside(&key_file, service, &customer).store(&answer);
+            Receipts::beside(&key_file, service, &client.keys().public_key()).store(&answer);
             Ok(code)
         }
     }

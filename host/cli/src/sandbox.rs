@@ -16,6 +16,7 @@ pub struct Sandbox {
     pub environment: BTreeMap<String, String>,
     /// Removed, with all that the service stored, when this is dropped.
     pub directory: tempfile::TempDir,
+    _compiled: Arc<tempfile::TempDir>,
 }
 
 impl Sandbox {
@@ -43,8 +44,8 @@ impl Sandbox {
         environment
             .extend(added.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let config = Config::read(Some(file), environment.clone())?;
-        let Services { mint, relay, directory } = services;
-        Ok(Self { mint, relay, config, environment, directory })
+        let Services { mint, relay, directory, compiled } = services;
+        Ok(Self { mint, relay, config, environment, directory, _compiled: compiled })
     }
 
     /// Pods in this process, without isolation: for tests alone.

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     fn held(permits: &VisitPermits, pod: char) -> Vec<VisitPermit> {
-        let pod = PodName::parse(&format!("ssh-pod-{}", pod.to_string().repeat(10))).unwrap();
+        let pod = PodName::parse(format!("ssh-pod-{}", pod.to_string().repeat(10))).unwrap();
         std::iter::from_fn(|| permits.try_acquire(&pod)).collect()
     }
 

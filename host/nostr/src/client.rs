@@ -221,8 +221,7 @@ impl Client {
     ) -> Result<T, Error> {
         loop {
             match notifications.recv().await {
-                // Not `Event`: an event that was seen before is not notified as one, and the same
-                // request in the same second is the same message, with the same answer.
+                // Not `Event`: an event that was seen before is not notified as one.
                 Ok(RelayPoolNotification::Message {
                     message: RelayMessage::Event { event, .. },
                     ..

@@ -155,7 +155,9 @@ fn decrypt(keys: &Keys, from: &PublicKey, content: &str) -> Result<String, Unwra
     nip44::decrypt(keys.secret_key(), from, content).map_err(UnwrapError::Undecryptable)
 }
 
-/// Writes, seals and wraps a message. Gives the message's own id and the wrap to publish.
+/// Writes, seals and wraps a message. Gives the message's own id and the wrap to publish. Without a
+/// message that it answers, its id is that of no other: the same text in the same second would be the
+/// same message, and would get the same answer.
 ///
 /// # Errors
 /// [`WrapError`]: the text is too long.
@@ -166,7 +168,10 @@ pub fn gift_wrap(
     answers: Option<EventId>,
 ) -> Result<(EventId, Event), WrapError> {
     let mut tags = vec![Tag::public_key(*to)];
-    tags.extend(answers.map(Tag::event));
+    tags.push(match answers {
+        Some(request) => Tag::event(request),
+        None => Tag::custom(TagKind::custom("salt"), [salt()?]),
+    });
     let rumor = UnsignedEvent::new(
         keys.public_key(),
         Timestamp::now(),
@@ -175,6 +180,12 @@ pub fn gift_wrap(
         text,
     );
     seal_and_wrap(keys, to, rumor)
+}
+
+fn salt() -> Result<String, nip44::Error> {
+    let mut salt = [0; 8];
+    getrandom::fill(&mut salt).map_err(|_| nip44::Error::Random)?;
+    Ok(format!("{:016x}", u64::from_le_bytes(salt)))
 }
 
 fn seal_and_wrap(
@@ -250,6 +261,13 @@ mod tests {
         assert!(matches!(unwrap(&Keys::generate(), &wrap), Err(UnwrapError::Undecryptable(_))));
         let long = gift_wrap(&alice, &bob.public_key(), &"x".repeat(100_000), None);
         assert!(matches!(long, Err(WrapError::TooLong(_))));
+    }
+
+    #[test]
+    fn the_same_request_in_the_same_second_is_another_message() {
+        let (alice, bob) = (Keys::generate(), Keys::generate().public_key());
+        let id = || gift_wrap(&alice, &bob, "status", None).unwrap().0;
+        assert_ne!(id(), id());
     }
 
     #[test]

@@ -216,14 +216,10 @@ mod tests {
             username: "user".to_owned(),
             ..OrderView::default()
         };
-        let context =
-            Context { now: UnixTime(1_800_000_000), capacity_leases: 10, ..Context::default() };
-        let payment = Payment {
-            mint: "https://mint.invalid".to_owned(),
-            gross: Sat(101),
-            fee: Sat(1),
-            net: Sat(100),
-        };
+        let now = UnixTime(1_800_000_000);
+        let context = Context { now, capacity_leases: 10, ..Context::default() };
+        let mint = "https://mint.invalid".to_owned();
+        let payment = Payment { mint, gross: Sat(101), fee: Sat(1), net: Sat(100) };
         let digests = digests(sources);
         let component = |slot| load(engine, slot, &digests, sources).unwrap();
         let returned = |component: &Harness, call: Call<'_>| {
@@ -240,8 +236,8 @@ mod tests {
         let call = Call::Grant { order, quote: &quote, payment: &payment, context };
         let grant: Grant = serde_json::from_value(returned(&duration, call)).unwrap();
         let call = Call::Refund { order, quote: &quote, payment: &payment, grant: &grant, context };
-        let refund: Option<RefundTerms> =
-            serde_json::from_value(returned(&duration, call)).unwrap();
+        let refund = returned(&duration, call);
+        let refund: Option<RefundTerms> = serde_json::from_value(refund).unwrap();
         ReceiptOrder {
             redeemed: payment.net,
             payment,

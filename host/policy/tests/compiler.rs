@@ -143,7 +143,7 @@ fn a_process_that_hangs_dies_or_lies_is_refused_and_nothing_is_left() {
 
 /// Whose machine had no memory for a while is not refused the same component later.
 #[test]
-fn a_kill_from_outside_is_no_verdict_on_the_component() {
+fn a_kill_from_outside_does_not_refuse_the_component_for_good() {
     let rejected = |error: CompileError| {
         let reason = RejectReason::NotAComponent(error);
         SwapError::Rejected(vec![LoadError { slot: Slot::Pricing, reason }]).is_final()

@@ -4,6 +4,8 @@ use crate::{Relay, Result, TestMint, error::during};
 use nostr_sdk::{Keys, ToBech32};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use tempfile::TempDir;
 
 /// The mint's input fee, in thousandths of a sat a proof.
 const INPUT_FEE_PPK: u64 = 100;
@@ -13,7 +15,22 @@ pub struct Services {
     pub mint: TestMint,
     pub relay: Relay,
     /// Holds all that the service stores.
-    pub directory: tempfile::TempDir,
+    pub directory: TempDir,
+    /// Holds the policies as they are compiled, for all services of this process: a debug build
+    /// compiles them in seconds.
+    pub compiled: Arc<TempDir>,
+}
+
+/// That of the services that there are, or a new one.
+fn compiled() -> Result<Arc<TempDir>> {
+    static COMPILED: Mutex<Weak<TempDir>> = Mutex::new(Weak::new());
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(directory) = compiled.upgrade() {
+        return Ok(directory);
+    }
+    let directory = Arc::new(tempfile::tempdir().map_err(during("make a directory"))?);
+    *compiled = Arc::downgrade(&directory);
+    Ok(directory)
 }
 
 impl Services {
@@ -22,6 +39,7 @@ impl Services {
             mint: TestMint::start(INPUT_FEE_PPK).await?,
             relay: Relay::start().await?,
             directory: tempfile::tempdir().map_err(during("make a directory"))?,
+            compiled: compiled()?,
         })
     }
 
@@ -36,7 +54,7 @@ impl Services {
             ("WHITELISTED_MINTS", self.mint.url().to_owned()),
             ("CASHU_DB_PATH", at("wallet.sqlite")),
             ("LEDGER_PATH", at("ledger.sqlite")),
-            ("POLICY_CACHE_DIR", at("compiled")),
+            ("POLICY_CACHE_DIR", self.compiled.path().to_string_lossy().into_owned()),
             ("POLICY_STATE_DIR", at("policies")),
             ("ADMIN_SOCKET", at("admin.sock")),
             ("SSH_HOST", Ipv4Addr::LOCALHOST.to_string()),

@@ -191,7 +191,7 @@ async fn begins_handshake(address: SocketAddr, source: [u8; 4]) -> bool {
     let mut read = Vec::new();
     loop {
         let greeting = read.windows(2).position(|bytes| bytes == b"\r\n");
-        if greeting.is_some_and(|end| read.len() > end + 2) {
+        if greeting.is_some_and(|end| read.len() > end.saturating_add(2)) {
             return true;
         }
         if !matches!(stream.read_buf(&mut read).await, Ok(1..)) {
@@ -226,10 +226,11 @@ async fn a_flood_of_handshakes_has_the_rate_of_its_address_and_locks_nobody_out(
         let begun = tokio::time::timeout(SOME_SECONDS, begins_handshake(address, source)).await;
         assert!(begun.expect("it is not locked out"), "{source:?}");
     }
-    let login = tokio::time::timeout(SOME_SECONDS, by_secret(address, &alice(), SECRET));
+    let alice = alice();
+    let login = tokio::time::timeout(SOME_SECONDS, by_secret(address, &alice, SECRET));
     let client = login.await.expect("nor is a customer of the same address").unwrap();
     flood.shutdown().await;
-    echoes(forward(&client, alice().as_str(), 22).await.unwrap(), 20).await;
+    echoes(forward(&client, alice.as_str(), 22).await.unwrap(), 20).await;
     gateway.stop().await;
 }
 

@@ -91,7 +91,11 @@ impl Testbed {
         command
             .env("CASHU_DB_PATH", data("wallet.sqlite"))
             .env("LEDGER_PATH", data("ledger.sqlite"))
-            .env("POLICY_CACHE_DIR", data("compiled"))
+            // What is compiled once serves the services of all tests.
+            .env(
+                "POLICY_CACHE_DIR",
+                Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster-compiled"),
+            )
             .env("POLICY_STATE_DIR", data("policies"))
             .env("ADMIN_SOCKET", data("admin.sock"));
         command
