@@ -1,7 +1,7 @@
 //! Mistakes in the settings, collected to be reported at once.
 
 use crate::contract::types::paygress::policy::types::Problem;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The longest message of the contract, in bytes.
 const MAX_MESSAGE_BYTES: usize = 500;
@@ -18,8 +18,8 @@ pub struct Problems {
     fields: BTreeMap<String, &'static [&'static str]>,
     /// Lists of a wrong length, and what to say unless the policy says it.
     lengths: Vec<(String, String)>,
-    /// The entries that were taken out of each list, by its JSON Pointer.
-    removed: BTreeMap<String, BTreeSet<usize>>,
+    /// The entries that were taken out of lists: the list's JSON Pointer, and the index.
+    removed: Vec<(String, usize)>,
 }
 
 struct Found {
@@ -76,7 +76,8 @@ impl Problems {
 
     /// Notes that an entry of a list is taken out; both are as they were given.
     pub(crate) fn add_removed(&mut self, list: &str, index: usize) {
-        self.removed.entry(list.to_owned()).or_default().insert(index);
+        self.removed.push((list.to_owned(), index));
+        self.removed.sort();
     }
 
     /// Where something was in the settings as they were given, of which entries of lists are taken
@@ -84,14 +85,24 @@ impl Problems {
     pub(crate) fn given(&self, path: &str) -> String {
         let mut given = String::new();
         for step in path.split('/').skip(1) {
-            let removed = self.removed.get(&given);
+            let is_moved = self.removed.iter().any(|(list, _)| *list == given);
+            let step = match step.parse() {
+                Ok(index) if is_moved => self.given_index(&given, index).to_string(),
+                _ => step.to_owned(),
+            };
             given.push('/');
-            match removed.zip(step.parse::<usize>().ok()) {
-                Some((removed, index)) => given.push_str(&given_index(removed, index).to_string()),
-                None => given.push_str(step),
-            }
+            given.push_str(&step);
         }
         given
+    }
+
+    /// From the first entry that was taken out of the list on, each moves it.
+    fn given_index(&self, list: &str, index: usize) -> usize {
+        let removed = self.removed.iter().filter(|(of, _)| of == list);
+        removed.fold(index, |index, (_, removed)| match *removed <= index {
+            true => index.saturating_add(1),
+            false => index,
+        })
     }
 
     /// Of a setting that is wrong in itself, a policy checks what stands in its place.
@@ -159,11 +170,6 @@ impl Problems {
         };
         Problem { path: truncate_message(&found.path), message: truncate_message(&message) }
     }
-}
-
-/// The index in a list as it was given. From the first entry that was taken out on, each moves it.
-fn given_index(removed: &BTreeSet<usize>, index: usize) -> usize {
-    removed.iter().fold(index, |index, removed| index.saturating_add((*removed <= index).into()))
 }
 
 /// The JSON Pointer of a setting.

@@ -3,7 +3,6 @@
 
 use crate::problem::{Problems, escaped};
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
 
 /// The longest text of a setting for which the schema names no length.
 const MAX_TEXT_BYTES: u64 = 512;
@@ -197,7 +196,7 @@ fn struct_fault(
     let empty = Map::new();
     let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
     let is_closed = schema.get("additionalProperties") == Some(&Value::Bool(false));
-    let mut wrong = BTreeSet::new();
+    let mut wrong = Vec::new();
     object.retain(|key, value| {
         let place = format!("{path}/{}", escaped(key));
         let Some(property) = properties.get(key) else {
@@ -210,14 +209,14 @@ fn struct_fault(
         let is_right = found.is_none();
         if let Some(message) = found {
             problems.add_at(&place, message);
-            wrong.insert(key.clone());
+            wrong.push(key.clone());
         }
         is_right
     });
     let required = schema.get("required").and_then(Value::as_array);
     for key in required.into_iter().flatten().filter_map(Value::as_str) {
         if !object.contains_key(key) {
-            if !wrong.contains(key) {
+            if !wrong.iter().any(|wrong| wrong == key) {
                 problems.add_at(&format!("{path}/{}", escaped(key)), "is missing");
             }
             object.insert(key.to_owned(), stand_in(properties.get(key)));
