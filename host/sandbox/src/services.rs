@@ -46,6 +46,7 @@ impl Services {
     /// The settings of a service with a new key that uses these parts.
     pub async fn settings(&self) -> Result<BTreeMap<String, String>> {
         let at = |name: &str| self.directory.path().join(name).to_string_lossy().into_owned();
+        let compiled = self.compiled.path().join("compiled").to_string_lossy().into_owned();
         let key = Keys::generate().secret_key().to_bech32().map_err(during("encode a key"))?;
         let settings = [
             ("NOSTR_PRIVATE_KEY", key),
@@ -54,7 +55,7 @@ impl Services {
             ("WHITELISTED_MINTS", self.mint.url().to_owned()),
             ("CASHU_DB_PATH", at("wallet.sqlite")),
             ("LEDGER_PATH", at("ledger.sqlite")),
-            ("POLICY_CACHE_DIR", self.compiled.path().to_string_lossy().into_owned()),
+            ("POLICY_CACHE_DIR", compiled),
             ("POLICY_STATE_DIR", at("policies")),
             ("ADMIN_SOCKET", at("admin.sock")),
             ("SSH_HOST", Ipv4Addr::LOCALHOST.to_string()),

@@ -309,7 +309,7 @@ async fn responses_and_own_messages_are_not_answered() {
     assert_eq!(external.answers().await.len(), 1);
 }
 
-/// A client's request, sent three times in a row: two of them are the same message.
+/// A client's request, sent three times in a row: at least two of them in the same second.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_request_in_the_same_second_has_its_answer_too() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
