@@ -22,6 +22,7 @@ pub use proxy::Proxy;
 pub use service::Testbed;
 pub use ssh::Ssh;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
@@ -178,8 +179,9 @@ impl Daemon {
 }
 
 impl Drop for Daemon {
+    /// With what it has started, such as a relay's workers.
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
         let _ = self.0.wait();
     }
 }
