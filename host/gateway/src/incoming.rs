@@ -25,6 +25,7 @@ use paygress_core::model::ids::PodName;
 use paygress_core::networks::customer_network;
 use paygress_sshd::EarlyDrop;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -157,12 +158,14 @@ impl Gate {
         drop(handshake);
         let Some(admitted) = admitted else { return };
         let Admitted { connection, pod, .. } = &admitted;
-        let reason = tokio::select! {
-            reason = self.carry(connection, pod) => reason,
-            () = self.shared.access.ended(pod) => CloseReason::LeaseEnded,
-            () = is_set(&mut stop) => CloseReason::Stopping,
-        };
-        close(connection, reason);
+        // It holds the stream, which must not end before the connection does: to the client that
+        // would be the pod's end.
+        let mut carry = pin!(self.carry(connection, pod));
+        tokio::select! {
+            () = &mut carry => {}
+            () = self.shared.access.ended(pod) => close(connection, CloseReason::LeaseEnded),
+            () = is_set(&mut stop) => close(connection, CloseReason::Stopping),
+        }
     }
 
     /// The handshake, if the client names a live lease that has room.
@@ -214,18 +217,20 @@ impl Gate {
         }
     }
 
-    /// Carries the connection's one stream to the pod and back.
-    async fn carry(&self, connection: &Connection, pod: &PodName) -> CloseReason {
+    /// Carries the connection's one stream to the pod and back, then closes the connection.
+    async fn carry(&self, connection: &Connection, pod: &PodName) {
         let stream = tokio::time::timeout(limits::FIRST_STREAM, connection.accept_bi()).await;
         let (send, receive) = match stream {
             Ok(Ok(stream)) => stream,
-            Ok(Err(_)) => return CloseReason::Done,
+            Ok(Err(_)) => return close(connection, CloseReason::Done),
             Err(_) => {
                 self.shared.counts.reject(Rejection::NotAuthenticated);
-                return CloseReason::Silent;
+                return close(connection, CloseReason::Silent);
             }
         };
-        let Some(stream) = self.shared.open(pod).await else { return CloseReason::Unreachable };
+        let Some(stream) = self.shared.open(pod).await else {
+            return close(connection, CloseReason::Unreachable);
+        };
         let (from_pod, to_pod) = tokio::io::split(stream);
         let carried = async {
             let (up, down) = (pump::copy(receive, to_pod), pump::copy(from_pod, send));
@@ -238,7 +243,7 @@ impl Gate {
             // The pod's side may be quiet: nobody is left to copy for.
             _ = connection.closed() => {}
         }
-        CloseReason::Done
+        close(connection, CloseReason::Done);
     }
 }
 

@@ -13,6 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
 pub(crate) const GREETING: &[u8] = b"SSH-2.0-test\r\n";
+/// So many that what happens rarely happens to one of them.
+const CLIENTS: usize = 24;
 /// Those of one remote endpoint that the gateway has at the same time.
 const OF_ENDPOINT: u64 = 32;
 
@@ -85,30 +87,47 @@ async fn only_live_leases_are_served() {
     gateway.stop().await;
 }
 
+/// Clients whose sessions are open. There are many: the end of their stream must not reach any of
+/// them before its reason.
+async fn clients(ticket: &GatewayTicket, pod: &PodName) -> Vec<Client> {
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = Client::connect(ticket, pod).await;
+        client.echoes(GREETING).await;
+        clients.push(client);
+    }
+    clients
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_lease_cuts_its_sessions_and_no_others() {
     let (ticket, gateway) = start().await;
-    let mut cut = Client::connect(&ticket, &alice()).await;
-    let mut staying = Client::connect(&ticket, &bob()).await;
-    cut.echoes(GREETING).await;
-    staying.echoes(GREETING).await;
+    let cut = clients(&ticket, &alice()).await;
+    let mut staying = clients(&ticket, &bob()).await;
     gateway.leases.end(&alice());
-    let error = cut.end().await.unwrap_err();
-    assert!(matches!(error, ClientError::LeaseEnded), "{error:?}");
-    staying.echoes(GREETING).await;
-
+    for client in cut {
+        let error = client.end().await.unwrap_err();
+        assert!(matches!(error, ClientError::LeaseEnded), "{error:?}");
+    }
+    for client in &mut staying {
+        client.echoes(GREETING).await;
+    }
     gateway.stop().await;
-    let error = staying.end().await.unwrap_err();
-    assert!(matches!(error, ClientError::Stopping), "{error:?}");
+    for client in staying {
+        let error = client.end().await.unwrap_err();
+        assert!(matches!(error, ClientError::Stopping), "{error:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_does_not_answer_is_named_as_the_reason() {
     let (ticket, gateway) = start().await;
-    let mut client = Client::connect(&ticket, &silent()).await;
-    client.keyboard.write_all(GREETING).await.unwrap();
-    let error = client.end().await.unwrap_err();
-    assert!(matches!(error, ClientError::PodUnreachable), "{error:?}");
+    for _ in 0..CLIENTS {
+        let mut client = Client::connect(&ticket, &silent()).await;
+        client.keyboard.write_all(GREETING).await.unwrap();
+        let error = client.end().await.unwrap_err();
+        assert!(matches!(error, ClientError::PodUnreachable), "{error:?}");
+    }
     gateway.stop().await;
 }
 
