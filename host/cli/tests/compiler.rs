@@ -4,11 +4,8 @@
 
 use paygress_core::backend::policy::{Configured, SettingsDigests, Slot};
 use paygress_core::backend::receipt::ReceiptSigner;
-use paygress_core::model::order_state::Agreement;
 use paygress_core::model::units::UnixTime;
-use paygress_core::protocol::{
-    OPERATOR_CLAIMS, RECEIPT_VERSION, ReceiptContent, ReceiptKind, ReceiptOrder, sorted,
-};
+use paygress_core::protocol::{ReceiptKind, sorted};
 use paygress_core::testing;
 use paygress_nostr::{Keys, ServiceReceipts};
 use paygress_policy::{
@@ -204,20 +201,25 @@ fn compiling(command: &mut Child) -> u32 {
     }
 }
 
-#[test]
-fn it_ends_with_the_command_that_has_started_it() {
-    let directory = tempfile::tempdir().unwrap();
-    let component = directory.path().join("large.wasm");
+/// A command that compiles for long, with what it stores.
+fn check_large(directory: &Path) -> Child {
+    let component = directory.join("large.wasm");
     std::fs::write(&component, large(150_000)).unwrap();
-    let mut command = Command::new(PAYGRESS)
+    Command::new(PAYGRESS)
         .args(["policy", "check", "pricing"])
         .arg(&component)
         .env_clear()
-        .env("XDG_CACHE_HOME", directory.path())
+        .env("XDG_CACHE_HOME", directory)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .unwrap();
+        .unwrap()
+}
+
+#[test]
+fn it_ends_with_the_command_that_has_started_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = check_large(directory.path());
     let child = compiling(&mut command);
     command.kill().unwrap();
     command.wait().unwrap();
@@ -231,17 +233,7 @@ fn it_ends_with_the_command_that_has_started_it() {
 #[test]
 fn it_is_the_first_that_the_kernel_kills_and_is_started_again() {
     let directory = tempfile::tempdir().unwrap();
-    let component = directory.path().join("large.wasm");
-    std::fs::write(&component, large(150_000)).unwrap();
-    let mut command = Command::new(PAYGRESS)
-        .args(["policy", "check", "pricing"])
-        .arg(&component)
-        .env_clear()
-        .env("XDG_CACHE_HOME", directory.path())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut command = check_large(directory.path());
     let first = compiling(&mut command);
     let score = || std::fs::read_to_string(format!("/proc/{first}/oom_score_adj"));
     while score().unwrap().trim() != "1000" {
@@ -263,32 +255,13 @@ fn it_is_the_first_that_the_kernel_kills_and_is_started_again() {
 
 /// A receipt of what this component has admitted.
 fn receipt(images: &Source) -> String {
-    let Agreement { payment, mut decision } = testing::agreement();
+    let mut agreement = testing::agreement();
     let of_settings = settings_digest(&images.settings);
-    decision.digests.images = ComponentRef::of(images).digest;
-    decision.digests.settings =
-        Some(SettingsDigests { images: of_settings, ..SettingsDigests::default() });
-    let order = ReceiptOrder {
-        redeemed: payment.net,
-        payment,
-        decision,
-        image: None,
-        stop_terms: None,
-        expires_at: None,
-        refusal: None,
-        end_reason: None,
-        served_until: None,
-        refund: None,
-    };
-    let content = ReceiptContent {
-        version: RECEIPT_VERSION,
-        answer: ReceiptKind::Access,
-        pod_name: "ssh-pod-a".to_owned(),
-        ssh_host_keys: Vec::new(),
-        operator_claims: OPERATOR_CLAIMS.map(str::to_owned).into(),
-        orders: vec![order],
-        orders_left_out: 0,
-    };
+    let digests = &mut agreement.decision.digests;
+    digests.images = ComponentRef::of(images).digest;
+    digests.settings = Some(SettingsDigests { images: of_settings, ..SettingsDigests::default() });
+    let orders = vec![testing::receipt_order(agreement)];
+    let content = testing::receipt(ReceiptKind::Access, "ssh-pod-a", orders);
     let signer = ServiceReceipts::new(Keys::generate());
     sorted(&signer.sign(sorted(&content).to_string(), UnixTime(7)).unwrap()).to_string()
 }

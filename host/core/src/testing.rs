@@ -22,6 +22,9 @@ use crate::model::secret::Secret;
 use crate::model::state::State;
 use crate::model::token::TokenInfo;
 use crate::model::units::{Msat, Sat, Seconds, UnixTime};
+use crate::protocol::{
+    OPERATOR_CLAIMS, RECEIPT_VERSION, ReceiptContent, ReceiptKind, ReceiptOrder,
+};
 use std::collections::BTreeMap;
 
 /// Ten minutes for ten sat.
@@ -286,5 +289,37 @@ pub fn order_state(purchase: &Purchase, state: State) -> OrderState {
             OrderState::RefundPending { sale: sale(), cause: cause(), password: None }
         }
         State::Refunded => OrderState::Refunded { sale: sale(), cause: cause(), refund: refund() },
+    }
+}
+
+/// What a receipt has of an order on these terms, of which nothing has come.
+#[must_use]
+pub fn receipt_order(agreement: Agreement) -> ReceiptOrder {
+    let Agreement { payment, decision } = agreement;
+    ReceiptOrder {
+        redeemed: payment.net,
+        payment,
+        decision,
+        image: None,
+        stop_terms: None,
+        expires_at: None,
+        refusal: None,
+        end_reason: None,
+        served_until: None,
+        refund: None,
+    }
+}
+
+/// The receipt of an answer about this pod, and of all of these orders.
+#[must_use]
+pub fn receipt(answer: ReceiptKind, pod_name: &str, orders: Vec<ReceiptOrder>) -> ReceiptContent {
+    ReceiptContent {
+        version: RECEIPT_VERSION,
+        answer,
+        pod_name: pod_name.to_owned(),
+        ssh_host_keys: Vec::new(),
+        operator_claims: OPERATOR_CLAIMS.map(str::to_owned).into(),
+        orders,
+        orders_left_out: 0,
     }
 }

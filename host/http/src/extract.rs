@@ -1,7 +1,7 @@
 //! A request as the handlers see it: its body, its caller, and the token that pays.
 
 use crate::client_address::client_network;
-use crate::identity::{Caller, derived_bearer, fresh_bearer, same};
+use crate::identity::{Caller, derived_bearer, fresh_bearer, same, scheme_and_rest};
 use crate::limits;
 use crate::problem::{Fault, Problem};
 use crate::state::App;
@@ -198,9 +198,8 @@ fn authenticate(
     let Some(text) = single_header(&parts.headers, header::AUTHORIZATION.as_str())? else {
         return Ok((Caller::Anonymous, None));
     };
-    let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
-    let rest = rest.trim();
-    match scheme.to_ascii_lowercase().as_str() {
+    let (scheme, rest) = scheme_and_rest(text);
+    match scheme.as_str() {
         "bearer" if app.settings.operator_token.as_ref().is_some_and(|token| same(token, rest)) => {
             Ok((Caller::Operator, None))
         }

@@ -3,7 +3,7 @@
 use crate::gateway_metrics::encode_gateway;
 use crate::health::{Readiness, ReadinessCache, healthz};
 use crate::http_server::Error;
-use crate::identity::same;
+use crate::identity::{same, scheme_and_rest};
 use crate::metric_families::{gauges, registry, written};
 use crate::problem::{Fault, Problem};
 use crate::request_metrics::Labels;
@@ -52,10 +52,9 @@ impl Watched {
     fn authenticate(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let Some(token) = &self.operator_token else { return Err(Problem::no_operator()) };
         let header = headers.get(header::AUTHORIZATION).and_then(|it| it.to_str().ok());
-        let is_operator =
-            header.and_then(|text| text.split_once(' ')).is_some_and(|(scheme, rest)| {
-                scheme.eq_ignore_ascii_case("bearer") && same(token, rest.trim())
-            });
+        let is_operator = header
+            .map(scheme_and_rest)
+            .is_some_and(|(scheme, rest)| scheme == "bearer" && same(token, rest));
         if is_operator { Ok(()) } else { Err(Problem::for_operator()) }
     }
 }

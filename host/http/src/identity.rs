@@ -48,6 +48,12 @@ pub(crate) fn fresh_bearer() -> Secret {
     Secret::new(format!("pg_{}", URL_SAFE_NO_PAD.encode(bytes)))
 }
 
+/// The scheme of an `Authorization` in lower case, and what follows it.
+pub(crate) fn scheme_and_rest(header: &str) -> (String, &str) {
+    let (scheme, rest) = header.split_once(' ').unwrap_or((header, ""));
+    (scheme.to_ascii_lowercase(), rest.trim())
+}
+
 /// Whether two secrets are equal, in constant time.
 pub(crate) fn same(a: &Secret, b: &str) -> bool {
     // Hashes have the same length.

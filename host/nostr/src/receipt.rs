@@ -125,18 +125,11 @@ pub fn verify_receipt(
 mod tests {
     use super::*;
     use paygress_core::protocol::{ReceiptKind, sorted};
+    use paygress_core::testing;
     use serde_json::json;
 
     fn content() -> ReceiptContent {
-        ReceiptContent {
-            version: RECEIPT_VERSION,
-            answer: ReceiptKind::Access,
-            pod_name: "ssh-pod-a".to_owned(),
-            ssh_host_keys: Vec::new(),
-            operator_claims: OPERATOR_CLAIMS.map(str::to_owned).into(),
-            orders: Vec::new(),
-            orders_left_out: 0,
-        }
+        testing::receipt(ReceiptKind::Access, "ssh-pod-a", Vec::new())
     }
 
     fn signed(keys: &Keys, content: String) -> Value {

@@ -6,12 +6,11 @@ mod egress;
 
 use egress::Egress;
 use paygress_policy_sdk::{
-    AccessMode, Grant, Order, Placement, PodTemplate, Problems, Refusal, Rendered, RenderedPod,
-    SshPod,
+    AccessMode, Grant, Order, Placement, PodPort, PodTemplate, Problems, Refusal, Rendered,
+    RenderedPod, SshPod,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 #[derive(Deserialize, JsonSchema)]
@@ -58,13 +57,9 @@ impl PodTemplate for Settings {
 
 impl Settings {
     fn objects(&self, placement: &Placement, port: PodPort) -> Rendered {
-        let host_port = match port {
-            PodPort::Host(port) => Some(port),
-            PodPort::Node(_) | PodPort::None => None,
-        };
         let pod = SshPod {
             placement,
-            host_port,
+            host_port: port.host_port(),
             user_id: self.user_id,
             node_selector: self.node_selector.clone(),
         };
@@ -72,43 +67,11 @@ impl Settings {
     }
 }
 
-/// What the pod does with the port of the nodes that is reserved for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PodPort {
-    Host(u16),
-    Node(u16),
-    /// There is none.
-    None,
-}
-
-impl PodPort {
-    /// A host port needs no Service: it is preferred.
-    fn new(placement: &Placement, access: &[AccessMode]) -> Self {
-        if access.contains(&AccessMode::HostPort) {
-            Self::Host(placement.host_port)
-        } else if access.contains(&AccessMode::NodePort) {
-            Self::Node(placement.host_port)
-        } else {
-            Self::None
-        }
-    }
-
-    /// The host sets its name and its selector.
-    fn service(self) -> Option<Value> {
-        let Self::Node(port) = self else { return None };
-        Some(json!({"spec": {
-            "type": "NodePort",
-            // The customer's address is kept, and the pod's own node answers.
-            "externalTrafficPolicy": "Local",
-            "ports": [{"name": "ssh", "port": 22, "nodePort": port}],
-        }}))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use paygress_policy_sdk::{Resources, parse, schema};
+    use serde_json::{Value, json};
 
     fn placement() -> Placement {
         Placement {

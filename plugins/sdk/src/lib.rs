@@ -78,7 +78,7 @@ pub use contract::types::paygress::policy::types::{
 };
 #[doc(hidden)]
 pub use export::Exported;
-pub use pod::SshPod;
+pub use pod::{PodPort, SshPod};
 pub use policy::{Duration, Images, PodTemplate, Pricing};
 pub use problem::{Problems, truncate_message};
 pub use refusal::{RefusalCode, refuse};

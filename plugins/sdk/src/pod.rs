@@ -1,9 +1,54 @@
 //! The pod that the template policies start from: one container that serves SSH, without any
 //! privilege.
 
+use crate::contract::pod_template::exports::paygress::policy::pod_template::AccessMode;
 use crate::contract::types::paygress::policy::types::{Placement, Rendered};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+
+/// What the pod does with the port of the nodes that is reserved for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodPort {
+    Host(u16),
+    Node(u16),
+    /// There is none.
+    None,
+}
+
+impl PodPort {
+    /// A host port needs no Service: it is preferred.
+    #[must_use]
+    pub fn new(placement: &Placement, access: &[AccessMode]) -> Self {
+        if access.contains(&AccessMode::HostPort) {
+            Self::Host(placement.host_port)
+        } else if access.contains(&AccessMode::NodePort) {
+            Self::Node(placement.host_port)
+        } else {
+            Self::None
+        }
+    }
+
+    /// The port of the node that is forwarded to the pod, if it is one.
+    #[must_use]
+    pub fn host_port(self) -> Option<u16> {
+        match self {
+            Self::Host(port) => Some(port),
+            Self::Node(_) | Self::None => None,
+        }
+    }
+
+    /// The Service of a node port, of which the host sets the name and the selector.
+    #[must_use]
+    pub fn service(self) -> Option<Value> {
+        let Self::Node(port) = self else { return None };
+        Some(json!({"spec": {
+            "type": "NodePort",
+            // The customer's address is kept, and the pod's own node answers.
+            "externalTrafficPolicy": "Local",
+            "ports": [{"name": "ssh", "port": 22, "nodePort": port}],
+        }}))
+    }
+}
 
 /// An SSH pod with the placement's image, resources, port and login.
 pub struct SshPod<'a> {

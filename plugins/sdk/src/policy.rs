@@ -56,12 +56,14 @@ pub trait Pricing {
             let message = format!("there is no such tier; choose one of: {}", known.join(", "));
             return Err(refuse(RefusalCode::InvalidSpec, message));
         };
-        Ok(Quote {
-            tier: offer.id.clone(),
-            resources: offer.resources,
-            price: offer.price,
-            minimum_sat: offer.minimum_sat,
-        })
+        Ok(Quote::from(offer))
+    }
+}
+
+impl From<&Offer> for Quote {
+    fn from(offer: &Offer) -> Self {
+        let Offer { resources, price, minimum_sat, .. } = *offer;
+        Self { tier: offer.id.clone(), resources, price, minimum_sat }
     }
 }
 

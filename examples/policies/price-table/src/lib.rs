@@ -104,8 +104,7 @@ impl Pricing for Settings {
             let message = format!("there is no such tier; choose one of: {}", known.join(", "));
             return Err(refuse(RefusalCode::InvalidSpec, message));
         };
-        let Offer { id, resources, price, minimum_sat, .. } = tier.offer();
-        Ok(Quote { tier: id, resources, price, minimum_sat })
+        Ok(Quote::from(&tier.offer()))
     }
 }
 

@@ -4,12 +4,11 @@
 //! `POD_NODE_LABELS=topology.kubernetes.io/region`.
 
 use paygress_policy_sdk::{
-    AccessMode, Grant, Order, Placement, PodTemplate, Problems, Refusal, RefusalCode, RenderedPod,
-    SshPod, refuse,
+    AccessMode, Grant, Order, Placement, PodPort, PodTemplate, Problems, Refusal, RefusalCode,
+    RenderedPod, SshPod, refuse,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::json;
 use std::collections::BTreeMap;
 
 #[derive(Deserialize, JsonSchema)]
@@ -55,19 +54,10 @@ impl PodTemplate for Settings {
         tier: &str,
     ) -> Result<RenderedPod, Refusal> {
         let node_selector = self.node_selector(tier)?;
-        let with_host_port = access.contains(&AccessMode::HostPort);
-        let with_node_port = !with_host_port && access.contains(&AccessMode::NodePort);
-        let host_port = with_host_port.then_some(placement.host_port);
-        let pod = SshPod { host_port, node_selector, ..SshPod::new(placement) };
-        // The host sets the name and the selector of the Service.
-        let service = with_node_port.then(|| {
-            json!({"spec": {
-                "type": "NodePort",
-                "externalTrafficPolicy": "Local",
-                "ports": [{"name": "ssh", "port": 22, "nodePort": placement.host_port}],
-            }})
-        });
-        Ok(RenderedPod { objects: pod.render(service.as_slice()), egress: None })
+        let (port, placed) = (PodPort::new(placement, access), SshPod::new(placement));
+        let pod = SshPod { host_port: port.host_port(), node_selector, ..placed };
+        let objects = pod.render(port.service().as_slice());
+        Ok(RenderedPod { objects, egress: None })
     }
 }
 

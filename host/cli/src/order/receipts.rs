@@ -64,41 +64,20 @@ mod tests {
     use super::*;
     use paygress_core::backend::receipt::ReceiptSigner;
     use paygress_core::model::ids::{LeaseId, OrderId};
-    use paygress_core::model::order_state::Agreement;
     use paygress_core::model::units::{Seconds, UnixTime};
-    use paygress_core::protocol::{
-        OPERATOR_CLAIMS, RECEIPT_VERSION, ReceiptContent, ReceiptKind, ReceiptOrder, topped_up,
-    };
+    use paygress_core::protocol::{ReceiptContent, ReceiptKind, topped_up};
     use paygress_core::testing;
     use paygress_nostr::{Keys, ServiceReceipts};
 
     /// A receipt of ten minutes more for this customer's pod.
     fn content(lease: &LeaseId, customer: &Keys) -> ReceiptContent {
-        let Agreement { payment, mut decision } = testing::agreement();
+        let mut agreement = testing::agreement();
         let extended = testing::lease(lease.clone(), 1, 700);
-        decision.order.extends = Some(extended.view(None, UnixTime(2)));
-        decision.order.customer = customer.public_key().to_hex();
-        let order = ReceiptOrder {
-            redeemed: payment.net,
-            payment,
-            decision,
-            image: None,
-            stop_terms: None,
-            expires_at: None,
-            refusal: None,
-            end_reason: None,
-            served_until: None,
-            refund: None,
-        };
-        ReceiptContent {
-            version: RECEIPT_VERSION,
-            answer: ReceiptKind::TopUp,
-            pod_name: lease.pod_name().into(),
-            ssh_host_keys: Vec::new(),
-            operator_claims: OPERATOR_CLAIMS.map(str::to_owned).into(),
-            orders: vec![order],
-            orders_left_out: 0,
-        }
+        let order = &mut agreement.decision.order;
+        order.extends = Some(extended.view(None, UnixTime(2)));
+        order.customer = customer.public_key().to_hex();
+        let orders = vec![testing::receipt_order(agreement)];
+        testing::receipt(ReceiptKind::TopUp, lease.pod_name().as_str(), orders)
     }
 
     #[test]

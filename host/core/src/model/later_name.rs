@@ -58,8 +58,23 @@ impl fmt::Display for LaterName {
 }
 
 /// Has an enum with `as_str`, `named` and a value `Later` written by its names, and read whatever its
-/// name is.
+/// name is. With a description, it has a schema too, of the names in `ALL`.
 macro_rules! named_or_later {
+    ($type:ident, $description:literal) => {
+        $crate::model::later_name::named_or_later!($type);
+
+        impl utoipa::PartialSchema for $type {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                utoipa::openapi::ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::Type::String)
+                    .description(Some($description))
+                    .enum_values(Some(Self::ALL.map(Self::as_str)))
+                    .into()
+            }
+        }
+
+        impl utoipa::ToSchema for $type {}
+    };
     ($type:ident) => {
         impl serde::Serialize for $type {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -8,8 +8,6 @@ use crate::model::later_name::{LaterName, named_or_later};
 use crate::model::ssh_host::SshHost;
 use crate::model::units::UnixTime;
 use serde::{Deserialize, Serialize};
-use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
-use utoipa::{PartialSchema, ToSchema};
 
 /// What `ssh` connects to if it is given no port.
 const SSH_PORT: u16 = 22;
@@ -188,19 +186,7 @@ pub enum EndReason {
     Later(LaterName),
 }
 
-named_or_later!(EndReason);
-
-impl PartialSchema for EndReason {
-    fn schema() -> RefOr<Schema> {
-        ObjectBuilder::new()
-            .schema_type(Type::String)
-            .description(Some("Why a pod ended. Later versions may add values."))
-            .enum_values(Some(Self::ALL.map(Self::as_str)))
-            .into()
-    }
-}
-
-impl ToSchema for EndReason {}
+named_or_later!(EndReason, "Why a pod ended. Later versions may add values.");
 
 impl EndReason {
     /// All that this version knows.

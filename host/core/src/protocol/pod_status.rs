@@ -2,8 +2,6 @@
 
 use crate::model::later_name::{LaterName, named_or_later};
 use crate::model::lease::LeaseState;
-use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
-use utoipa::{PartialSchema, ToSchema};
 
 /// How far a pod is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +16,7 @@ pub enum PodStatus {
     Later(LaterName),
 }
 
-named_or_later!(PodStatus);
+named_or_later!(PodStatus, "How far a pod is.");
 
 impl PodStatus {
     /// All that this version knows.
@@ -40,18 +38,6 @@ impl PodStatus {
         Self::ALL.into_iter().find(|status| status.as_str() == name)
     }
 }
-
-impl PartialSchema for PodStatus {
-    fn schema() -> RefOr<Schema> {
-        ObjectBuilder::new()
-            .schema_type(Type::String)
-            .description(Some("How far a pod is."))
-            .enum_values(Some(Self::ALL.map(Self::as_str)))
-            .into()
-    }
-}
-
-impl ToSchema for PodStatus {}
 
 impl From<LeaseState> for PodStatus {
     fn from(state: LeaseState) -> Self {

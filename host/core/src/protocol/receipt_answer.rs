@@ -100,12 +100,9 @@ fn extends(order: &ReceiptOrder, pod_name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::model::lease::Lease;
-    use crate::model::order_state::Agreement;
     use crate::model::refusal::{ErrorType, Refusal};
     use crate::model::units::{Sat, Seconds, UnixTime};
-    use crate::protocol::{
-        OPERATOR_CLAIMS, RECEIPT_VERSION, ReceiptRefund, Refund, access, stopped, topped_up,
-    };
+    use crate::protocol::{ReceiptRefund, Refund, access, stopped, topped_up};
     use crate::testing;
 
     type Change = fn(&mut ReceiptContent);
@@ -125,32 +122,17 @@ mod tests {
         let id = OrderId::random();
         let mut lease = testing::lease(LeaseId::of(&id), 1, 700);
         (lease.tier, lease.image) = ("basic".to_owned(), "image:1".to_owned());
-        let Agreement { payment, mut decision } = testing::agreement();
-        decision.order.id = id.to_string();
-        decision.order.customer = customer().as_str().to_owned();
-        decision.order.extends = Some(lease.view(None, UnixTime(2)));
+        let mut agreement = testing::agreement();
+        let ordered = &mut agreement.decision.order;
+        ordered.id = id.to_string();
+        ordered.customer = customer().as_str().to_owned();
+        ordered.extends = Some(lease.view(None, UnixTime(2)));
         let order = ReceiptOrder {
-            redeemed: payment.net,
-            payment,
-            decision,
             image: Some(lease.image.clone()),
-            stop_terms: None,
             expires_at: Some(UnixTime(700)),
-            refusal: None,
-            end_reason: None,
-            served_until: None,
-            refund: None,
+            ..testing::receipt_order(agreement)
         };
-        let content = ReceiptContent {
-            version: RECEIPT_VERSION,
-            answer,
-            pod_name: lease.pod().into(),
-            ssh_host_keys: Vec::new(),
-            operator_claims: OPERATOR_CLAIMS.map(str::to_owned).into(),
-            orders: vec![order],
-            orders_left_out: 0,
-        };
-        (content, lease)
+        (testing::receipt(answer, lease.pod().as_str(), vec![order]), lease)
     }
 
     fn customer() -> PublicKey {

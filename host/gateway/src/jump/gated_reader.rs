@@ -1,9 +1,9 @@
-//! A stream of which little is read before something has come to pass.
+//! A reader of which little is read before something has come to pass.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 /// "SSH-", with which every client begins. What costs anything comes after it.
 const BEGIN_BYTES: u64 = 4;
@@ -19,18 +19,18 @@ enum Input {
 }
 
 /// Who sends nothing does not wait for the gate, which is polled once there is something to read.
-pub(super) struct GatedStream<S> {
-    stream: S,
+pub(super) struct GatedReader<R> {
+    reader: R,
     input: Input,
 }
 
-impl<S> GatedStream<S> {
-    pub(super) fn new(stream: S, gate: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self { stream, input: Input::Silent(Box::pin(gate)) }
+impl<R> GatedReader<R> {
+    pub(super) fn new(reader: R, gate: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { reader, input: Input::Silent(Box::pin(gate)) }
     }
 }
 
-impl<S: AsyncRead + Unpin> GatedStream<S> {
+impl<R: AsyncRead + Unpin> GatedReader<R> {
     /// Whether there was something.
     fn poll_begin(
         &mut self,
@@ -38,13 +38,13 @@ impl<S: AsyncRead + Unpin> GatedStream<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<bool>> {
         let room = buffer.remaining();
-        let mut begin = (&mut self.stream).take(BEGIN_BYTES);
+        let mut begin = (&mut self.reader).take(BEGIN_BYTES);
         ready!(Pin::new(&mut begin).poll_read(context, buffer))?;
         Poll::Ready(Ok(buffer.remaining() < room))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for GatedStream<S> {
+impl<R: AsyncRead + Unpin> AsyncRead for GatedReader<R> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -63,25 +63,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for GatedStream<S> {
             ready!(gate.as_mut().poll(context));
             this.input = Input::Open;
         }
-        Pin::new(&mut this.stream).poll_read(context, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for GatedStream<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        Pin::new(&mut this.reader).poll_read(context, buffer)
     }
 }
 
@@ -95,36 +77,37 @@ mod tests {
     #[tokio::test]
     async fn the_begin_is_read_at_once_and_the_rest_when_the_gate_is_open() {
         let (ours, mut theirs) = tokio::io::duplex(64);
+        let (ours, mut answers) = tokio::io::split(ours);
         let (open, opened) = oneshot::channel::<()>();
-        let mut stream = GatedStream::new(ours, async move {
+        let mut reader = GatedReader::new(ours, async move {
             let _ = opened.await;
         });
         theirs.write_all(b"SSH-2.0-of a client").await.unwrap();
         let mut buffer = [0; 64];
-        let read = stream.read(&mut buffer).await.unwrap();
+        let read = reader.read(&mut buffer).await.unwrap();
         assert_eq!(&buffer[..read], b"SSH-");
-        stream.write_all(b"SSH-2.0-of us").await.unwrap();
+        answers.write_all(b"SSH-2.0-of us").await.unwrap();
         tokio::select! {
             biased;
-            read = stream.read(&mut buffer) => panic!("{read:?}"),
+            read = reader.read(&mut buffer) => panic!("{read:?}"),
             () = std::future::ready(()) => {}
         }
         open.send(()).unwrap();
-        let read = stream.read(&mut buffer).await.unwrap();
+        let read = reader.read(&mut buffer).await.unwrap();
         assert_eq!(&buffer[..read], b"2.0-of a client");
         drop(theirs);
-        assert_eq!(stream.read(&mut buffer).await.unwrap(), 0);
+        assert_eq!(reader.read(&mut buffer).await.unwrap(), 0);
     }
 
     #[tokio::test]
     async fn who_sends_nothing_passes_no_gate() {
         let (ours, theirs) = tokio::io::duplex(64);
         let (pass, mut passed) = oneshot::channel();
-        let mut stream = GatedStream::new(ours, async move {
+        let mut reader = GatedReader::new(ours, async move {
             let _ = pass.send(());
         });
         drop(theirs);
-        assert_eq!(stream.read(&mut [0; 64]).await.unwrap(), 0);
+        assert_eq!(reader.read(&mut [0; 64]).await.unwrap(), 0);
         assert_eq!(passed.try_recv(), Err(TryRecvError::Empty));
     }
 }

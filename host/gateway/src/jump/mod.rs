@@ -14,7 +14,7 @@
 //! port of that pod. Nothing else is served: no shell, no command, no listener.
 
 mod connection;
-mod gated_stream;
+mod gated_reader;
 mod queue;
 
 use crate::host_key::GatewayHostKey;
@@ -24,7 +24,7 @@ use crate::rates::NetworkRates;
 use crate::shared::{Shared, is_set};
 use crate::startups::{Startup, Startups};
 use connection::Connection;
-use gated_stream::GatedStream;
+use gated_reader::GatedReader;
 use paygress_core::model::ids::PodName;
 use paygress_core::networks::customer_network;
 use paygress_sshd::{EarlyDrop, ShutdownOnDrop};
@@ -32,6 +32,8 @@ use russh::Disconnect;
 use russh::server::{Config, RunningSession};
 use std::net::IpAddr;
 use std::sync::Arc;
+use tokio::io::Join;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -152,9 +154,10 @@ impl Client {
     }
 
     /// Reads on when the networks of the client may have one more handshake.
-    fn gated(&self, socket: TcpStream) -> GatedStream<TcpStream> {
+    fn gated(&self, socket: TcpStream) -> Join<GatedReader<OwnedReadHalf>, OwnedWriteHalf> {
         let (rates, address) = (Arc::clone(&self.rates), self.address);
-        GatedStream::new(socket, async move { rates.wait(address).await })
+        let (reader, writer) = socket.into_split();
+        tokio::io::join(GatedReader::new(reader, async move { rates.wait(address).await }), writer)
     }
 
     fn not_authenticated(&self) {

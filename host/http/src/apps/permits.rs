@@ -4,7 +4,8 @@ use crate::limits;
 use ipnet::IpNet;
 use paygress_core::keyed_limit::{KeyedLimit, Permit};
 use paygress_core::model::ids::PodName;
-use paygress_core::networks::networks;
+use paygress_core::networks::{NETWORKS, networks};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -52,32 +53,35 @@ impl AppPermits {
         client: IpAddr,
         visitor: Visitor,
     ) -> Option<AppPermit> {
-        let limited = networks(client).into_iter().zip(limits::APP_REQUESTS_OF_ONE);
-        let of_networks: Option<Vec<Permit<IpNet>>> =
-            limited.map(|(network, limit)| self.of_networks.try_acquire(network, limit)).collect();
+        let of_networks =
+            of_each_network(client, limits::APP_REQUESTS_OF_ONE, |network, limit| {
+                self.of_networks.try_acquire(network, limit)
+            })?;
+        // Some of a lease's requests are nobody's in any one network but its customer's.
+        let of_visitor = match visitor {
+            Visitor::Customer => Vec::new(),
+            Visitor::Anybody => {
+                of_each_network(client, limits::APP_VISITS_OF_ONE, |network, limit| {
+                    self.of_visitors.try_acquire((pod.clone(), network), limit)
+                })?
+            }
+        };
         Some(AppPermit {
-            _of_networks: of_networks?,
-            _of_visitor: self.try_acquire_visit(pod, client, visitor)?,
+            _of_networks: of_networks,
+            _of_visitor: of_visitor,
             _of_lease: self.of_leases.try_acquire(pod.clone(), limits::APP_REQUESTS_OF_LEASE)?,
             _all: Arc::clone(&self.all).try_acquire_owned().ok()?,
         })
     }
+}
 
-    /// Some of a lease's requests are nobody's in any one network but its customer's.
-    fn try_acquire_visit(
-        &self,
-        pod: &PodName,
-        client: IpAddr,
-        visitor: Visitor,
-    ) -> Option<Vec<Permit<(PodName, IpNet)>>> {
-        if visitor == Visitor::Customer {
-            return Some(Vec::new());
-        }
-        let limited = networks(client).into_iter().zip(limits::APP_VISITS_OF_ONE);
-        let of_visitor = limited
-            .map(|(network, limit)| self.of_visitors.try_acquire((pod.clone(), network), limit));
-        of_visitor.collect()
-    }
+/// A permit of each network of a client. None: there are too many in one of them.
+fn of_each_network<K: Eq + Hash>(
+    client: IpAddr,
+    limits: [usize; NETWORKS],
+    try_acquire: impl Fn(IpNet, usize) -> Option<Permit<K>>,
+) -> Option<Vec<Permit<K>>> {
+    networks(client).into_iter().zip(limits).map(|(network, of)| try_acquire(network, of)).collect()
 }
 
 #[cfg(test)]
