@@ -101,6 +101,7 @@ pub(crate) fn build_in_background() -> JoinHandle<Result<()>> {
 fn machines() -> Result<()> {
     images::build(Image::Debian, Architecture::Amd64)?;
     prepare()?;
+    python::ssh_clients()?;
     let tests = ["--test", "cluster", "machines", "--", "--ignored", "--nocapture"];
     let mut command = cargo(&["test"])?;
     command.args(ALL).args(tests).args(["--test-threads", "1"]);

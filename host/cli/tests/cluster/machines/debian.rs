@@ -35,8 +35,9 @@ fn a_debian_pod_is_a_machine_of_its_own() {
     assert_eq!(machine.answer["root"], json!(true));
     assert_eq!(machine.run("id -un; . /etc/os-release; echo $ID"), "root\ndebian\n");
     type Step = (&'static str, fn(&SoldPod));
-    let steps: [Step; 5] = [
+    let steps: [Step; 6] = [
         ("apt-get installs a package from a repository, which runs Python", installs_a_package),
+        ("Ansible installs it, finds it installed, and removes it", has_packages_by_ansible),
         ("useradd, su, chown", has_users),
         ("a web server on port 80, seen through -L", serves_the_web),
         ("an editor's server, found again by a second window", serves_an_editor),
@@ -90,6 +91,24 @@ fn installs_a_package(machine: &SoldPod) {
     assert_eq!(machine.run("greeting"), "{\"sum\": 5050}\n");
     assert_eq!(machine.run("dpkg-query --show --showformat='${Version}' greeting"), "1.0");
     machine.run("apt-get purge --yes greeting && ! command -v greeting");
+}
+
+/// The repository is that of the step before. Ansible's module uses the library of apt in the pod.
+fn has_packages_by_ansible(machine: &SoldPod) {
+    let inventory = machine.path("inventory");
+    std::fs::write(&inventory, "pod ansible_python_interpreter=/usr/bin/python3\n").unwrap();
+    let ssh = format!("-F {}", machine.path("config").display());
+    for (arguments, expected) in [
+        ("name=greeting", "CHANGED"),
+        ("name=greeting", "SUCCESS"),
+        ("name=greeting state=absent purge=yes", "CHANGED"),
+    ] {
+        let mut ansible = Command::new(root().join("target/venv-ssh/bin/ansible"));
+        ansible.env("ANSIBLE_HOME", machine.path("ansible")).env("ANSIBLE_SSH_ARGS", &ssh);
+        ansible.arg("-i").arg(&inventory).args(["pod", "-m", "apt", "-a", arguments]);
+        let printed = succeeded("ansible", ansible.stdin(Stdio::null()).output().unwrap());
+        assert!(printed.contains(expected), "{arguments}: {printed}");
+    }
 }
 
 fn has_users(machine: &SoldPod) {
