@@ -326,7 +326,7 @@ where
             Ok(event) => pass_on(event),
             Err(error) if is_forbidden(&error) => return Forbidden(what),
             Err(error) => {
-                if let Some(error) = errors.due(&error, Instant::now()) {
+                if let Some(error) = errors.admit(&error, Instant::now()) {
                     tracing::warn!(what, error, "a watch for capacity failed");
                 }
             }

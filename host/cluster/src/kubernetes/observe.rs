@@ -33,7 +33,7 @@ impl Kubernetes {
                     pod_of(&job).map(|pod| ClusterEvent::Ended(pod, EndReason::Removed))
                 }
                 Err(error) => {
-                    if let Some(error) = errors.due(&error, Instant::now()) {
+                    if let Some(error) = errors.admit(&error, Instant::now()) {
                         tracing::warn!(error, "the watch of the Jobs failed");
                     }
                     None
