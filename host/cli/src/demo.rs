@@ -361,7 +361,13 @@ impl Customer {
         println!(
             "Or in a browser: {page} with this token for a pod, and {page}/operator with that for the operator's view:\n"
         );
-        println!("  {}\n  {operator}", self.token(20).await?);
+        println!("  {}\n  {operator}\n", self.token(20).await?);
+        println!("Or as the operator, with a policy of yours beside the active one:\n");
+        println!("  export ADMIN_SOCKET={}", sandbox.config.admin_socket.display());
+        println!("  {program} policy history");
+        println!("  {program} policy shadow start pricing policy.wasm");
+        println!("  {program} policy shadow report");
+        println!("  {program} policy promote\n");
         Ok(())
     }
 }

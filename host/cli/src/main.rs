@@ -25,8 +25,8 @@ use tracing_subscriber::util::SubscriberInitExt;
     disable_help_subcommand = true
 )]
 struct Cli {
-    /// The config file of the service; see examples/paygress.toml. Every key is also an environment
-    /// variable, in capitals.
+    /// The config file of the service; see examples/paygress.toml, and "Every setting" in
+    /// docs/operating.md. Every key is also an environment variable, in capitals.
     #[arg(long, env = "PAYGRESS_CONFIG", global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -96,8 +96,10 @@ enum KeysAction {
     Generate,
 }
 
-/// Our own messages, and those of libraries that an operator can act on.
-const LOG: &str = "info,cdk=warn,cdk_common=warn,iroh=warn,kube=warn,russh=off";
+/// Our own messages, and those of libraries that an operator can act on. kube's builder logs, without
+/// a reason, what whoever has called it reports with one.
+const LOG: &str = "info,cdk=warn,cdk_common=warn,iroh=warn,kube=warn,\
+    kube_client::client::builder=off,russh=off";
 
 /// The command line. Every command takes `--config`, also after its name; the help of those that
 /// read no config file does not show it.
@@ -194,7 +196,7 @@ async fn run(config: Option<&Path>, command: Command) -> Result<ExitCode> {
             serve::serve_gateway(config).await.map(|()| ExitCode::SUCCESS)
         }
         Command::Doctor(arguments) => {
-            begin_log("warn")?;
+            begin_log("warn,kube_client::client::builder=off")?;
             doctor::doctor(config, &arguments).await
         }
         Command::Ledger { action } => {

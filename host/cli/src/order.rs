@@ -141,11 +141,7 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
     let relays = relays(&arguments.relays)?;
     let key_file = key_file(arguments.key_file.as_deref())?;
     let keys = keys(&key_file)?;
-    let service = arguments
-        .service
-        .as_deref()
-        .map(|text| PublicKey::parse(text).with_context(|| format!("{text} is not a public key")))
-        .transpose()?;
+    let service = arguments.service.as_deref().map(parse_service).transpose()?;
     let prepared = prepare(&arguments.action, &key_file)?;
     let progress = Progress::new();
     progress.show("connecting");
@@ -190,9 +186,22 @@ fn relays(named: &[String]) -> Result<Vec<RelayUrl>> {
             "no relay: name the ones that the service uses with --relay wss://… or in NOSTR_RELAYS"
         );
     }
-    let relay =
-        |text: &String| RelayUrl::parse(text).with_context(|| format!("{text} is not a relay"));
+    let relay = |text: &String| {
+        let reason = || format!("{text} is not a relay; write wss://host[:port]");
+        RelayUrl::parse(text).with_context(reason)
+    };
     named.iter().map(relay).collect()
+}
+
+fn parse_service(text: &str) -> Result<PublicKey> {
+    let reason = || format!("{text} is not a public key; write npub1… or 64 hex digits");
+    PublicKey::parse(text).with_context(reason)
+}
+
+/// That of an SSH login.
+fn read_public_key(file: &Path) -> Result<String> {
+    let failed = || format!("the public key {} cannot be read", file.display());
+    std::fs::read_to_string(file).with_context(failed)
 }
 
 /// The service that was named, or else the only one.
@@ -258,11 +267,7 @@ fn prepare<'a>(action: &'a Action, key_file: &Path) -> Result<Prepared<'a>> {
             public_key,
             notices,
         } => {
-            let key = public_key
-                .as_deref()
-                .map(std::fs::read_to_string)
-                .transpose()
-                .context("the public key cannot be read")?;
+            let key = public_key.as_deref().map(read_public_key).transpose()?;
             RequestBody {
                 kind: Some("spawn".to_owned()),
                 cashu_token: Some(read_token(token)?),

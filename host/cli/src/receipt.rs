@@ -94,7 +94,10 @@ pub async fn receipt(action: ReceiptAction) -> Result<ExitCode> {
     let service = arguments
         .service
         .as_deref()
-        .map(|text| PublicKey::parse(text).with_context(|| format!("{text} is not a public key")))
+        .map(|text| {
+            let reason = || format!("{text} is not a public key; write npub1… or 64 hex digits");
+            PublicKey::parse(text).with_context(reason)
+        })
         .transpose()?;
     let FileContent { receipt, came_with } = read_file(&arguments.file)?;
     let VerifiedReceipt { signer, content } =
@@ -210,14 +213,13 @@ fn check(content: &ReceiptContent, sources: Option<&Sources>) -> Result<Vec<Vec<
 
 /// Reads a file that is a receipt, or an answer with one.
 fn read_file(path: &Path) -> Result<FileContent> {
+    let failed = || format!("{} cannot be read", path.display());
     let file: Box<dyn Read> = match path.as_os_str() == "-" {
         true => Box::new(std::io::stdin()),
-        false => Box::new(File::open(path).with_context(|| path.display().to_string())?),
+        false => Box::new(File::open(path).with_context(failed)?),
     };
     let mut text = String::new();
-    file.take(FILE_BYTES)
-        .read_to_string(&mut text)
-        .with_context(|| format!("{} cannot be read", path.display()))?;
+    file.take(FILE_BYTES).read_to_string(&mut text).with_context(failed)?;
     let value: Value =
         serde_json::from_str(&text).context("the receipt is refused: it is not JSON")?;
     let Some(receipt) = value.get("receipt") else {

@@ -50,7 +50,9 @@ pub enum KeyFileError {
 /// Why something is not known to be signed by a known key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unverified {
-    #[error("there is no signature")]
+    #[error(
+        "there is no signature; make one by `paygress policy sign`, or `paygress policy push --sign`"
+    )]
     NoSignature,
     /// It is signed by another key, or has changed since.
     #[error("no signature is by a known key ({known}), or what was signed has changed since")]

@@ -29,7 +29,7 @@ pub enum SuiteError {
     Malformed { path: PathBuf, source: Box<serde_saphyr::Error> },
     #[error("{}: there is no slot {slot}; the slots are images, pricing, duration and pod-template", .path.display())]
     UnknownSlot { path: PathBuf, slot: String },
-    #[error("the policy {0}")]
+    #[error("the policy {0}; build it, or name another one by --component")]
     Component(#[from] ReadError),
     #[error(transparent)]
     Engine(#[from] EngineError),

@@ -331,7 +331,9 @@ impl Reader {
             .file
             .keys()
             .filter(|key| !KEYS.iter().any(|known| known.name.to_lowercase() == **key))
-            .map(|key| format!("{key}: there is no such key; see examples/paygress.toml"))
+            .map(|key| {
+                format!("{key}: there is no such key; see \"Every setting\" in docs/operating.md")
+            })
             .collect();
         self.problems.extend(unknown);
     }

@@ -120,6 +120,8 @@ pub struct Report {
 impl Report {
     pub(super) fn new(mut checks: Vec<Check>) -> Self {
         checks.sort_by_key(|check| check.group);
+        // An API server that is not reached fails each request with the same text.
+        checks.dedup();
         let outcome = checks.iter().map(|check| check.outcome).max().unwrap_or(Outcome::Ok);
         Self { outcome, checks }
     }
@@ -200,6 +202,13 @@ mints
         assert_eq!(Report::new(vec![]).outcome, Outcome::Ok);
         assert_eq!(Report::new(vec![warn.clone(), ok.clone()]).outcome, Outcome::Warn);
         assert_eq!(Report::new(vec![warn, DISK.fail("d", "e"), ok]).outcome, Outcome::Fail);
+    }
+
+    #[test]
+    fn what_fails_with_the_same_text_is_one_line() {
+        let away = || MINT.fail("away", "wait for it");
+        let report = Report::new(vec![away(), DISK.ok("9 GiB"), away()]);
+        assert_eq!(report.checks, [DISK.ok("9 GiB"), away()]);
     }
 
     #[test]

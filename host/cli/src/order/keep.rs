@@ -68,7 +68,8 @@ impl KeepArguments {
             let read: Box<dyn Read> = match tokens.as_os_str() == "-" {
                 true => Box::new(std::io::stdin()),
                 false => Box::new(
-                    std::fs::File::open(tokens).with_context(|| tokens.display().to_string())?,
+                    std::fs::File::open(tokens)
+                        .with_context(|| format!("{} cannot be read", tokens.display()))?,
                 ),
             };
             let mut text = String::new();

@@ -9,6 +9,7 @@ use super::shapes::{Shapes, usable_nodes};
 use super::snapshot::View;
 use crate::connection::with_timeout;
 use crate::guard::Allowed;
+use crate::watch_errors::WatchErrors;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod, ResourceQuota, Service};
 use kube::api::{Api, ListParams};
@@ -17,7 +18,6 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource};
 use paygress_core::backend::capacity::{Capacity, Demand, Tier};
 use paygress_core::backoff::{Doubling, doubling};
-use paygress_core::error_chain;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -320,12 +320,15 @@ where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+    let mut errors = WatchErrors::default();
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => pass_on(event),
             Err(error) if is_forbidden(&error) => return Forbidden(what),
             Err(error) => {
-                tracing::warn!(what, error = error_chain(&error), "a watch for capacity failed");
+                if let Some(error) = errors.admit(&error, Instant::now()) {
+                    tracing::warn!(what, error, "a watch for capacity failed");
+                }
             }
         }
     }

@@ -2,12 +2,13 @@
 
 use super::{Kubernetes, pod_of};
 use crate::status::{cause, finished, is_ready, is_replaced};
+use crate::watch_errors::WatchErrors;
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use paygress_core::backend::cluster::{ClusterEvent, EndReason};
-use paygress_core::error_chain;
+use std::time::Instant;
 use tokio::sync::mpsc;
 
 impl Kubernetes {
@@ -15,7 +16,7 @@ impl Kubernetes {
     pub(super) async fn observe_jobs(&self, sink: &mpsc::Sender<ClusterEvent>) {
         let selector = watcher::Config::default().labels(&self.selector());
         let mut events = std::pin::pin!(watcher(self.jobs.clone(), selector).default_backoff());
-        let mut listed = Vec::new();
+        let (mut listed, mut errors) = (Vec::new(), WatchErrors::default());
         while let Some(event) = events.next().await {
             let event = match event {
                 Ok(Event::Init) => {
@@ -32,7 +33,9 @@ impl Kubernetes {
                     pod_of(&job).map(|pod| ClusterEvent::Ended(pod, EndReason::Removed))
                 }
                 Err(error) => {
-                    tracing::warn!(error = error_chain(&error), "the watch of the Jobs failed");
+                    if let Some(error) = errors.admit(&error, Instant::now()) {
+                        tracing::warn!(error, "the watch of the Jobs failed");
+                    }
                     None
                 }
             };
