@@ -91,6 +91,19 @@ baseline
 {{- end -}}
 {{- end -}}
 
+{{- /* Takes the right to forward to pods from the Role (root, role), unless the values grant it. */ -}}
+{{- define "paygress.portForward" -}}
+{{- $rules := list -}}
+{{- range $rule := .role.rules -}}
+{{- if not (has "pods/portforward" $rule.resources) -}}
+{{- $rules = append $rules $rule -}}
+{{- end -}}
+{{- end -}}
+{{- if not .root.Values.gateway.portForward -}}
+{{- $_ := set .role "rules" $rules -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* What the values want of each Deployment (root, deployment, image, resources, pod). */ -}}
 {{- define "paygress.deployment" -}}
 {{- $values := .root.Values -}}

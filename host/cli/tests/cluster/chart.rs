@@ -344,6 +344,24 @@ fn labels_annotations_and_variables_of_the_operator_are_added() {
     }
 }
 
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_right_to_forward_to_pods_is_granted_by_a_value() {
+    let process = "gateway.process.enabled=true,postgres.enabled=true";
+    for (granted, values) in
+        [(true, process.to_owned()), (false, format!("{process},gateway.portForward=false"))]
+    {
+        let manifests = template(&chart(), &["--set", &values]);
+        for name in ["paygress", "paygress-gateway"] {
+            let role = named(&manifests, "Role", name);
+            let rules = role["rules"].as_array().unwrap();
+            let forwards = json!(["pods/portforward"]);
+            assert_eq!(rules.iter().any(|rule| rule["resources"] == forwards), granted, "{role}");
+            assert!(rules.iter().any(|rule| rule["resources"] == json!(["pods"])), "{role}");
+        }
+    }
+}
+
 /// Which Services the pod of `helm test` requests.
 const REQUESTED: [(&str, &[&str]); 4] = [
     ("config.RUN_MODE=both", &["paygress"]),
