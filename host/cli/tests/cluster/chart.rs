@@ -362,6 +362,31 @@ fn the_right_to_forward_to_pods_is_granted_by_a_value() {
     }
 }
 
+/// What the cluster takes as it is: a name of a port or host that is wrong is nobody's error there.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_ingress_leads_from_the_public_url_to_the_service() {
+    let ingress = json!({"enabled": true, "className": "nginx", "hosts": ["*.apps.example.com"], "tlsSecret": "certificate"});
+    let ingress = format!("ingress={ingress}");
+    let url = "config.PUBLIC_URL=https://sales.example.com:8443/pods";
+    let manifests = template(&chart(), &["--set-json", &ingress, "--set", url]);
+    let spec = named(&manifests, "Ingress", "paygress")["spec"].clone();
+    let hosts = json!(["sales.example.com", "*.apps.example.com"]);
+    assert_eq!(spec["tls"], json!([{"hosts": hosts, "secretName": "certificate"}]));
+    assert_eq!(spec["ingressClassName"], "nginx");
+    let service = named(&manifests, "Service", "paygress");
+    for (rule, host) in spec["rules"].as_array().unwrap().iter().zip(hosts.as_array().unwrap()) {
+        assert_eq!(rule["host"], *host);
+        let backend = &rule["http"]["paths"][0]["backend"]["service"];
+        assert_eq!(backend["name"], service["metadata"]["name"]);
+        assert_eq!(backend["port"]["name"], service["spec"]["ports"][0]["name"]);
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), named(&manifests, "Ingress", "paygress").to_string()).unwrap();
+    let path = file.path().to_string_lossy();
+    kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", &path]);
+}
+
 /// Which Services the pod of `helm test` requests.
 const REQUESTED: [(&str, &[&str]); 4] = [
     ("config.RUN_MODE=both", &["paygress"]),
@@ -411,6 +436,7 @@ fn values_that_cannot_work_are_refused() {
         "extraEnv[0].name=OPERATOR_TOKEN,extraEnv[0].value=secret",
         "commonLabels.app=other",
         "podLabels.app=other",
+        "ingress.enabled=true,config.RUN_MODE=nostr",
         "unknown=1",
     ] {
         let chart = chart();
