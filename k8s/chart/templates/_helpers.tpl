@@ -5,6 +5,9 @@
 {{- if .Values.gateway.enabled -}}
 {{- $files = append $files "gateway/gateway.env" -}}
 {{- end -}}
+{{- if .Values.gateway.process.enabled -}}
+{{- $files = append $files "gateway-process/gateway.env" -}}
+{{- end -}}
 {{- range $file := $files -}}
 {{- range $line := splitList "\n" ($.Files.Get (printf "manifests/%s" $file)) -}}
 {{- if and (contains "=" $line) (not (hasPrefix "#" $line)) -}}
@@ -68,4 +71,75 @@ baseline
 {{- define "paygress.keep" -}}
 {{- $metadata := .metadata -}}
 {{- $_ := set $metadata "annotations" (merge (dict "helm.sh/resource-policy" "keep") ($metadata.annotations | default dict)) -}}
+{{- end -}}
+
+{{- /* An object (root, object) as it is in the release: with the labels of all. YAML. */ -}}
+{{- define "paygress.object" -}}
+{{- $labels := merge (.object.metadata.labels | default dict) .root.Values.commonLabels -}}
+{{- if $labels -}}
+{{- $_ := set .object.metadata "labels" $labels -}}
+{{- end -}}
+{{- toYaml .object -}}
+{{- end -}}
+
+{{- /* Closes the networks of `network.except` in the egress rule (root, rule) to the internet of IPv4 and IPv6. */ -}}
+{{- define "paygress.except" -}}
+{{- $peers := .rule.to -}}
+{{- range $network := .root.Values.network.except -}}
+{{- $block := (index $peers (contains ":" $network | ternary 1 0)).ipBlock -}}
+{{- $_ := set $block "except" (append ($block.except | default list) $network) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Takes the right to forward to pods from the Role (root, role), unless the values grant it. */ -}}
+{{- define "paygress.portForward" -}}
+{{- $rules := list -}}
+{{- range $rule := .role.rules -}}
+{{- if not (has "pods/portforward" $rule.resources) -}}
+{{- $rules = append $rules $rule -}}
+{{- end -}}
+{{- end -}}
+{{- if not .root.Values.gateway.portForward -}}
+{{- $_ := set .role "rules" $rules -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* What the values want of each Deployment (root, deployment, image, resources, pod). */ -}}
+{{- define "paygress.deployment" -}}
+{{- $values := .root.Values -}}
+{{- $template := .deployment.spec.template -}}
+{{- $pod := $template.spec -}}
+{{- $container := first $pod.containers -}}
+{{- /* The pod reads its settings when it starts. */ -}}
+{{- $settings := toJson (list (include "paygress.config" .root | fromJson) $values.files) | sha256sum -}}
+{{- $_ := set $template.metadata "annotations" (merge (dict "checksum/config" $settings) $values.podAnnotations) -}}
+{{- $_ := set $template.metadata "labels" (merge $template.metadata.labels $values.podLabels) -}}
+{{- $_ := set $container "image" .image -}}
+{{- $sources := list (first $container.envFrom) -}}
+{{- range $secret := $values.secrets -}}
+{{- $sources = append $sources (dict "secretRef" (dict "name" $secret)) -}}
+{{- end -}}
+{{- if $values.postgres.enabled -}}
+{{- $sources = append $sources (dict "secretRef" (dict "name" $values.postgres.secret)) -}}
+{{- end -}}
+{{- $_ := set $container "envFrom" $sources -}}
+{{- if $values.extraEnv -}}
+{{- $_ := set $container "env" (concat ($container.env | default list) $values.extraEnv) -}}
+{{- end -}}
+{{- if .resources -}}
+{{- $_ := set $container "resources" .resources -}}
+{{- end -}}
+{{- include "paygress.pullSecrets" (dict "root" .root "pod" $pod) -}}
+{{- $_ := mergeOverwrite $pod (deepCopy .pod) -}}
+{{- end -}}
+
+{{- /* Gives a pod's spec (root, pod) the Secrets with which images are pulled. */ -}}
+{{- define "paygress.pullSecrets" -}}
+{{- $secrets := list -}}
+{{- range $secret := .root.Values.imagePullSecrets -}}
+{{- $secrets = append $secrets (dict "name" $secret) -}}
+{{- end -}}
+{{- if $secrets -}}
+{{- $_ := set .pod "imagePullSecrets" $secrets -}}
+{{- end -}}
 {{- end -}}

@@ -23,7 +23,7 @@ struct Variant {
     values: &'static str,
 }
 
-const VARIANTS: [Variant; 6] = [
+const VARIANTS: [Variant; 8] = [
     Variant { name: "cluster", components: &[], settings: "", values: "replicas=1" },
     Variant {
         name: "gateway",
@@ -50,20 +50,24 @@ const VARIANTS: [Variant; 6] = [
         values: "postgres.enabled=true,replicas=3",
     },
     Variant {
+        name: "gateway-process",
+        components: &["postgres", "gateway-process"],
+        settings: "",
+        values: "gateway.process.enabled=true,postgres.enabled=true,replicas=3",
+    },
+    Variant {
+        name: "gateway-process-without-ports",
+        components: &["postgres", "gateway-process", "without-ports"],
+        settings: "",
+        values: "gateway.process.enabled=true,postgres.enabled=true,replicas=3,config.ACCESS=gateway",
+    },
+    Variant {
         name: "monitoring",
         components: &["monitoring"],
         settings: "",
         values: "monitoring.enabled=true",
     },
 ];
-
-/// The chart leaves a gateway in a process of its own to its users.
-const GATEWAY_PROCESS: Variant = Variant {
-    name: "gateway-process",
-    components: &["postgres", "gateway-process"],
-    settings: "",
-    values: "",
-};
 
 impl Variant {
     fn kustomized(&self) -> String {
@@ -87,8 +91,8 @@ impl Variant {
         manifests.replace(name, "paygress")
     }
 
-    fn charted(&self, chart: &Path) -> String {
-        template(chart, &["--set", self.values])
+    fn charted(&self, chart: &Path, flags: &[&str]) -> String {
+        template(chart, &[&["--set", self.values][..], flags].concat())
     }
 }
 
@@ -159,7 +163,8 @@ fn the_chart_makes_what_kustomize_makes() {
         output(&mut helm(&[&lint[..], &KUBERNETES].concat()));
         let expected = objects(&variant.kustomized());
         for chart in [chart.as_path(), archive] {
-            let found = objects(&variant.charted(chart));
+            // The pod of `helm test` is none of kustomize's.
+            let found = objects(&variant.charted(chart, &["--no-hooks"]));
             let (ids, expected_ids) = (found.keys(), expected.keys());
             assert!(ids.clone().eq(expected_ids), "{}: {ids:?}", variant.name);
             for (id, object) in &expected {
@@ -176,10 +181,9 @@ fn the_cluster_takes_every_overlay_and_what_the_chart_makes() {
     let _definitions = Definitions::new();
     let minikube = root().join("k8s/overlays/minikube");
     let minikube = kubectl(&["kustomize", &minikube.to_string_lossy()]);
-    let others = [minikube, GATEWAY_PROCESS.kustomized()];
-    let of_variant = |variant: &Variant| [variant.kustomized(), variant.charted(&chart())];
+    let of_variant = |variant: &Variant| [variant.kustomized(), variant.charted(&chart(), &[])];
     let file = tempfile::NamedTempFile::new().unwrap();
-    for manifests in VARIANTS.iter().flat_map(of_variant).chain(others) {
+    for manifests in VARIANTS.iter().flat_map(of_variant).chain([minikube]) {
         std::fs::write(file.path(), &manifests).unwrap();
         let path = file.path().to_string_lossy();
         let taken = kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", &path]);
@@ -279,6 +283,143 @@ fn settings_and_namespaces_are_the_same_wherever_they_are() {
     }
 }
 
+/// Of a gateway in a process of its own: what differs from the service's, and what is the same.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_gateways_process_has_values_of_its_own() {
+    let process = json!({
+        "enabled": true,
+        "secret": "keys",
+        "image": "registry.example/paygress:1",
+        "pod": {"nodeSelector": {"pool": "edge"}},
+        "resources": {"limits": {"memory": "1Gi"}},
+    });
+    let service = json!({"spec": {"type": "NodePort"}});
+    let gateway = format!("gateway={}", json!({"process": process, "service": service}));
+    let except = format!("network.except={}", json!(["203.0.113.7/32"]));
+    let others = "image=registry.example/paygress:2,postgres.enabled=true,secrets={mine}";
+    let values = ["--set-json", &gateway, "--set-json", &except, "--set", others];
+    let manifests = template(&chart(), &values);
+    let pod = |name| named(&manifests, "Deployment", name)["spec"]["template"]["spec"].clone();
+    let (of_gateway, of_service) = (pod("paygress-gateway"), pod("paygress"));
+    let containers = [&of_gateway["containers"][0], &of_service["containers"][0]];
+    assert_eq!(containers[0]["image"], process["image"]);
+    assert_eq!(containers[1]["image"], "registry.example/paygress:2");
+    assert_eq!(containers[0]["resources"], process["resources"]);
+    assert_eq!(containers[0]["envFrom"], containers[1]["envFrom"]);
+    assert_eq!(containers[0]["envFrom"][1]["secretRef"]["name"], "mine");
+    assert_eq!(of_gateway["nodeSelector"], json!({"pool": "edge"}));
+    assert!(of_service.get("nodeSelector").is_none(), "{of_service}");
+    let keys = json!({"name": "gateway-keys", "secret": {"secretName": "keys"}});
+    for pod in [&of_gateway, &of_service] {
+        assert!(pod["volumes"].as_array().unwrap().contains(&keys), "{pod}");
+    }
+    assert_eq!(named(&manifests, "Service", "paygress-gateway")["spec"]["type"], "NodePort");
+    let of_http = named(&manifests, "Service", "paygress-gateway-http");
+    assert!(of_http["spec"].get("type").is_none(), "{of_http}");
+    let policy = named(&manifests, "NetworkPolicy", "paygress-gateway");
+    let internet = &policy["spec"]["egress"][2]["to"][0]["ipBlock"]["except"];
+    assert!(internet.as_array().unwrap().contains(&json!("203.0.113.7/32")), "{internet}");
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn labels_annotations_and_variables_of_the_operator_are_added() {
+    let variable = json!({"name": "DATABASE_URL", "valueFrom": {"secretKeyRef": {"name": "app", "key": "uri"}}});
+    let variables = format!("extraEnv={}", json!([variable]));
+    let enabled = "gateway.process.enabled=true,postgres.enabled=true,egress.enabled=true,monitoring.enabled=true,files.a=b";
+    let own = "commonLabels.team=sales,podLabels.network=vetted,podAnnotations.scanned=yes";
+    let values = ["--set", enabled, "--set-string", own, "--set-json", &variables];
+    let manifests = template(&chart(), &values);
+    for (id, object) in objects(&manifests) {
+        assert_eq!(object["metadata"]["labels"]["team"], "sales", "{id}");
+    }
+    for name in ["paygress", "paygress-gateway"] {
+        let deployment = named(&manifests, "Deployment", name);
+        let pod = &deployment["spec"]["template"];
+        assert_eq!(pod["metadata"]["labels"], json!({"app": name, "network": "vetted"}));
+        assert_eq!(pod["metadata"]["annotations"]["scanned"], "yes");
+        assert_eq!(pod["spec"]["containers"][0]["env"], json!([variable]));
+        assert_eq!(deployment["spec"]["selector"]["matchLabels"], json!({"app": name}));
+    }
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_right_to_forward_to_pods_is_granted_by_a_value() {
+    let process = "gateway.process.enabled=true,postgres.enabled=true";
+    for (granted, values) in
+        [(true, process.to_owned()), (false, format!("{process},gateway.portForward=false"))]
+    {
+        let manifests = template(&chart(), &["--set", &values]);
+        for name in ["paygress", "paygress-gateway"] {
+            let role = named(&manifests, "Role", name);
+            let rules = role["rules"].as_array().unwrap();
+            let forwards = json!(["pods/portforward"]);
+            assert_eq!(rules.iter().any(|rule| rule["resources"] == forwards), granted, "{role}");
+            assert!(rules.iter().any(|rule| rule["resources"] == json!(["pods"])), "{role}");
+        }
+    }
+}
+
+/// What the cluster takes as it is: a name of a port or host that is wrong is nobody's error there.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_ingress_leads_from_the_public_url_to_the_service() {
+    let ingress = json!({"enabled": true, "className": "nginx", "hosts": ["*.apps.example.com"], "tlsSecret": "certificate"});
+    let ingress = format!("ingress={ingress}");
+    let url = "config.PUBLIC_URL=https://sales.example.com:8443/pods";
+    let manifests = template(&chart(), &["--set-json", &ingress, "--set", url]);
+    let spec = named(&manifests, "Ingress", "paygress")["spec"].clone();
+    let hosts = json!(["sales.example.com", "*.apps.example.com"]);
+    assert_eq!(spec["tls"], json!([{"hosts": hosts, "secretName": "certificate"}]));
+    assert_eq!(spec["ingressClassName"], "nginx");
+    let service = named(&manifests, "Service", "paygress");
+    for (rule, host) in spec["rules"].as_array().unwrap().iter().zip(hosts.as_array().unwrap()) {
+        assert_eq!(rule["host"], *host);
+        let backend = &rule["http"]["paths"][0]["backend"]["service"];
+        assert_eq!(backend["name"], service["metadata"]["name"]);
+        assert_eq!(backend["port"]["name"], service["spec"]["ports"][0]["name"]);
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), named(&manifests, "Ingress", "paygress").to_string()).unwrap();
+    let path = file.path().to_string_lossy();
+    kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", &path]);
+}
+
+/// Which Services the pod of `helm test` requests.
+const REQUESTED: [(&str, &[&str]); 4] = [
+    ("config.RUN_MODE=both", &["paygress"]),
+    ("config.RUN_MODE=nostr", &[]),
+    (
+        "config.RUN_MODE=http,gateway.process.enabled=true,postgres.enabled=true",
+        &["paygress", "paygress-gateway-http"],
+    ),
+    (
+        "config.RUN_MODE=nostr,gateway.process.enabled=true,postgres.enabled=true",
+        &["paygress-gateway-http"],
+    ),
+];
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn helm_test_requests_what_is_served() {
+    for (values, services) in REQUESTED {
+        let manifests = template(&chart(), &["--set", values]);
+        let objects = objects(&manifests);
+        let pods = objects.values().filter(|object| object["kind"] == "Pod");
+        let containers = pods.flat_map(|pod| pod["spec"]["containers"].as_array().unwrap());
+        let urls: Vec<&Value> = containers.map(|container| &container["command"][6]).collect();
+        let url = |name: &&str| json!(format!("http://{name}.ingress-system.svc/readyz"));
+        let expected: Vec<Value> = services.iter().map(url).collect();
+        assert_eq!(urls, expected.iter().collect::<Vec<_>>(), "{values}");
+        for service in services {
+            let ports = &named(&manifests, "Service", service)["spec"]["ports"];
+            assert_eq!(ports[0]["port"], 80, "{service}");
+        }
+    }
+}
+
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn values_that_cannot_work_are_refused() {
@@ -289,6 +430,13 @@ fn values_that_cannot_work_are_refused() {
         "config.NOSTR_PRIVATE_KEY=secret",
         "config.ssh_host=lower",
         "network.except={203.0.113.7}",
+        "gateway.process.enabled=true",
+        "gateway.process.enabled=true,postgres.enabled=true,gateway.enabled=true",
+        "gateway.process.replicas=2",
+        "extraEnv[0].name=OPERATOR_TOKEN,extraEnv[0].value=secret",
+        "commonLabels.app=other",
+        "podLabels.app=other",
+        "ingress.enabled=true,config.RUN_MODE=nostr",
         "unknown=1",
     ] {
         let chart = chart();

@@ -129,6 +129,38 @@ fn the_gateway_sends_udp_to_the_internet_and_dns_and_nowhere_else() {
     }
 }
 
+/// It is open to the outside, and has none of the service's rights to make or end pods.
+#[test]
+fn the_gateway_finds_pods_and_connects_to_them_by_an_account_of_its_own() {
+    let read = |name: &str| -> Vec<Value> {
+        let path = root().join("k8s/overlays/gateway-process").join(name);
+        let text = std::fs::read_to_string(path).unwrap();
+        text.split("\n---\n").map(|text| serde_saphyr::from_str(text).unwrap()).collect()
+    };
+    let rights = read("rbac.yaml");
+    let [account, role, binding] = [&rights[0], &rights[1], &rights[2]];
+    assert_eq!(
+        role["rules"],
+        json!([
+            {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["list"]},
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+            {"apiGroups": [""], "resources": ["pods/portforward"], "verbs": ["create", "get"]},
+        ])
+    );
+    assert_eq!((&role["kind"], &binding["kind"]), (&json!("Role"), &json!("RoleBinding")));
+    assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
+    assert_eq!(binding["subjects"][0]["name"], account["metadata"]["name"]);
+    let pod = &read("deployment.yaml")[0]["spec"]["template"]["spec"];
+    assert_eq!(pod["serviceAccountName"], account["metadata"]["name"]);
+    assert_ne!(pod["serviceAccountName"], "paygress");
+    assert!(
+        read("kustomization.yaml")[0]["resources"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("rbac.yaml"))
+    );
+}
+
 /// A lease's own NetworkPolicy adds to those of all pods: it must leave out what these do.
 #[test]
 fn what_is_closed_to_all_pods_is_closed_to_those_with_egress_rules() {

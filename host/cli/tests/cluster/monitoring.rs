@@ -1,7 +1,7 @@
 //! `k8s/overlays/monitoring`, without the Prometheus Operator.
 
 use crate::support::testbed::{kubectl, root};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -41,6 +41,30 @@ fn alerts_say_what_to_do() {
             assert!(text.as_str().is_some_and(|text| text.len() > 10), "{rule}");
         }
     }
+}
+
+/// A Service is found by its label, and its port by its name.
+#[test]
+fn services_of_the_service_and_of_the_gateways_process_are_scraped() {
+    let documents = |path: &str| -> Vec<Value> {
+        let text = std::fs::read_to_string(root().join("k8s/overlays").join(path)).unwrap();
+        text.split("\n---\n").map(|text| serde_saphyr::from_str(text).unwrap()).collect()
+    };
+    let monitor = &documents("monitoring/service-monitor.yaml")[0]["spec"];
+    let expression = &monitor["selector"]["matchExpressions"][0];
+    assert_eq!((&expression["key"], &expression["operator"]), (&json!("app"), &json!("In")));
+    let apps = expression["values"].as_array().unwrap();
+    let port = &monitor["endpoints"][0]["port"];
+    let of = ["cluster/deployment.yaml", "gateway-process/service.yaml"].map(documents).concat();
+    let is_scraped = |object: &&Value| {
+        let ports = object["spec"]["ports"].as_array().cloned().unwrap_or_default();
+        object["kind"] == "Service"
+            && apps.contains(&object["metadata"]["labels"]["app"])
+            && ports.iter().any(|it| it["name"] == *port)
+    };
+    let names: Vec<&Value> =
+        of.iter().filter(is_scraped).map(|object| &object["metadata"]["name"]).collect();
+    assert_eq!(names, [&json!("paygress"), &json!("paygress-gateway-http")]);
 }
 
 #[test]

@@ -4,16 +4,19 @@ use super::{Daemon, wait_for};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
+use tempfile::NamedTempFile;
 
 /// `paygress gateway`, which serves. It is killed with this.
 pub struct GatewayDaemon {
     daemon: Daemon,
     log: PathBuf,
+    _kubeconfig: NamedTempFile,
 }
 
 impl GatewayDaemon {
-    pub(super) fn start(command: &mut Command, log: PathBuf) -> Self {
-        let mut gateway = Self { daemon: Daemon::start(command, &log), log };
+    pub(super) fn start(command: &mut Command, kubeconfig: NamedTempFile, log: PathBuf) -> Self {
+        let daemon = Daemon::start(command, &log);
+        let mut gateway = Self { daemon, log, _kubeconfig: kubeconfig };
         wait_for("the gateway to serve", Duration::from_secs(60), || {
             let ended = gateway.daemon.0.try_wait().unwrap();
             assert!(ended.is_none(), "the gateway has ended: {}", gateway.log());

@@ -38,8 +38,18 @@ impl Testbed {
 
     /// A kubeconfig with the rights of the service's own account, and nothing more.
     pub fn kubeconfig_of_the_service() -> NamedTempFile {
-        let token =
-            kubectl(&["-n", "ingress-system", "create", "token", "paygress", "--duration=6h"]);
+        Self::kubeconfig_of("paygress")
+    }
+
+    /// The same of a gateway in a process of its own, whose overlay makes the account.
+    pub fn kubeconfig_of_the_gateway() -> NamedTempFile {
+        let account = root().join("k8s/overlays/gateway-process/rbac.yaml");
+        kubectl(&["apply", "-f", &account.to_string_lossy()]);
+        Self::kubeconfig_of("paygress-gateway")
+    }
+
+    fn kubeconfig_of(account: &str) -> NamedTempFile {
+        let token = kubectl(&["-n", "ingress-system", "create", "token", account, "--duration=6h"]);
         let admin = std::fs::read_to_string(admin_kubeconfig()).unwrap();
         let mut file = NamedTempFile::new().unwrap();
         file.write_all(admin.replace("testbed-admin", token.trim()).as_bytes()).unwrap();
@@ -167,14 +177,16 @@ impl Testbed {
         });
     }
 
-    /// `paygress gateway` with the environment of the service.
+    /// `paygress gateway` with the environment of the service, and the rights of its own account.
     pub fn start_gateway(&self) -> GatewayDaemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_paygress"));
         command.arg("gateway").arg("--config").arg(self.outside.directory.path().join(CONFIG));
         command.env_clear();
         let variables = self.command.get_envs();
         command.envs(variables.filter_map(|(name, value)| Some((name, value?))));
-        GatewayDaemon::start(&mut command, self.outside.logs.join("gateway.log"))
+        let kubeconfig = Self::kubeconfig_of_the_gateway();
+        command.env("KUBECONFIG", kubeconfig.path());
+        GatewayDaemon::start(&mut command, kubeconfig, self.outside.logs.join("gateway.log"))
     }
 
     /// Of its HTTP API.
