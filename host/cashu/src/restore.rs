@@ -270,6 +270,7 @@ mod tests {
         let begun = Instant::now();
         let limited = wallet.ensure_restored_within(limits).await;
         assert!(matches!(limited, Err(MintWalletError::RestoreLimit)), "{limited:?}");
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        // Without a limit it would not end.
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     }
 }

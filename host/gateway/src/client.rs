@@ -108,6 +108,30 @@ impl ClientError {
             Some(CloseReason::Silent) | None => Some(Self::Lost(Box::new(error))),
         }
     }
+
+    /// As [`from_end`](Self::from_end), for a session that has ended like this. A connection that is
+    /// dropped has the code of one where all is done.
+    fn from_session(error: ConnectionError, end: SessionEnd) -> Option<Self> {
+        match (Self::from_end(error.clone()), end) {
+            (None, SessionEnd::Cut) => Some(Self::Lost(Box::new(error))),
+            (reason, SessionEnd::Complete | SessionEnd::Cut) => reason,
+        }
+    }
+}
+
+/// How the exchange of a session has ended, as its streams show.
+#[derive(Clone, Copy)]
+enum SessionEnd {
+    /// By the end of a side.
+    Complete,
+    /// Neither side had ended.
+    Cut,
+}
+
+impl SessionEnd {
+    fn new<E>(of_a_side: &Result<(), E>) -> Self {
+        if of_a_side.is_ok() { Self::Complete } else { Self::Cut }
+    }
 }
 
 /// A connection to a pod's SSH port.
@@ -210,20 +234,21 @@ impl Tunnel {
             let mut up = pin!(up);
             let mut down = pin!(down);
             tokio::select! {
-                _ = &mut down => {}
-                _ = &mut up => {
-                    let _ = tokio::time::timeout(limits::CLIENT_LINGER, &mut down).await;
+                down = &mut down => SessionEnd::new(&down),
+                up = &mut up => {
+                    let rest = tokio::time::timeout(limits::CLIENT_LINGER, &mut down).await;
+                    SessionEnd::new(&up.or(rest.unwrap_or(Ok(()))))
                 }
             }
         };
-        let is_stopped = tokio::select! {
-            () = exchange => false,
-            () = stop => true,
+        let end = tokio::select! {
+            end = exchange => Some(end),
+            () = stop => None,
         };
-        let reason = connection.close_reason().filter(|_| !is_stopped);
+        let reason = connection.close_reason().zip(end);
         connection.close(VarInt::from_u32(CloseReason::Done.code()), b"");
         close(&endpoint).await;
-        match reason.and_then(ClientError::from_end) {
+        match reason.and_then(|(error, end)| ClientError::from_session(error, end)) {
             Some(error) => Err(error),
             None => Ok(()),
         }
@@ -260,6 +285,22 @@ pub async fn proxy_command(ticket: &GatewayTicket, pod: &PodName) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+    use iroh::endpoint::ApplicationClose;
+
+    /// As a gateway leaves it that ends before it has given a reason.
+    #[test]
+    fn a_connection_that_is_dropped_is_lost_unless_a_side_has_ended() {
+        let dropped = || {
+            ConnectionError::ApplicationClosed(ApplicationClose {
+                error_code: VarInt::from_u32(0),
+                reason: Bytes::new(),
+            })
+        };
+        assert!(ClientError::from_session(dropped(), SessionEnd::Complete).is_none());
+        let cut = ClientError::from_session(dropped(), SessionEnd::Cut);
+        assert!(matches!(cut, Some(ClientError::Lost(_))), "{cut:?}");
+    }
 
     #[test]
     fn what_the_gateway_ends_has_a_reason() {

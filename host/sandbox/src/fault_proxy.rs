@@ -13,7 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 /// What happens to a request.
@@ -142,6 +142,24 @@ struct Shared {
     plan: Mutex<Option<Plan>>,
     met: Mutex<usize>,
     hung: Notify,
+    /// Requests that the mint has yet to get, or to answer.
+    on_the_way: watch::Sender<usize>,
+}
+
+/// One of them.
+struct OnTheWay(Arc<Shared>);
+
+impl OnTheWay {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.on_the_way.send_modify(|requests| *requests = requests.saturating_add(1));
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for OnTheWay {
+    fn drop(&mut self) {
+        self.0.on_the_way.send_modify(|requests| *requests = requests.saturating_sub(1));
+    }
 }
 
 /// A server in front of a mint.
@@ -171,6 +189,7 @@ impl FaultProxy {
             plan: Mutex::default(),
             met: Mutex::default(),
             hung: Notify::new(),
+            on_the_way: watch::Sender::new(0),
         });
         let router = Router::new().fallback(pass).with_state(Arc::clone(&shared));
         let server = tokio::spawn(async move {
@@ -205,6 +224,14 @@ impl FaultProxy {
     /// Waits until a request hangs.
     pub async fn hung(&self) {
         self.shared.hung.notified().await;
+    }
+
+    /// Waits until the mint has answered all that has arrived here, also what is passed on late.
+    pub fn idle(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut on_the_way = self.shared.on_the_way.subscribe();
+        async move {
+            let _ = on_the_way.wait_for(|requests| *requests == 0).await.is_ok();
+        }
     }
 
     /// How many requests have failed as planned.
@@ -291,9 +318,11 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
             return std::future::pending().await;
         }
         Some(NetworkFault::Late(by)) => {
+            let on_the_way = OnTheWay::new(&shared);
             tokio::spawn(async move {
                 tokio::time::sleep(by).await;
                 let _ = shared.forward(parts, body).await;
+                drop(on_the_way);
             });
             return response(StatusCode::OK, cut());
         }
@@ -301,7 +330,13 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
     }
     // The caller may be killed meanwhile; the mint finishes what it has begun. (cdk's mint, cut off
     // in between, would hold the proofs as pending until it is started again.)
-    let done = tokio::spawn(async move { shared.forward(parts, body).await }).await;
+    let on_the_way = OnTheWay::new(&shared);
+    let forwarded = async move {
+        let done = shared.forward(parts, body).await;
+        drop(on_the_way);
+        done
+    };
+    let done = tokio::spawn(forwarded).await;
     let (code, bytes) = match done {
         Ok(Ok(done)) => done,
         _ => return response(StatusCode::BAD_GATEWAY, Body::empty()),

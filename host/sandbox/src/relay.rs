@@ -57,11 +57,18 @@ impl Relay {
     }
 
     async fn bind(builder: RelayBuilder) -> Result<Self> {
-        // A fixed port, so that the relay can come back at the same address.
-        let free = std::net::TcpListener::bind("127.0.0.1:0")
-            .and_then(|socket| socket.local_addr())
-            .map_err(during("find a port for the relay"))?;
-        Self::run(builder.port(free.port())).await
+        // Others may take what was free a moment ago.
+        let mut more_tries = 0_u8..7;
+        loop {
+            // A fixed port, so that the relay can come back at the same address.
+            let free = std::net::TcpListener::bind("127.0.0.1:0")
+                .and_then(|socket| socket.local_addr())
+                .map_err(during("find a port for the relay"))?;
+            match Self::run(builder.clone().port(free.port())).await {
+                Err(_) if more_tries.next().is_some() => {}
+                started => return started,
+            }
+        }
     }
 
     async fn run(builder: RelayBuilder) -> Result<Self> {

@@ -15,6 +15,8 @@ struct Channel {
     receiver: Option<InputReceiver>,
     /// Its receivers notice when it is dropped with the channel.
     open: watch::Sender<()>,
+    /// The client has closed it before anybody served it.
+    is_closed: bool,
     /// Of a session channel.
     session: Option<SessionChannel>,
 }
@@ -23,7 +25,12 @@ impl Channel {
     fn new(session: Option<SessionChannel>) -> Self {
         let (input, receiver) = input::queue();
         let open = watch::Sender::new(());
-        Self { input: Some(input), receiver: Some(receiver), open, session }
+        Self { input: Some(input), receiver: Some(receiver), open, is_closed: false, session }
+    }
+
+    /// What a task will serve, with what has arrived, although the client may be done.
+    fn is_awaited(&self) -> bool {
+        self.session.is_none() && self.receiver.is_some()
     }
 }
 
@@ -31,6 +38,8 @@ impl Channel {
 pub(crate) struct Channels {
     open: Mutex<HashMap<ChannelId, Channel>>,
     had_terminal: AtomicBool,
+    /// With the connection. Changed while `open` is locked.
+    are_closed: AtomicBool,
 }
 
 impl Channels {
@@ -50,7 +59,10 @@ impl Channels {
 
     /// Adds a channel that is not a session; its input may arrive before its task knows of it.
     pub(crate) fn expect(&self, id: ChannelId) {
-        self.lock().entry(id).or_insert_with(|| Channel::new(None));
+        let mut channels = self.lock();
+        if !self.are_closed.load(Ordering::Relaxed) {
+            channels.entry(id).or_insert_with(|| Channel::new(None));
+        }
     }
 
     /// [`serve`](Self::serve) for a channel that the server has opened: this may run before
@@ -64,18 +76,32 @@ impl Channels {
     pub(crate) fn serve(&self, id: ChannelId) -> Option<(InputReceiver, watch::Receiver<()>)> {
         let mut channels = self.lock();
         let channel = channels.get_mut(&id)?;
-        Some((channel.receiver.take()?, channel.open.subscribe()))
+        let served = (channel.receiver.take()?, channel.open.subscribe());
+        let closed = if channel.is_closed { channels.remove(&id) } else { None };
+        drop(channels);
+        drop(closed);
+        Some(served)
     }
 
-    /// Forgets a channel; whoever serves it notices.
+    /// Forgets a channel; whoever serves it, or will, notices.
     pub(crate) fn close(&self, id: ChannelId) {
+        let mut channels = self.lock();
+        if let Some(channel) = channels.get_mut(&id).filter(|channel| channel.is_awaited()) {
+            channel.input = None;
+            channel.is_closed = true;
+            return;
+        }
+        let closed = channels.remove(&id);
         // The lock is released before what notices runs.
-        let closed = self.lock().remove(&id);
+        drop(channels);
         drop(closed);
     }
 
     pub(crate) fn close_all(&self) {
-        let closed = std::mem::take(&mut *self.lock());
+        let mut channels = self.lock();
+        self.are_closed.store(true, Ordering::Relaxed);
+        let closed = std::mem::take(&mut *channels);
+        drop(channels);
         drop(closed);
     }
 

@@ -6,6 +6,7 @@
 
 use crate::channels::Channels;
 use crate::image::temporary_directory;
+use crate::input::DRAIN;
 use crate::process::copy;
 use russh::server::{ChannelOpenHandle, Handle, Msg};
 use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Error};
@@ -274,7 +275,8 @@ impl Acceptor {
     }
 }
 
-/// Copies in both directions until both have ended or the channel is closed.
+/// Copies in both directions until both have ended or the channel is closed. What the client has
+/// sent before that arrives.
 async fn relay(
     stream: impl AsyncRead + AsyncWrite,
     id: ChannelId,
@@ -283,7 +285,8 @@ async fn relay(
 ) {
     if let Some((mut input, mut open)) = channels.adopt(id) {
         let (mut read, mut write) = tokio::io::split(stream);
-        let to_stream = async move {
+        let mut closed = open.clone();
+        let passed_on = async {
             while let Some(bytes) = input.next().await {
                 if write.write_all(&bytes).await.is_err() {
                     break;
@@ -291,14 +294,27 @@ async fn relay(
             }
             let _ = write.shutdown().await;
         };
-        let to_client = async {
+        let given_up = async {
+            let _ = closed.changed().await;
+            tokio::time::sleep(DRAIN).await;
+        };
+        let to_stream = async {
+            tokio::select! {
+                () = passed_on => {}
+                () = given_up => {}
+            }
+        };
+        let copied = async {
             copy(&mut read, &output, None).await;
             let _ = output.eof().await;
         };
-        tokio::select! {
-            ((), ()) = async { tokio::join!(to_stream, to_client) } => {}
-            _ = open.changed() => {}
-        }
+        let to_client = async {
+            tokio::select! {
+                () = copied => {}
+                _ = open.changed() => {}
+            }
+        };
+        tokio::join!(to_stream, to_client);
     }
     channels.close(id);
     let _ = output.close().await;

@@ -22,6 +22,9 @@ const MAX_WAITING: usize = 1 << 20;
 /// of its tries.
 const PACE: Duration = Duration::from_millis(20);
 
+/// How long what waits is passed on after its client has closed the channel: OpenSSH passes it on too.
+pub(crate) const DRAIN: Duration = Duration::from_secs(5);
+
 pub(crate) fn queue() -> (InputSender, InputReceiver) {
     let (bytes, receiver) = mpsc::unbounded_channel();
     let waiting = watch::Sender::new(0);

@@ -7,7 +7,7 @@
 use crate::account::Account;
 use crate::channels::Channels;
 use crate::groups::Groups;
-use crate::input::InputReceiver;
+use crate::input::{DRAIN, InputReceiver};
 use crate::terminal::Terminal;
 use crate::terminals::{Lines, Terminals};
 use bytes::Bytes;
@@ -23,6 +23,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::Child;
 use tokio::sync::watch;
@@ -123,7 +124,10 @@ fn spawn_pty(program: &Program, terminal: &Terminal, wires: Wires) -> io::Result
     let child = pty_process::Command::from(command).spawn(pts).map_err(io::Error::other)?;
     let (mut read, write) = pty.into_split();
     let Wires { output, handle, input, sizes, open, channels, groups, terminals } = wires;
-    let ending = Ending { output: Arc::clone(&output), handle, open, channels, groups };
+    let output_of_end = Arc::clone(&output);
+    // A terminal is hung up at once.
+    let drain = Duration::ZERO;
+    let ending = Ending { output: output_of_end, handle, open, channels, groups, drain };
     let group = ending.track(&child);
     tokio::spawn(async move {
         let lines = terminals.open();
@@ -205,7 +209,8 @@ fn spawn_piped(program: &Program, wires: Wires) -> io::Result<Option<Pid>> {
     let mut stdout = child.stdout.take().ok_or_else(missing)?;
     let mut stderr = child.stderr.take().ok_or_else(missing)?;
     let Wires { output, handle, mut input, open, channels, groups, .. } = wires;
-    let ending = Ending { output: Arc::clone(&output), handle, open, channels, groups };
+    let output_of_end = Arc::clone(&output);
+    let ending = Ending { output: output_of_end, handle, open, channels, groups, drain: DRAIN };
     let group = ending.track(&child);
     tokio::spawn(async move {
         let copy_input = async move {
@@ -239,6 +244,8 @@ struct Ending {
     open: watch::Receiver<()>,
     channels: Arc<Channels>,
     groups: Arc<Groups>,
+    /// How long the program is given what its client has sent before it closed the channel.
+    drain: Duration,
 }
 
 impl Ending {
@@ -281,8 +288,11 @@ impl Ending {
                 _ = self.open.changed() => break,
             }
         }
-        // Closes terminal and pipes.
-        drop((copy_input, copy_output));
+        // Closes terminal and pipes, that of the input when the program has all of it.
+        drop(copy_output);
+        if let Some(rest) = copy_input {
+            let _ = tokio::time::timeout(self.drain, rest).await;
+        }
         // After the exit status: a client that has seen both ends may close the channel, and russh
         // answers that at once.
         let _ = self.output.eof().await;

@@ -26,7 +26,7 @@ pub(crate) async fn account(
     let app = env.app(world, None, Arc::default()).await;
     let watch = tokio::spawn(Arc::clone(&app.orders).watch());
     app.orders.resume().await.map_err(|error| error.to_string())?;
-    let clock = tokio::spawn(pass_time(app.ledger.clone(), scenario.clock()));
+    let clock = tokio::spawn(pass_time(app.ledger.clone(), env.way.idle(), scenario.clock()));
     act(env, &app.orders, &scenario.actions, &mut sent).await;
     // A customer who got no answer sends the same message again.
     for (message, answer) in &mut sent {
@@ -78,9 +78,11 @@ fn booked(orders: &[Order], in_wallet_store: u64) -> Result<(), String> {
 }
 
 /// The clock goes on by as much as abandoned payments wait for, as soon as there is one.
-async fn pass_time(ledger: SqlStore, clock: i64) {
-    // What the last life has sent to the mint is there by then.
+async fn pass_time(ledger: SqlStore, mint_is_idle: impl Future<Output = ()>, clock: i64) {
+    // What the last life has sent has left it by then…
     tokio::time::sleep(SLOWEST * 5).await;
+    // …and is with the mint.
+    mint_is_idle.await;
     loop {
         let unfinished = ledger.unfinished().await.unwrap_or_default();
         let is_abandoned = |order: &Order| {

@@ -51,6 +51,9 @@ async fn buy(web: &Web, tokens: Vec<String>) -> Vec<Answer> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_full_of_addresses_leaves_room_for_others() {
     let (_shared, web, _buyer) = shared().await;
+    let begun = Instant::now();
+    assert!(connect_from(&web, Ipv4Addr::new(127, 0, 10, 1)).await.is_some());
+    let usual = begun.elapsed();
     // At once: an idle connection is cut off after ten seconds.
     let opened = (0..384_u16).map(|number| {
         let [_, address] = (number / 64 + 1).to_be_bytes();
@@ -62,8 +65,9 @@ async fn a_network_full_of_addresses_leaves_room_for_others() {
     assert_eq!(held.len(), 256);
     let begun = Instant::now();
     assert!(connect_from(&web, Ipv4Addr::new(127, 0, 10, 1)).await.is_some());
-    println!("another network is answered after {:?}", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_secs(2));
+    let took = begun.elapsed();
+    println!("another network is answered after {took:?}, before after {usual:?}");
+    assert!(took < Duration::from_secs(2) + 10 * usual, "{took:?}, before {usual:?}");
     drop(held);
     while connect_from(&web, Ipv4Addr::new(127, 0, 9, 7)).await.is_none() {
         assert!(begun.elapsed() < TIMEOUT, "the network has its connections back");

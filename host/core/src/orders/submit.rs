@@ -183,10 +183,15 @@ impl OrderService {
             self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).get(&order.id).cloned();
         match in_flight {
             Some(receiver) => Ok(Submission::Joined(order.id, receiver)),
-            None => Ok(match self.answer(&order).await {
-                Some(answer) => Submission::Completed(order.id, Box::new(answer)),
-                None => Submission::OnOtherReplica(order.id),
-            }),
+            None => {
+                // Since it was read, the work on it may have ended here.
+                let latest = self.backends.ledger.order(&order.id).await.ok().flatten();
+                let order = latest.unwrap_or(order);
+                Ok(match self.answer(&order).await {
+                    Some(answer) => Submission::Completed(order.id, Box::new(answer)),
+                    None => Submission::OnOtherReplica(order.id),
+                })
+            }
         }
     }
 

@@ -18,7 +18,7 @@ const SOURCES: usize = 16;
 const WAITING: u64 = 256;
 /// What a crowd may cost, in KiB: if each had its 40 kB, it would be 400 MB.
 const MEMORY: u64 = 100 << 10;
-/// A login may take so much longer than without a crowd.
+/// A login may take so much longer than ten without a crowd.
 const SLOWER: Duration = Duration::from_secs(2);
 
 /// So many connections, each of which was answered or dropped.
@@ -69,7 +69,7 @@ async fn ten_thousand_idle_connections_leave_the_jump_host_serving() {
     println!("{} connections in {:?}", held.len(), started.elapsed());
     let during = login(address).await;
     println!("a login takes {usual:?}, and {during:?} meanwhile");
-    assert!(during < usual.saturating_add(SLOWER), "{during:?}");
+    assert!(during < usual.saturating_mul(10).saturating_add(SLOWER), "{during:?}");
 
     let dropped = u64::try_from(held.len()).unwrap().saturating_sub(WAITING);
     until(&mut gateway, "not-authenticated", |count| count >= dropped).await;

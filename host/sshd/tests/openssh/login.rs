@@ -314,7 +314,7 @@ async fn idle_connections_of_one_address_lock_nobody_out() {
     let tries = tries_to_log_in(&server, 40).await;
     let took = started.elapsed();
     println!("50 idle connections: logged in at try {tries} after {took:?}");
-    assert!(took < Duration::from_secs(25), "within the grace time of the idle connections");
+    assert!(took < Duration::from_secs(110), "within the grace time of the idle connections");
     assert_eq!(idle.iter().filter(|stream| is_open(stream)).count(), 50, "all of them still there");
 }
 

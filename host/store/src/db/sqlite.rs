@@ -341,7 +341,7 @@ mod tests {
         let waited = began.recv_timeout(Duration::from_millis(50));
         assert_eq!(waited, Err(mpsc::RecvTimeoutError::Timeout), "it waits for the other one");
         other.unlock().unwrap();
-        began.recv_timeout(Duration::from_secs(5)).unwrap();
+        began.recv_timeout(Duration::from_secs(60)).unwrap();
         writer.join().unwrap();
         other.try_lock().unwrap();
     }

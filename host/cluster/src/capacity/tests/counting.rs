@@ -320,11 +320,13 @@ fn an_order_is_checked_in_milliseconds_in_a_large_cluster() {
         let made = begun.elapsed();
         let view = View { snapshot, shapes: Shapes::default(), allowed: Allowed::default() };
         let new = demand(&small(40_000));
-        let begun = Instant::now();
-        for _ in 0..10 {
+        // The shortest: others use the same cores.
+        let checks = (0..10).map(|_| {
+            let begun = Instant::now();
             assert_eq!(view.check(&taken, &new), Ok(()));
-        }
-        let check = begun.elapsed() / 10;
+            begun.elapsed()
+        });
+        let check = checks.min().unwrap();
         println!("5,000 leases {name}, 1,000 nodes: snapshot {made:?}, check {check:?}");
         // Generous: tests are not optimised, and share the machine.
         assert!(check < Duration::from_millis(limit), "{name}: {check:?}");
