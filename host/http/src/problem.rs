@@ -175,12 +175,12 @@ impl Problem {
         Self::new(Fault::Unauthorized, message).header(header::WWW_AUTHENTICATE, challenge)
     }
 
-    pub(crate) fn no_operator() -> Self {
+    pub(crate) fn operator_disabled() -> Self {
         let message = "there is no operator's view; set OPERATOR_TOKEN to have one";
         Self::new(Fault::NoSuchPage, message)
     }
 
-    pub(crate) fn for_operator() -> Self {
+    pub(crate) fn operator_only() -> Self {
         Self::unauthorized("this is for the operator: Authorization: Bearer, with OPERATOR_TOKEN")
     }
 

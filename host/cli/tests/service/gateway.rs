@@ -5,7 +5,7 @@ use super::order::{generate_key, paygress, text};
 use crate::support::customer::{Buyer, Running, TIMEOUT};
 use crate::support::web::Web;
 use paygress::config::GatewayHttpConfig;
-use paygress::gateway::OwnProcess;
+use paygress::gateway::StandaloneGateway;
 use paygress::sandbox::Sandbox;
 use paygress_core::model::secret::Secret;
 use paygress_nostr::npub;
@@ -189,8 +189,9 @@ async fn a_gateway_that_is_a_process_has_health_and_metrics() {
         operator_token: Some(Secret::new(OPERATOR.1)),
     });
     let cluster = sandbox.cluster();
-    let gateway =
-        OwnProcess::open(&sandbox.config, &settings, app.ledger.clone(), cluster).await.unwrap();
+    let opened =
+        StandaloneGateway::open(&sandbox.config, &settings, app.ledger.clone(), cluster).await;
+    let gateway = opened.unwrap();
     let web = Web::new(gateway.http_address().unwrap());
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let served = tokio::spawn(gateway.serve(stopped));

@@ -17,7 +17,7 @@ mod permits;
 use crate::client_address::client;
 use crate::limits;
 use crate::problem::{Fault, Problem};
-use crate::rate_limit::Rates;
+use crate::rate_limit::RequestRates;
 use crate::server::Peer;
 use crate::state::{App, AppBackends};
 use axum::body::Body;
@@ -62,7 +62,7 @@ pub(crate) struct AppProxy {
     /// Two requests with one code come one after the other.
     login: Mutex<()>,
     logins: Arc<AppLogins>,
-    rates: Rates,
+    rates: RequestRates,
     permits: AppPermits,
 }
 
@@ -84,7 +84,7 @@ impl AppProxy {
         let a_minute = app.settings.requests_per_minute.saturating_mul(limits::APP_ALLOWANCE);
         Self {
             logins: Arc::new(AppLogins::new(key, domain.clone())),
-            rates: Rates::new(a_minute),
+            rates: RequestRates::new(a_minute),
             permits: AppPermits::new(),
             login: Mutex::default(),
             app,
