@@ -157,7 +157,7 @@ pub async fn verify_endpoint(ticket: &GatewayTicket) -> Result<(), ClientError> 
     }
 }
 
-/// Verifies that the relay takes an endpoint, which has a key of nobody's.
+/// Verifies that the relay accepts an endpoint. The endpoint has a new random key.
 ///
 /// # Errors
 /// [`ClientError::Bind`], or [`ClientError::RelayUnreachable`] within 15 seconds.

@@ -1,6 +1,6 @@
 //! Why the gateway closes a connection of iroh: a code and a text for people.
 
-/// The codes are sent, so they stay.
+/// The codes go over the wire, so they never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CloseReason {
     /// Both sides have ended.
