@@ -35,7 +35,7 @@ pub enum ClientError {
     UnknownLease,
     #[error("the gateway is busy, or was called too often: try again in a minute")]
     Refused,
-    #[error("the lease of the pod has ended")]
+    #[error("the lease of the pod has ended: order a new pod")]
     LeaseEnded,
     #[error("the gateway is being stopped: connect again")]
     Stopping,

@@ -38,7 +38,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-const ENDED: &str = "the lease of the pod has ended";
+const ENDED: &str = "the lease of the pod has ended: order a new pod";
 const STOPPED: &str = "the gateway is being stopped: connect again";
 
 /// The jump host's socket and key.

@@ -308,7 +308,7 @@ fn no_such_app() -> Problem {
 fn not_logged_in() -> Problem {
     Refusal::new(
         ErrorType::NotOwner,
-        "this is for the pod's customer: order the status of the pod, and open its http_login_url in this browser",
+        "this is for the pod's customer: request the pod's status, and open its http_login_url in this browser",
     )
     .into()
 }
@@ -316,7 +316,7 @@ fn not_logged_in() -> Problem {
 fn bad_code() -> Problem {
     Refusal::new(
         ErrorType::NotOwner,
-        "this link was used before, is too old, or is another pod's: order the status of the pod for a new one",
+        "this link was used before, is too old, or is another pod's: request the pod's status for a new one",
     )
     .into()
 }
