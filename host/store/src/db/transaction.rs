@@ -80,8 +80,8 @@ pub(crate) trait Backend: Send + Sync {
     fn transact(&self, work: &mut Work<'_>) -> Result<(), Undo>;
 }
 
-/// Remembers the database's error, whatever error the body of the transaction makes of it: only such
-/// a transaction may be tried again.
+/// Remembers the database's error, whatever error the body of the transaction makes of it: the
+/// caller gets this one.
 pub(crate) struct FailureRecorder<'a> {
     transaction: &'a mut dyn Transaction,
     failure: Option<DatabaseError>,
