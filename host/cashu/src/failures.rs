@@ -1,5 +1,5 @@
-//! Operations that were not done. Whoever sends worthless tokens makes as many as they like: they are
-//! small, and bounded in number.
+//! Operations that were not done. Senders of worthless tokens can cause any number of them: their
+//! rows are small, and only so many are kept.
 
 use crate::operation::{Operation, OperationState, total};
 use crate::tables::{self, EndResult, Result};

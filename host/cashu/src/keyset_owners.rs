@@ -71,8 +71,9 @@ impl Owners {
 }
 
 impl WalletStore {
-    /// Gives each of these keysets to the mint that lists it, unless it is another's. One that
-    /// several of them list for the first time is nobody's. Returns what is not theirs.
+    /// Makes each mint the owner of the keysets that it lists, unless another mint owns one
+    /// already. A keyset that several of these mints list for the first time gets no owner. Returns
+    /// the conflicts.
     pub(crate) async fn claim_keysets(
         &self,
         listed: Vec<ListedKeyset>,

@@ -34,9 +34,9 @@ enum LastRequest {
     Over,
 }
 
-/// That a swap whose inputs are unspent will not be done.
+/// Why a swap whose inputs are unspent will not be done.
 struct SwapRefusal {
-    /// For an earlier use of the same counters.
+    /// The mint has signed an output before: the derivation counters were used already.
     is_any_output_signed: bool,
     /// The mint's own, if this process has seen one.
     error: Option<MintError>,

@@ -108,7 +108,8 @@ pub async fn demo(arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Who finds the service buys with coins that cost nothing: pods must be kept from the rest.
+/// Anybody who finds the demo's service can buy pods with coins that cost nothing: the pods must be
+/// kept apart from the machine.
 fn isolation(arguments: &Arguments) -> Result<Isolation> {
     let error = match Isolation::best() {
         Ok(isolation) => return Ok(isolation),
@@ -124,7 +125,7 @@ fn isolation(arguments: &Arguments) -> Result<Isolation> {
     )
 }
 
-/// What keeps the pods apart, for whoever starts the demo.
+/// What keeps the pods apart, as a text for the visitor.
 fn describe(means: Means, refused: &[String]) -> String {
     let warning = match means {
         Means::Bubblewrap | Means::Unshare => {

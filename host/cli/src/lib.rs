@@ -14,8 +14,10 @@
 //! - `compiler.rs`: the process that compiles policies.
 //! - `doctor/`: what the service needs, checked before and beside it.
 //! - `commands/`, `audit.rs`: ledger and wallet, leases and sales, for the operator.
-//! - `policy/`: arguments of `paygress policy`. `order.rs`: a customer's client. `receipt.rs`: what
-//!   it verifies.
+//! - `policy/`: arguments of `paygress policy`.
+//! - `order.rs`, `order/`: a customer's client. `receipt.rs`: verifies what a service has signed.
+//!   `ssh_command.rs`: the `ssh` commands for a pod. `private_file.rs`: directories that only the
+//!   customer may read.
 //! - `demo.rs`, `sandbox.rs` (feature `demo`): the service with a relay, a mint and pods of its
 //!   own.
 

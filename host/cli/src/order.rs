@@ -233,7 +233,7 @@ fn only_service(offers: &[DiscoveredOffer]) -> Result<PublicKey> {
     }
 }
 
-/// What an action has read before relays are connected to.
+/// What an action reads before it connects to relays, so that a wrong file fails at once.
 enum Prepared<'a> {
     Offers,
     Keep(&'a KeepArguments, Record),

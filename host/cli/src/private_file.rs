@@ -1,4 +1,4 @@
-//! Where files are that only the customer may read: their key, the records of their tokens, and the
+//! Directories that only the customer may read, for their key, the records of their tokens and the
 //! host keys of their pods.
 
 use std::fs::DirBuilder;

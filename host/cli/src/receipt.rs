@@ -188,8 +188,8 @@ fn print_checked(signer: Signer, recomputed: Recomputed, came_with: &CameWith) {
     });
 }
 
-/// What compiles the service's components where they cannot take this machine's memory: they are
-/// somebody else's.
+/// The engine for the service's components. They are untrusted, so that they are compiled in a
+/// process with a limit of memory.
 fn start_engine() -> Result<Arc<PolicyEngine>> {
     Ok(PolicyEngine::start(None)?.with_compiler(compiler()))
 }

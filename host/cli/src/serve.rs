@@ -1,8 +1,8 @@
-//! `paygress serve`.
+//! `paygress serve` and `paygress gateway`.
 
 use crate::app::App;
 use crate::config::{Config, GatewayProcess, Reader, part};
-use crate::gateway::OwnProcess;
+use crate::gateway::StandaloneGateway;
 use anyhow::{Context, Result, anyhow, ensure};
 use paygress_cluster::{Kubernetes, PodRoot, Settings};
 use paygress_core::Cluster;
@@ -156,7 +156,7 @@ pub async fn serve_gateway(config: Config) -> Result<()> {
     let ledger = Arc::new(SqlStore::new(database));
     let cluster_settings = cluster_settings(&config, &config.keys.public_key());
     let cluster = Kubernetes::connect(config.kubeconfig.as_deref(), cluster_settings).await?;
-    let gateway = OwnProcess::open(&config, settings, ledger, Arc::new(cluster)).await?;
+    let gateway = StandaloneGateway::open(&config, settings, ledger, Arc::new(cluster)).await?;
     let (stop, stopped) = watch::channel(false);
     let mut served = Box::pin(gateway.serve(stopped));
     let mut terminate = signal(SignalKind::terminate())?;

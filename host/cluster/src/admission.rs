@@ -1,22 +1,23 @@
-//! What the admission policy must refuse, to find out whether it does: objects that no service makes
-//! are created with `dryRun=All`. So no right is needed to read the policies themselves.
+//! Tests whether the admission policies are enforced: objects that they must refuse, and that no
+//! service makes, are created with `dryRun=All`. No right to read the policies themselves is
+//! needed.
 
 use crate::connection::RequestError;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// Of what is only dry-run, and never there.
+/// The name of the objects that are only dry-run.
 const NAME: &str = "paygress-doctor";
 
-/// Those of `k8s/base/admission.yaml`.
+/// The policies of `k8s/base/admission.yaml`.
 pub(crate) const PODS: &str = "paygress-customers";
 pub(crate) const SERVICES: &str = "paygress-customers-services";
 pub(crate) const SECRETS: &str = "paygress-customers-secrets";
 pub(crate) const CHANGES: &str = "paygress-customers-changes";
-/// That of `k8s/overlays/egress`.
+/// The policy of `k8s/overlays/egress`.
 pub(crate) const EGRESS: &str = "paygress-customers-egress";
 
-/// What one policy has done.
+/// Whether one policy is enforced.
 #[derive(Debug)]
 pub struct AdmissionFinding {
     /// Its name, which is that of its binding too.
@@ -42,9 +43,9 @@ pub enum AdmissionOutcome {
     Enforced,
     /// What it must refuse was accepted.
     NotEnforced,
-    /// There is nothing to try it with.
+    /// The cluster has no object that it could be tried with.
     Untried,
-    /// Something else has refused it, or nothing has answered.
+    /// The object was refused by something else, or there was no answer.
     Failed(RequestError),
 }
 
@@ -89,12 +90,12 @@ fn object<K: DeserializeOwned>(value: Value) -> Result<K, RequestError> {
     serde_json::from_value(value).map_err(|error| kube::Error::SerdeError(error).into())
 }
 
-/// Nobody's: without the labels of a lease.
+/// A pod of no lease: without its labels.
 pub(crate) fn bad_pod<K: DeserializeOwned>() -> Result<K, RequestError> {
     pod(&json!([]))
 }
 
-/// The same with a port of its node, and nothing else that a standard forbids.
+/// [`bad_pod`] with a port of its node, and nothing else that a Pod Security Standard forbids.
 pub(crate) fn pod_with_host_port<K: DeserializeOwned>() -> Result<K, RequestError> {
     pod(&json!([{"containerPort": 2222, "hostPort": 20_000}]))
 }
@@ -119,13 +120,13 @@ fn pod<K: DeserializeOwned>(ports: &Value) -> Result<K, RequestError> {
     }))
 }
 
-/// One that leads out of the cluster.
+/// A Service that leads out of the cluster.
 pub(crate) fn bad_service<K: DeserializeOwned>() -> Result<K, RequestError> {
     let spec = json!({"type": "ExternalName", "externalName": "paygress.invalid"});
     object(json!({"metadata": {"name": NAME}, "spec": spec}))
 }
 
-/// One that would get the token of a ServiceAccount.
+/// A Secret that would get the token of a ServiceAccount.
 pub(crate) fn bad_secret<K: DeserializeOwned>() -> Result<K, RequestError> {
     let annotations = json!({"kubernetes.io/service-account.name": "default"});
     object(json!({
@@ -134,14 +135,14 @@ pub(crate) fn bad_secret<K: DeserializeOwned>() -> Result<K, RequestError> {
     }))
 }
 
-/// Nobody's: without the label of a lease. It opens nothing.
+/// A NetworkPolicy of no lease: without its label. It opens nothing.
 pub(crate) fn bad_network_policy<K: DeserializeOwned>() -> Result<K, RequestError> {
     let selector = json!({"matchLabels": {"paygress.dev/lease": NAME}});
     let spec = json!({"podSelector": selector, "policyTypes": ["Egress"]});
     object(json!({"metadata": {"name": NAME}, "spec": spec}))
 }
 
-/// Another specification of a pod, which Kubernetes itself would accept.
+/// A change of a pod's specification that Kubernetes itself would accept.
 pub(crate) fn bad_change() -> Value {
     json!({"spec": {"activeDeadlineSeconds": i32::MAX}})
 }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct UnreadyNodes(BTreeMap<String, Instant>);
 
 impl UnreadyNodes {
-    /// Those that have been unready for so long, of those that are now. Whichever was ready in between
-    /// begins anew.
+    /// Those of the nodes that are unready now that have been unready for so long. A node that was
+    /// ready in between begins anew.
     pub(crate) fn lost(
         &mut self,
         unready: Vec<String>,
@@ -31,9 +31,9 @@ impl UnreadyNodes {
     }
 }
 
-/// Until when the pods of a lost node were served: until it was last known to be ready. `reported`: by
-/// the clocks of node and cluster, which may be wrong; a time after it was `seen` not to be is not
-/// believed.
+/// Until when the pods of a lost node were served: until the node was last known to be ready.
+/// `reported` is by the clocks of node and cluster, which may be wrong: it is not believed if it is
+/// later than `seen`, when this process saw that the node was not ready.
 pub(crate) fn served_until(reported: Option<UnixTime>, seen: UnixTime) -> UnixTime {
     reported.map_or(seen, |reported| reported.min(seen))
 }

@@ -48,7 +48,7 @@ enum NoConnection {
 /// The pods of one namespace.
 pub(crate) struct KubernetesPods {
     pub(crate) pods: Api<Pod>,
-    /// As far as it is decided.
+    /// The route of the settings, after [`PodRoute::decided`].
     pub(crate) route: PodRoute,
     /// What selects the pods of a lease.
     pub(crate) selector: fn(&PodName) -> Result<String, ClusterError>,
@@ -57,7 +57,8 @@ pub(crate) struct KubernetesPods {
 }
 
 impl PodRoute {
-    /// Outside of the cluster the address of a pod may be anybody's.
+    /// Decides the route if it is `Auto`. Outside of the cluster, a pod's address may belong to any
+    /// other machine.
     pub(crate) fn decided(self) -> Self {
         match self {
             Self::Auto if std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() => {
@@ -105,7 +106,8 @@ impl KubernetesPods {
         Ok(target)
     }
 
-    /// By the API server. The gateway bounds the sessions of SSH.
+    /// Connects through the API server. Streams of SSH are not counted here: the gateway limits its
+    /// sessions.
     async fn forward(
         &self,
         pod: &PodName,
@@ -164,7 +166,7 @@ async fn direct(target: &Target) -> Result<TcpStream, OpenError> {
     Ok(stream)
 }
 
-/// The one that is ready, or else one that has not ended: the service knows sooner than the kubelet
+/// The pod that is ready, or else one that has not ended: the service may know before the kubelet
 /// that a pod takes logins.
 fn chosen(mut pods: Vec<Pod>) -> Option<Pod> {
     let has_ended = |pod: &Pod| {
@@ -204,7 +206,7 @@ fn ssh_port(container: &Container) -> Option<u16> {
     first().and_then(|port| named(port.container_port)).or_else(|| server_port(container))
 }
 
-/// A stream by the API server, which ends with this value.
+/// A stream through the API server. It ends when this is dropped.
 struct Forwarded {
     stream: DuplexStream,
     forwarder: Portforwarder,

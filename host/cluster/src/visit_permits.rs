@@ -1,24 +1,24 @@
-//! How many streams of the API server lead visitors to pods' HTTP ports. It, a kubelet and a container
-//! runtime carry each of them, and whoever visits a public port has paid nothing.
+//! Limits of the streams through the API server to pods' HTTP ports. The API server, a kubelet and
+//! a container runtime carry each stream, and visitors of a public port have paid nothing.
 
 use paygress_core::keyed_limit::{KeyedLimit, Permit};
 use paygress_core::model::ids::PodName;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// At the same time: the API server has more to do, the sessions of SSH among it…
+/// Streams at the same time: the API server has other work too, such as the sessions of SSH…
 const VISITS: usize = 256;
 /// …and of one pod: a page with some WebSockets fits, and the visitors of one pod leave room for those
 /// of others.
 const VISITS_OF_POD: usize = 64;
 
-/// Counts them: all together, and of each pod.
+/// Counts the streams of all pods, and of each.
 pub(crate) struct VisitPermits {
     all: Arc<Semaphore>,
     of_pods: KeyedLimit<PodName>,
 }
 
-/// Held as long as the stream is.
+/// Held as long as the stream is open.
 pub(crate) struct VisitPermit {
     _all: OwnedSemaphorePermit,
     _of_pod: Permit<PodName>,

@@ -1,9 +1,9 @@
-//! The pauses between attempts that go on for as long as they have to.
+//! Exponential backoff without an end, for what is tried until it succeeds.
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use std::time::Duration;
 
-/// For those who keep them.
+/// The delays of [`doubling`], for structs that have them as a field.
 pub type Doubling = ExponentialBackoff;
 
 /// Delays that double, with jitter, from `first` up to `longest`.

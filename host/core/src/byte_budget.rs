@@ -1,13 +1,13 @@
-//! How many bytes something holds in all, as [`keyed_limit`](crate::keyed_limit) counts how many
-//! there are: what waits in memory differs in size by a factor of a hundred.
+//! A limit of bytes, where [`keyed_limit`](crate::keyed_limit) limits numbers: orders that wait in
+//! memory differ in size by a factor of a hundred.
 
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// So many bytes.
+/// The bytes that may be reserved in all.
 pub(crate) struct ByteBudget(Arc<Semaphore>);
 
-/// Some of them, until it is dropped.
+/// Reserved bytes, until this is dropped.
 pub(crate) struct ReservedBytes {
     _permit: OwnedSemaphorePermit,
 }
@@ -17,14 +17,14 @@ impl ByteBudget {
         Self(Arc::new(Semaphore::new(bytes)))
     }
 
-    /// None if so many are not left.
+    /// None if fewer bytes are left.
     pub(crate) fn try_reserve(&self, bytes: usize) -> Option<ReservedBytes> {
         let bytes = u32::try_from(bytes).ok()?;
         let permit = Arc::clone(&self.0).try_acquire_many_owned(bytes).ok()?;
         Some(ReservedBytes { _permit: permit })
     }
 
-    /// How many are left.
+    /// The bytes that are not reserved.
     #[cfg(test)]
     pub(crate) fn left(&self) -> usize {
         self.0.available_permits()

@@ -1,10 +1,10 @@
-//! What is done from time to time, by how often something else has happened: nobody waits for a
-//! timer, however fast it is.
+//! Maintenance that is due after every so many events, such as deleting old rows: it keeps up with
+//! any rate of events, and needs no timer.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Due at the first of so many, and at the first of the next as many. Whoever restarts often has it
-/// as often.
+/// Counts events of this process: the first is due, and every `n`th after it. A process that
+/// restarts begins with one that is due.
 pub struct EveryNth {
     n: u32,
     happened: AtomicU32,
@@ -16,7 +16,7 @@ impl EveryNth {
         Self { n, happened: AtomicU32::new(0) }
     }
 
-    /// It has happened once more. Whether what is done from time to time is due.
+    /// Counts an event; whether the maintenance is due with it.
     pub fn is_due(&self) -> bool {
         self.happened.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.n)
     }

@@ -3,8 +3,7 @@
 use crate::model::units::Seconds;
 use std::time::Duration;
 
-/// A request's JSON. A gift wrap over 64 KiB is refused by common relays; that leaves 28 KB of
-/// content (PROTOCOLS).
+/// A request's JSON. Common relays refuse a gift wrap over 64 KiB, which leaves 28 KB of content.
 pub const REQUEST_BYTES: usize = 65_536;
 /// Nesting of a request's JSON: the messages are flat; deeper is an attack on the parser's stack.
 pub const REQUEST_DEPTH: usize = 16;
@@ -87,14 +86,16 @@ pub const ORDER_PROOF_BYTES: usize = 128;
 pub const UNKNOWN_PORTS_AT_MINT: usize = 16;
 /// …and of all mints: few of the ports that there are.
 pub const UNKNOWN_PORTS: usize = 64;
-/// With so many unknown payments at a mint no further one is begun without proven tokens there…
+/// With so many unknown payments at a mint, another one whose token is not proven is begun there
+/// only for a customer who has a pod…
 pub const UNKNOWN_UNPROVEN: usize = 32;
-/// …with so many none of a customer who has a pod either…
+/// …with so many, not for these customers either…
 pub const UNKNOWN_OF_TENANTS: usize = 64;
-/// …or with so many of their own: whoever would take the places of all of them has paid for a pod for
-/// each two…
+/// …nor for one who has so many unknown payments already: to use up the places at a mint, a sender
+/// needs one paid pod for every two of them…
 pub const UNKNOWN_OF_ONE: usize = 2;
-/// …and with so many none: each holds memory, and a row that is kept until the mint answers.
+/// …and with so many no payment is begun at all: each holds memory, and a row that is kept until
+/// the mint answers.
 pub const UNKNOWN_AT_MINT: usize = 128;
 /// Between two repetitions of unknown payments at one mint…
 pub const UNKNOWN_RETRY_AT_MINT: Duration = Duration::from_secs(1);
@@ -106,14 +107,15 @@ pub const CUSTOMER_LEASES_SHOWN: usize = 64;
 pub const LAUNCH_ATTEMPTS: u32 = 3;
 /// A lease with less than this left is not extended: it would end while the token is being swapped.
 pub const TOP_UP_MARGIN: u64 = 5;
-/// Pods of images that a customer has named and that have not started here yet, being launched at the
-/// same time: one in so many of the places that there are. Whoever names images that never start has
-/// their money back, and has held no more places meanwhile…
+/// Pods whose image was named by the customer and has never started here: at most one in so many of
+/// all places may be launching one at the same time. Customers who name images that never start get
+/// their money back, and must not occupy more than this meanwhile…
 pub const FIRST_STARTS_PART: u32 = 4;
 /// …of this many images at most…
 pub const FIRST_STARTS: usize = 16;
-/// …an image not being counted any more after this, in which most are pulled and started: those of
-/// slow registries, under however many keys, keep no others from being tried…
+/// …an image no longer counts as one of these after this time, in which most images are pulled and
+/// started: images of slow registries, ordered under many keys, must not keep others from being
+/// tried…
 pub const FIRST_START_PLACE_KEPT: Duration = Duration::from_secs(30);
 /// …of one image…
 pub const FIRST_STARTS_OF_IMAGE: usize = 4;

@@ -1,9 +1,9 @@
-//! What a server listens on.
+//! The addresses that a server tries to listen on.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-/// The first of them that can be had is listened on: `[::]` is IPv4 too, and where there is no IPv6,
-/// IPv4 alone.
+/// A server listens on the first of these that it can bind. For `[::]`, which takes IPv4
+/// connections too, the second is `0.0.0.0`, for machines without IPv6.
 #[must_use]
 pub fn listen_addresses(bind: SocketAddr) -> Vec<SocketAddr> {
     let mut addresses = vec![bind];

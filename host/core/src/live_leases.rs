@@ -1,4 +1,5 @@
-//! Which leases are live, for what carries customers to their pods: it cuts them off at the end.
+//! Which leases are live, for the gateway and the HTTP ports of pods: they cut customers off when a
+//! lease ends.
 
 use crate::backend::store::{Ledger, LedgerError};
 use crate::model::ids::PodName;
@@ -16,7 +17,7 @@ const POLL: Duration = Duration::from_secs(2);
 /// The live leases when they were read last.
 #[derive(Default)]
 struct Seen {
-    /// When that was begun.
+    /// When the reading began.
     at: Option<Instant>,
     live: HashSet<PodName>,
 }
@@ -46,7 +47,7 @@ impl LiveLeases {
         }
     }
 
-    /// What is not known now changes nothing.
+    /// If the store does not answer, the leases stay as they were read last.
     async fn read_all(&self) {
         let at = Instant::now();
         match self.ledger.live_leases(None).await {

@@ -1,4 +1,5 @@
-//! Whether what both orders and gateways need answers.
+//! Readiness checks of the backends that the service and a gateway in a process of its own both
+//! need.
 
 use crate::backend::cluster::Cluster;
 use crate::backend::store::Ledger;
@@ -26,7 +27,7 @@ impl UnreadyReason {
     }
 }
 
-/// Which of the two do not answer in time.
+/// The reasons of the ledger and of the cluster, if they do not answer in time.
 pub async fn unready_backends(ledger: &dyn Ledger, cluster: &dyn Cluster) -> Vec<UnreadyReason> {
     let (ledger, cluster) = tokio::join!(
         timeout(READY_TIMEOUT, ledger.ports_in_use()),

@@ -10,7 +10,8 @@ pub struct Recent<K> {
     kept: Duration,
     capacity: usize,
     seen: HashMap<K, Seen>,
-    /// Oldest first; a key that was removed, or seen anew since, stays until its turn.
+    /// Oldest first. A key that was removed, or seen again since, stays here until it is the
+    /// oldest.
     order: VecDeque<(K, Instant)>,
 }
 

@@ -110,7 +110,7 @@ pub fn catalog(msat: u64, available: Option<u32>) -> Catalog {
     }
 }
 
-/// A live lease of nobody's.
+/// A live lease without a customer.
 #[must_use]
 pub fn lease(id: LeaseId, created_at: u64, expires_at: u64) -> Lease {
     Lease {
@@ -157,7 +157,7 @@ pub fn spawn() -> Purchase {
     }
 }
 
-/// An order of nobody's for this.
+/// An order of this purchase without a customer.
 ///
 /// # Errors
 /// None: see [`mint`].
@@ -179,7 +179,7 @@ pub fn order(purchase: Purchase, state: State) -> Result<Order, InvalidName> {
     })
 }
 
-/// The lease of this order: reserved, and nobody's.
+/// The lease of this order: reserved, and without a customer.
 #[must_use]
 pub fn reserved_lease(order: &OrderId) -> Lease {
     Lease {

@@ -1,4 +1,5 @@
-//! What the gateway needs of others besides a way to the pods: their leases.
+//! The trait by which the gateway learns of leases. It needs nothing else but a way to the pods
+//! ([`PodStreams`](crate::PodStreams)).
 
 use async_trait::async_trait;
 use paygress_core::model::ids::PodName;

@@ -35,7 +35,7 @@ pub enum ClientError {
     UnknownLease,
     #[error("the gateway is busy, or was called too often: try again in a minute")]
     Refused,
-    #[error("the lease of the pod has ended")]
+    #[error("the lease of the pod has ended: order a new pod")]
     LeaseEnded,
     #[error("the gateway is being stopped: connect again")]
     Stopping,
@@ -181,7 +181,7 @@ pub async fn verify_endpoint(ticket: &GatewayTicket) -> Result<(), ClientError> 
     }
 }
 
-/// Verifies that the relay takes an endpoint, which has a key of nobody's.
+/// Verifies that the relay accepts an endpoint. The endpoint has a new random key.
 ///
 /// # Errors
 /// [`ClientError::Bind`], or [`ClientError::RelayUnreachable`] within 15 seconds.

@@ -1,6 +1,6 @@
 //! Why the gateway closes a connection of iroh: a code and a text for people.
 
-/// The codes are sent, so they stay.
+/// The codes go over the wire, so they never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CloseReason {
     /// Both sides have ended.
@@ -42,7 +42,7 @@ impl CloseReason {
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Done => "",
-            Self::LeaseEnded => "the lease of the pod has ended",
+            Self::LeaseEnded => "the lease of the pod has ended: order a new pod",
             Self::Stopping => "the gateway is being stopped: connect again",
             Self::TooMany => "too many connections are open: close one",
             Self::Unreachable => "the pod cannot be reached: try again",

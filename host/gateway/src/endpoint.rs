@@ -1,5 +1,5 @@
-//! The gateway's endpoint of iroh: its key, its addresses and its relays. Only the operator's relays
-//! are used, and nobody's lookup service.
+//! The gateway's endpoint of iroh: its key, its addresses and its relays. It uses the operator's
+//! relays alone, and no service that looks up addresses: tickets have them.
 
 use crate::limits;
 use crate::ticket::GatewayTicket;
@@ -208,14 +208,14 @@ impl IrohEndpoint {
         GatewayTicket::new(addr)
     }
 
-    /// It does not open again.
+    /// Whether it is closed for good: only a restart of the process opens it again.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.endpoint.is_closed()
     }
 
-    /// Whether it has relays, and none of them has it: who cannot reach it directly does not find
-    /// it.
+    /// Whether relays are configured and it is connected to none of them: clients that cannot reach
+    /// it directly cannot reach it at all.
     #[must_use]
     pub fn lacks_relay(&self) -> bool {
         let statuses = self.endpoint.home_relay_status().get();
@@ -227,7 +227,7 @@ impl IrohEndpoint {
     }
 }
 
-/// No relay but these.
+/// Uses these relays, and no default ones.
 pub(crate) fn relay_mode(relays: impl Iterator<Item = RelayUrl>) -> RelayMode {
     let mut relays = relays.peekable();
     match relays.peek() {
@@ -236,8 +236,8 @@ pub(crate) fn relay_mode(relays: impl Iterator<Item = RelayUrl>) -> RelayMode {
     }
 }
 
-/// One stream of each connection, little memory for each, and a short time until a silent peer is
-/// given up. A path that is given up last is the connection's end, so paths have no less.
+/// One stream for each connection, little memory for each, and a short time until a silent peer is
+/// given up. A path has the same time as the connection: the connection ends with its last path.
 fn transport() -> QuicTransportConfig {
     let idle = IdleTimeout::try_from(limits::IDLE).ok();
     QuicTransportConfig::builder()

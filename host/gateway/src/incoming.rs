@@ -110,8 +110,8 @@ impl Gate {
         }
     }
 
-    /// Refuses what comes too often, before it costs anything. What is admitted may cost an older
-    /// handshake its place.
+    /// Refuses a source that connects too often, before a handshake costs anything. An older
+    /// handshake may be dropped for one that is admitted.
     fn admit(&self, incoming: Incoming) -> Option<(Incoming, Startup<Source>)> {
         let addr = incoming.remote_addr();
         let is_busy = self.handshakes.held() >= limits::UNPROVEN_HANDSHAKES;

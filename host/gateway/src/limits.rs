@@ -12,9 +12,9 @@ pub(crate) const STARTUPS: [usize; 3] = [64, 30, 256];
 /// …and those of one address, or of one /64 of IPv6: a site behind one address fits, and a flood
 /// from there costs nobody elsewhere a connection.
 pub(crate) const STARTUPS_OF_ONE: [usize; 3] = [16, 30, 64];
-/// Handshakes of SSH a second that each of the networks of an address has, and so many at once: each
-/// costs up to a millisecond of a core. One that comes sooner waits, and that is all: whoever shares an
-/// address with a flood is behind no more than [`STARTUPS_OF_ONE`] others.
+/// SSH handshakes a second, and at once, for each of the networks that an address is in: each costs
+/// up to a millisecond of a core. One that comes sooner waits and is not refused: a customer who
+/// shares an address with a flood waits behind at most [`STARTUPS_OF_ONE`] others.
 pub(crate) const SSH_HANDSHAKES: [[u32; 2]; NETWORKS] = [[32, 256], [128, 512], [256, 1_024]];
 /// A client of the jump host that has not authenticated by then is disconnected, as with OpenSSH's
 /// `LoginGraceTime`.
@@ -65,7 +65,8 @@ pub(crate) const OF_SOURCE: [u32; 2] = [4, 64];
 /// …and of one lease: anybody who knows its name may connect, as to a port of the node. A script that
 /// runs one command after another fits.
 pub(crate) const OF_LEASE: [u32; 2] = [8, 128];
-/// Addresses, networks and endpoints whose rate is known at the same time; beyond that none is added.
+/// Addresses, networks and endpoints whose rate is known at the same time. Beyond that new ones are
+/// refused, or wait.
 pub(crate) const RATED: usize = 16_384;
 /// How long a connection may be without its stream: SSH clients send their greeting at once.
 pub(crate) const FIRST_STREAM: Duration = Duration::from_secs(20);

@@ -29,7 +29,8 @@ pub enum Rejection {
     /// A wrong password, or one for a pod that there is not. Keys are offered by the dozen and not
     /// counted.
     Credentials,
-    /// It had not authenticated, or done its handshake, when its time or its place was lost.
+    /// It was dropped before it had authenticated or finished its handshake: it took too long, or
+    /// others took its place.
     NotAuthenticated,
     /// It named no lease that is live.
     UnknownLease,

@@ -1,4 +1,5 @@
-//! How often somebody may come.
+//! Rate limits of connections. A client of iroh that exceeds one is refused; a client of the jump
+//! host waits, since its handshake has not cost anything yet.
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -10,10 +11,11 @@ use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often keys that have their whole allowance are looked for when there are too many.
+/// When too many keys are known, those that have used nothing of their allowance lately are
+/// forgotten, at most this often: that looks at every key.
 const FORGET: Duration = Duration::from_secs(1);
 
-/// A rate for each key.
+/// A rate limit for each key.
 pub(crate) struct Rates<K: Hash + Eq + Clone> {
     limiter: DefaultKeyedRateLimiter<K>,
     clock: DefaultClock,
@@ -22,7 +24,8 @@ pub(crate) struct Rates<K: Hash + Eq + Clone> {
 }
 
 impl<K: Hash + Eq + Clone> Rates<K> {
-    /// So many a second, and so many at once, for so many keys at the most.
+    /// `a_second` is the rate, `at_once` the burst. At most `most` keys are known: beyond that, new
+    /// keys are refused.
     pub(crate) fn new([a_second, at_once]: [u32; 2], most: usize) -> Self {
         let at_least_one = |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(at_least_one(a_second)).allow_burst(at_least_one(at_once));
@@ -30,12 +33,12 @@ impl<K: Hash + Eq + Clone> Rates<K> {
         Self { limiter, clock, most, forgot: Mutex::new(Instant::now()) }
     }
 
-    /// Counts one, unless it comes too soon, or too many others are counted already.
+    /// Counts one event of this key; `false` if it comes too soon, or too many keys are known.
     pub(crate) fn allows(&self, key: &K) -> bool {
         self.check(key).is_ok()
     }
 
-    /// The same; or how long to wait before the next attempt.
+    /// As [`allows`](Self::allows); the error is how long to wait before the next attempt.
     fn check(&self, key: &K) -> Result<(), Duration> {
         if self.limiter.len() >= self.most {
             self.forget();
@@ -47,7 +50,7 @@ impl<K: Hash + Eq + Clone> Rates<K> {
         checked.map_err(|not_until| not_until.wait_time_from(self.clock.now()))
     }
 
-    /// Looks at every key, so not each time.
+    /// Does nothing if the last time is less than [`FORGET`] ago.
     fn forget(&self) {
         let mut forgot = self.forgot.lock().unwrap_or_else(PoisonError::into_inner);
         if forgot.elapsed() >= FORGET {
@@ -57,17 +60,18 @@ impl<K: Hash + Eq + Clone> Rates<K> {
     }
 }
 
-/// A rate for each of the networks that an address is in.
+/// A rate limit for each of the networks that an address is in.
 pub(crate) struct NetworkRates([Rates<IpNet>; NETWORKS]);
 
 impl NetworkRates {
-    /// The narrowest first.
+    /// `allowances` are those of the narrowest network first, each as for [`Rates::new`].
     pub(crate) fn new(allowances: [[u32; 2]; NETWORKS], most: usize) -> Self {
         Self(allowances.map(|allowance| Rates::new(allowance, most)))
     }
 
-    /// Counts one of this address, as soon as it may come. The narrowest network counts first: what it
-    /// has too many of costs the others in the wider ones nothing.
+    /// Waits until an event of this address is within the limits, and counts it. The narrowest
+    /// network counts first: an event that waits there is not counted in the wider networks, which
+    /// others share.
     pub(crate) async fn wait(&self, address: IpAddr) {
         for (rates, network) in self.0.iter().zip(networks(address)) {
             while let Err(wait) = rates.check(&network) {
@@ -90,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_too_soon_waits_and_holds_up_no_other_network() {
+    async fn an_address_over_its_rate_waits_and_delays_no_other_address() {
         let rates = NetworkRates::new([[1, 1], [64, 64], [64, 64]], 8);
         let [first, second] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().unwrap());
         let begun = Instant::now();
@@ -105,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_bounded() {
+    fn keys_beyond_the_limit_are_refused() {
         let rates = Rates::new([1, 3], 8);
         assert!((0..8).all(|key| rates.allows(&key)));
         assert!(!rates.allows(&8));

@@ -29,7 +29,7 @@ impl Shared {
         Self { access, streams, counts: Arc::default(), sessions: KeyedLimit::default() }
     }
 
-    /// The name as a pod's that there may be; what clients invent goes no further.
+    /// The name of a pod, if a lease can have it; other names are not looked up.
     pub(crate) fn pod_name(text: &str) -> Option<PodName> {
         PodName::parse(text).ok().filter(|pod| pod.lease().is_some())
     }

@@ -58,7 +58,7 @@ impl<K: Eq + Hash + Clone> Startups<K> {
         Self { waiting: Arc::new(Mutex::new(Waiting { next: 0, by_age, counts })), of_all, of_one }
     }
 
-    /// A place for a new connection, which may cost another one its own.
+    /// Admits a new connection. The oldest one of the same key, or of all, may be dropped for it.
     pub(crate) fn admit(&self, key: K) -> Startup<K> {
         let mut waiting = lock(&self.waiting);
         if self.of_one.strikes(waiting.count(&key)) {
@@ -76,7 +76,7 @@ impl<K: Eq + Hash + Clone> Startups<K> {
         Startup { id, waiting: Arc::clone(&self.waiting), dropped }
     }
 
-    /// How many wait.
+    /// How many connections have not authenticated yet.
     pub(crate) fn held(&self) -> usize {
         lock(&self.waiting).by_age.len()
     }
@@ -90,7 +90,8 @@ pub(crate) struct Startup<K: Eq + Hash> {
 }
 
 impl<K: Eq + Hash> Startup<K> {
-    /// Waits until the place is another's. To be called again only as long as it has not returned.
+    /// Waits until this connection is to be dropped for another one. Must not be called again once
+    /// it has returned.
     pub(crate) async fn dropped(&mut self) {
         let _ = (&mut self.dropped).await;
     }

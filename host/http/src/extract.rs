@@ -265,9 +265,9 @@ impl ApiRequest {
     /// Fails unless the caller is the operator.
     pub(crate) fn operator(&self, app: &App) -> Result<(), Problem> {
         match (&self.caller, &app.settings.operator_token) {
-            (_, None) => Err(Problem::no_operator()),
+            (_, None) => Err(Problem::operator_disabled()),
             (Caller::Operator, Some(_)) => Ok(()),
-            (_, Some(_)) => Err(Problem::for_operator()),
+            (_, Some(_)) => Err(Problem::operator_only()),
         }
     }
 

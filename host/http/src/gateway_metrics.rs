@@ -1,4 +1,4 @@
-//! What a gateway counts, in whichever process it is.
+//! The metrics of a gateway, which is a part of the service or a process of its own.
 
 use crate::metric_families::{counters, gauges};
 use crate::request_metrics::Labels;

@@ -1,10 +1,11 @@
-//! Health and metrics of a gateway in a process of its own, by the code of the service's.
+//! Health and metrics of a gateway in a process of its own. The service's HTTP server has the same,
+//! made by the same code.
 
 use crate::gateway_metrics::encode_gateway;
 use crate::health::{Readiness, ReadinessCache, healthz};
 use crate::http_server::Error;
 use crate::identity::{same, scheme_and_rest};
-use crate::metric_families::{gauges, registry, written};
+use crate::metric_families::{gauges, openmetrics, registry};
 use crate::problem::{Fault, Problem};
 use crate::request_metrics::Labels;
 use crate::server;
@@ -33,13 +34,13 @@ pub struct GatewayServerSettings {
     pub operator_token: Option<Secret>,
 }
 
-struct Watched {
+struct GatewayState {
     health: Arc<dyn GatewayHealth>,
     operator_token: Option<Secret>,
     ready: ReadinessCache,
 }
 
-impl Watched {
+impl GatewayState {
     async fn unready_reasons(&self) -> Vec<&'static str> {
         let find = async {
             let reasons = self.health.unready_reasons().await;
@@ -50,12 +51,12 @@ impl Watched {
 
     /// Fails unless the request has the operator's token.
     fn authenticate(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let Some(token) = &self.operator_token else { return Err(Problem::no_operator()) };
+        let Some(token) = &self.operator_token else { return Err(Problem::operator_disabled()) };
         let header = headers.get(header::AUTHORIZATION).and_then(|it| it.to_str().ok());
         let is_operator = header
             .map(scheme_and_rest)
             .is_some_and(|(scheme, rest)| scheme == "bearer" && same(token, rest));
-        if is_operator { Ok(()) } else { Err(Problem::for_operator()) }
+        if is_operator { Ok(()) } else { Err(Problem::operator_only()) }
     }
 }
 
@@ -63,7 +64,7 @@ impl Watched {
 pub struct GatewayServer {
     listener: TcpListener,
     address: SocketAddr,
-    watched: Arc<Watched>,
+    state: Arc<GatewayState>,
 }
 
 impl GatewayServer {
@@ -80,7 +81,8 @@ impl GatewayServer {
         let listener = TcpListener::bind(&listen_addresses(bind)[..]).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let ready = ReadinessCache::default();
-        Ok(Self { listener, address, watched: Arc::new(Watched { health, operator_token, ready }) })
+        let state = Arc::new(GatewayState { health, operator_token, ready });
+        Ok(Self { listener, address, state })
     }
 
     /// Where it listens.
@@ -100,25 +102,25 @@ impl GatewayServer {
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .fallback(not_found)
-            .with_state(self.watched);
+            .with_state(self.state);
         server::serve(&self.listener, &router, &[]).await;
     }
 }
 
-async fn readyz(State(watched): State<Arc<Watched>>) -> (StatusCode, Json<Readiness>) {
-    Readiness::of(&watched.unready_reasons().await, watched.health.warnings())
+async fn readyz(State(state): State<Arc<GatewayState>>) -> (StatusCode, Json<Readiness>) {
+    Readiness::of(&state.unready_reasons().await, state.health.warnings())
 }
 
 async fn metrics(
-    State(watched): State<Arc<Watched>>,
+    State(state): State<Arc<GatewayState>>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    watched.authenticate(&headers)?;
-    let is_ready = watched.unready_reasons().await.is_empty();
-    let counts = watched.health.counts();
+    state.authenticate(&headers)?;
+    let is_ready = state.unready_reasons().await.is_empty();
+    let counts = state.health.counts();
     let mut registry = registry();
     registry.register_collector(Box::new(Snapshot { is_ready, counts }));
-    written(&registry)
+    openmetrics(&registry)
 }
 
 #[derive(Debug)]
@@ -161,19 +163,19 @@ mod tests {
     fn status(token: Option<&str>, header: Option<&str>) -> StatusCode {
         let operator_token = token.map(Secret::new);
         let ready = ReadinessCache::default();
-        let watched = Watched { health: Arc::new(Nothing), operator_token, ready };
+        let state = GatewayState { health: Arc::new(Nothing), operator_token, ready };
         let mut headers = HeaderMap::new();
         if let Some(header) = header {
             headers.insert(header::AUTHORIZATION, header.parse().unwrap());
         }
-        match watched.authenticate(&headers) {
+        match state.authenticate(&headers) {
             Ok(()) => StatusCode::OK,
             Err(problem) => axum::response::IntoResponse::into_response(problem).status(),
         }
     }
 
     #[test]
-    fn metrics_are_the_operators() {
+    fn metrics_need_the_operators_token() {
         let token = Some("a token of the operator");
         for (header, expected) in [
             (Some("Bearer a token of the operator"), StatusCode::OK),

@@ -1,4 +1,4 @@
-//! Liveness and readiness, of whichever process.
+//! Liveness and readiness, as the service and a gateway in a process of its own report them.
 
 use crate::limits;
 use axum::Json;

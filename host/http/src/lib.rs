@@ -14,13 +14,14 @@
 //!   rate limits, security headers, CORS, counting.
 //! - `extract.rs`: a request with its body, its caller and its token; `identity.rs`: bearer tokens
 //!   and NIP-98.
-//! - `orders.rs`, `paid_order.rs`: buying; `payment.rs`: payment requests (NUT-18, NUT-24);
-//!   `pay.rs`: where wallets post to; `auth.rs`: `/auth`.
+//! - `orders.rs`, `paid_order.rs`: buying; `order_handle.rs`: what every answer to an order has;
+//!   `payment.rs`: payment requests (NUT-18, NUT-24); `pay.rs`: where wallets post to; `auth.rs`:
+//!   `/auth`.
 //! - `pods.rs`: status and stopping; `events.rs`: progress; `terminal.rs`: a shell in the browser.
-//! - `operator.rs`, `metrics.rs`, `readiness.rs`: the operator's view. `gateway_server.rs`: that of
-//!   a gateway in a process of its own; `health.rs`, `metric_families.rs`, `gateway_metrics.rs`:
-//!   what both have. `operator_leases.rs`,
+//! - `operator.rs`, `metrics.rs`, `readiness.rs`: the operator's view; `operator_leases.rs`,
 //!   `operator_sales.rs`: what the operator searches for and does.
+//! - `gateway_server.rs`: health and metrics of a gateway in a process of its own; `health.rs`,
+//!   `metric_families.rs`, `gateway_metrics.rs`: what it shares with the service.
 //! - `sites.rs`: what is the service's and what a pod's, by the host of a request; `apps/`: the HTTP
 //!   ports of pods.
 //! - `openapi.rs`: OpenAPI; `assets.rs`: the page, whose files are in `../web`; `router.rs`: all of
@@ -76,6 +77,7 @@ mod openapi;
 mod operator;
 mod operator_leases;
 mod operator_sales;
+mod order_handle;
 mod orders;
 mod paid_order;
 mod pay;
@@ -84,7 +86,6 @@ mod pods;
 mod problem;
 mod rate_limit;
 mod readiness;
-mod receipt;
 mod request_metrics;
 mod responder;
 mod router;

@@ -85,8 +85,8 @@ pub(crate) const APP_REQUESTS: usize = 1_024;
 pub(crate) const APP_REQUESTS_OF_LEASE: usize = 128;
 /// …and of each of the networks that a client is in, those behind a trusted proxy too.
 pub(crate) const APP_REQUESTS_OF_ONE: [usize; NETWORKS] = [64, 256, 512];
-/// Of those of one lease, of each of these networks, where anybody may come: whoever takes an answer
-/// as slowly as they may, or holds a WebSocket open, leaves some to everybody else.
+/// Of the requests of one lease with a public port, those from each network that a visitor is in. A
+/// visitor who reads as slowly as possible, or holds WebSockets open, leaves some for all others.
 pub(crate) const APP_VISITS_OF_ONE: [usize; NETWORKS] = [48, 64, 96];
 /// How many times `REQUESTS_PER_MINUTE` an address has there: a page loads many files.
 pub(crate) const APP_ALLOWANCE: u32 = 10;

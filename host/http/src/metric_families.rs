@@ -1,4 +1,4 @@
-//! Metrics as they are written: values that were counted elsewhere.
+//! Metric families of values that were counted elsewhere, in the text format of OpenMetrics.
 
 use crate::problem::Problem;
 use crate::request_metrics::Labels;
@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use std::fmt;
 
-/// Without metrics yet. Their names begin with this.
+/// An empty registry. The names of its metrics begin with `paygress_`.
 pub(crate) fn registry() -> Registry {
     Registry::with_prefix("paygress")
 }
@@ -53,8 +53,8 @@ pub(crate) fn counters(
     Ok(())
 }
 
-/// All of them, in the text format of OpenMetrics.
-pub(crate) fn written(registry: &Registry) -> Result<Response, Problem> {
+/// The response with all metrics of the registry.
+pub(crate) fn openmetrics(registry: &Registry) -> Result<Response, Problem> {
     let mut text = String::new();
     let failed = |_| Problem::internal("the metrics cannot be written");
     prometheus_client::encoding::text::encode(&mut text, registry).map_err(failed)?;

@@ -3,7 +3,7 @@
 
 use crate::extract::ApiRequest;
 use crate::gateway_metrics::encode_gateway;
-use crate::metric_families::{counters, gauges, registry, signed_gauges, written};
+use crate::metric_families::{counters, gauges, openmetrics, registry, signed_gauges};
 use crate::problem::{Problem, ProblemBody};
 use crate::readiness::unready_reasons;
 use crate::request_metrics::Labels;
@@ -226,5 +226,5 @@ pub(crate) async fn metrics(
     app.metrics.register(&mut registry);
     let gateway = app.orders.gateway_counts();
     registry.register_collector(Box::new(Snapshot { is_ready, overview, gateway }));
-    written(&registry)
+    openmetrics(&registry)
 }

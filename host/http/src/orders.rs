@@ -2,10 +2,10 @@
 
 use crate::extract::{ApiRequest, PathParam, header_items, idempotency_key, single_token};
 use crate::limits;
+use crate::order_handle::OrderHandle;
 use crate::paid_order::{Accepted, MessageId, OrderResponse, PaidOrder, in_progress};
 use crate::payment::{PaymentRequired, payment_required};
 use crate::problem::{Problem, ProblemBody};
-use crate::receipt::Receipt;
 use crate::state::App;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -173,7 +173,7 @@ pub(crate) async fn order(
 ) -> Result<Response, Problem> {
     let id = order_named(id)?;
     let status = app.orders.order(&id, request.customer()?).await?;
-    in_progress(status, Receipt::new(&id, None))
+    in_progress(status, OrderHandle::new(&id, None))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! An order that is paid for: submitted, waited for, answered.
 
 use crate::limits;
+use crate::order_handle::OrderHandle;
 use crate::problem::Problem;
-use crate::receipt::Receipt;
 use crate::responder::TRANSPORT;
 use crate::sorted_json::SortedJson;
 use crate::state::App;
@@ -29,7 +29,7 @@ pub(crate) struct Spawned {
     #[serde(flatten)]
     details: AccessDetails,
     #[serde(flatten)]
-    receipt: Receipt,
+    handle: OrderHandle,
 }
 
 /// A pod that was extended.
@@ -38,7 +38,7 @@ pub(crate) struct ToppedUp {
     #[serde(flatten)]
     details: TopUpResponse,
     #[serde(flatten)]
-    receipt: Receipt,
+    handle: OrderHandle,
 }
 
 /// A pod that was stopped.
@@ -47,7 +47,7 @@ pub(crate) struct Stopped {
     #[serde(flatten)]
     details: StopResponse,
     #[serde(flatten)]
-    receipt: Receipt,
+    handle: OrderHandle,
 }
 
 /// The response to an order. An order whose pod was stopped since has the response of the stop.
@@ -61,21 +61,21 @@ pub(crate) enum OrderResponse {
 }
 
 impl OrderResponse {
-    fn new(response: protocol::Response, receipt: Receipt) -> Result<Self, Problem> {
+    fn new(response: protocol::Response, handle: OrderHandle) -> Result<Self, Problem> {
         match response {
             protocol::Response::Access(details) => {
-                Ok(Self::Spawned(Box::new(Spawned { details, receipt })))
+                Ok(Self::Spawned(Box::new(Spawned { details, handle })))
             }
             protocol::Response::ToppedUp(details) => {
-                Ok(Self::ToppedUp(ToppedUp { details, receipt }))
+                Ok(Self::ToppedUp(ToppedUp { details, handle }))
             }
-            protocol::Response::Stopped(details) => Ok(Self::Stopped(Stopped { details, receipt })),
+            protocol::Response::Stopped(details) => Ok(Self::Stopped(Stopped { details, handle })),
             protocol::Response::Error(error) => {
-                Err(Problem::of_response(&error).with_receipt(receipt))
+                Err(Problem::of_response(&error).with_handle(handle))
             }
             protocol::Response::Status(_) | protocol::Response::Notice(_) => {
                 let problem = Problem::internal("the order has the response to another request");
-                Err(problem.with_receipt(receipt))
+                Err(problem.with_handle(handle))
             }
         }
     }
@@ -91,7 +91,7 @@ pub(crate) struct Accepted {
     /// What to do now.
     message: String,
     #[serde(flatten)]
-    receipt: Receipt,
+    handle: OrderHandle,
 }
 
 pub(crate) struct PaidOrder {
@@ -157,8 +157,8 @@ impl PaidOrder {
 }
 
 impl Buyer {
-    fn receipt(&self, id: &OrderId) -> Receipt {
-        Receipt::new(id, self.bearer.as_ref())
+    fn handle(&self, id: &OrderId) -> OrderHandle {
+        OrderHandle::new(id, self.bearer.as_ref())
     }
 
     /// The response; or where to fetch it, if it takes longer than the client waits.
@@ -177,20 +177,20 @@ impl Buyer {
         };
         let response =
             if wait.is_zero() { None } else { tokio::time::timeout(wait, response).await.ok() };
-        let receipt = self.receipt(&id);
+        let handle = self.handle(&id);
         match response {
             Some(Ok(response)) => {
-                Ok(SortedJson(OrderResponse::new(response, receipt)?).into_response())
+                Ok(SortedJson(OrderResponse::new(response, handle)?).into_response())
             }
             // Whatever is wrong, the customer can fetch the order.
-            Some(Err(refusal)) => Err(Problem::from(refusal).with_receipt(receipt)),
-            None => self.accepted(app, &id).await.map_err(|problem| problem.with_receipt(receipt)),
+            Some(Err(refusal)) => Err(Problem::from(refusal).with_handle(handle)),
+            None => self.accepted(app, &id).await.map_err(|problem| problem.with_handle(handle)),
         }
     }
 
     /// The order is in progress, once it is known that its token was taken; or it is over already.
     async fn accepted(&self, app: &App, id: &OrderId) -> Result<Response, Problem> {
-        in_progress(self.wait_settled(app, id).await?, self.receipt(id))
+        in_progress(self.wait_settled(app, id).await?, self.handle(id))
     }
 
     /// The order's status, once it is known whether its token was taken, or that takes too long.
@@ -208,9 +208,9 @@ impl Buyer {
 }
 
 /// The order's response, or 202.
-pub(crate) fn in_progress(status: OrderStatus, receipt: Receipt) -> Result<Response, Problem> {
+pub(crate) fn in_progress(status: OrderStatus, handle: OrderHandle) -> Result<Response, Problem> {
     if let Some(response) = status.response {
-        return Ok(SortedJson(OrderResponse::new(response, receipt)?).into_response());
+        return Ok(SortedJson(OrderResponse::new(response, handle)?).into_response());
     }
     let location = format!("/orders/{}", status.id);
     let message = format!(
@@ -218,7 +218,7 @@ pub(crate) fn in_progress(status: OrderStatus, receipt: Receipt) -> Result<Respo
         status.pod
     );
     let state = status.state.as_str().to_owned();
-    let body = Accepted { state, pod_name: status.pod.into(), message, receipt };
+    let body = Accepted { state, pod_name: status.pod.into(), message, handle };
     let mut response = (StatusCode::ACCEPTED, SortedJson(body)).into_response();
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);

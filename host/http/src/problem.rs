@@ -1,6 +1,6 @@
 //! Problem details (RFC 9457), with the `error_type` of both transports.
 
-use crate::receipt::Receipt;
+use crate::order_handle::OrderHandle;
 use crate::sorted_json::SortedJson;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -175,12 +175,12 @@ impl Problem {
         Self::new(Fault::Unauthorized, message).header(header::WWW_AUTHENTICATE, challenge)
     }
 
-    pub(crate) fn no_operator() -> Self {
+    pub(crate) fn operator_disabled() -> Self {
         let message = "there is no operator's view; set OPERATOR_TOKEN to have one";
         Self::new(Fault::NoSuchPage, message)
     }
 
-    pub(crate) fn for_operator() -> Self {
+    pub(crate) fn operator_only() -> Self {
         Self::unauthorized("this is for the operator: Authorization: Bearer, with OPERATOR_TOKEN")
     }
 
@@ -210,9 +210,9 @@ impl Problem {
         self
     }
 
-    pub(crate) fn with_receipt(mut self, receipt: Receipt) -> Self {
-        self.body.order_id = Some(receipt.order_id);
-        self.body.bearer_token = receipt.bearer_token;
+    pub(crate) fn with_handle(mut self, handle: OrderHandle) -> Self {
+        self.body.order_id = Some(handle.order_id);
+        self.body.bearer_token = handle.bearer_token;
         self
     }
 

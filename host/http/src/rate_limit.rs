@@ -1,4 +1,4 @@
-//! How many requests an address has, and the networks that it is in.
+//! The rate limit of requests: for each address, and for the wider networks that it is in.
 
 use crate::limits;
 use governor::clock::{Clock, DefaultClock};
@@ -8,14 +8,14 @@ use paygress_core::networks::{NETWORKS, networks};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
-/// The requests of networks of each width.
-pub(crate) struct Rates {
+/// Counts the requests of each network, with one limiter for each width of network.
+pub(crate) struct RequestRates {
     limiters: [DefaultKeyedRateLimiter<IpNet>; NETWORKS],
     clock: DefaultClock,
 }
 
-impl Rates {
-    /// So many of one address.
+impl RequestRates {
+    /// `a_minute`: how many requests one address has a minute.
     pub(crate) fn new(a_minute: u32) -> Self {
         let limiter = |times: u32| {
             let requests = NonZeroU32::new(a_minute.saturating_mul(times));
@@ -24,17 +24,18 @@ impl Rates {
         Self { limiters: limits::ALLOWANCES.map(limiter), clock: DefaultClock::default() }
     }
 
-    /// Seconds to wait, if it is too soon. The narrowest network counts first: what it has too
-    /// many of costs the others in the wider ones nothing.
+    /// Counts a request, or gives the seconds after which the client may try again. The narrowest
+    /// network counts first: a request that exceeds its limit is not counted in the wider networks,
+    /// which other clients share.
     pub(crate) fn check(&self, address: IpAddr) -> Result<(), u64> {
         let mut limiters = self.limiters.iter().zip(networks(address)).peekable();
         while let Some((limiter, network)) = limiters.next() {
             let key = match (limiter.len() < limits::ADDRESSES, limiters.peek()) {
                 (true, _) => network,
-                // A flood of addresses shares the allowances of wide networks rather than our
-                // memory…
+                // Beyond so many known networks of one width, new ones are counted only in the
+                // wider network that they are in: a flood of addresses must not fill the memory…
                 (false, Some(_)) => continue,
-                // …and one of networks shares one allowance.
+                // …and new networks of the greatest width all share one allowance.
                 (false, None) => IpNet::V4(Ipv4Net::default()),
             };
             limiter.check_key(&key).map_err(|not_until| {
@@ -44,7 +45,7 @@ impl Rates {
         Ok(())
     }
 
-    /// Forgets networks that have their whole allowance.
+    /// Forgets the networks that have used nothing of their allowance lately.
     pub(crate) fn forget(&self) {
         for limiter in &self.limiters {
             limiter.retain_recent();
@@ -63,7 +64,7 @@ mod tests {
 
     #[test]
     fn the_addresses_of_one_network_share_an_allowance() {
-        let rates = Rates::new(2);
+        let rates = RequestRates::new(2);
         assert!(
             rates.check(address("2001:db8::1")).is_ok()
                 && rates.check(address("2001:db8::2")).is_ok()
@@ -79,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_site_has_the_allowance_of_sixteen_addresses_however_many_it_has() {
-        let rates = Rates::new(60);
+        let rates = RequestRates::new(60);
         let mut served = 0;
         for network in 0..1_000_u128 {
             let address = Ipv6Addr::from_bits((0x2001_0db8_0001_u128 << 80) | (network << 64));

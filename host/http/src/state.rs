@@ -2,7 +2,7 @@
 
 use crate::health::ReadinessCache;
 use crate::limits;
-use crate::rate_limit::Rates;
+use crate::rate_limit::RequestRates;
 use crate::request_metrics::RequestMetrics;
 use ipnet::IpNet;
 use paygress_core::backend::http_auth::Nip98Verifier;
@@ -67,7 +67,7 @@ pub(crate) struct App {
     pub(crate) orders: Arc<OrderService>,
     pub(crate) verifier: Arc<dyn Nip98Verifier>,
     pub(crate) shell: Arc<dyn Shell>,
-    pub(crate) rates: Rates,
+    pub(crate) rates: RequestRates,
     pub(crate) metrics: RequestMetrics,
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) streams_of: KeyedLimit<Customer>,
@@ -84,7 +84,7 @@ impl App {
             orders: backends.orders,
             verifier: backends.verifier,
             shell: backends.shell,
-            rates: Rates::new(settings.requests_per_minute),
+            rates: RequestRates::new(settings.requests_per_minute),
             metrics: RequestMetrics::new(),
             streams: Arc::new(Semaphore::new(limits::STREAMS)),
             streams_of: KeyedLimit::default(),

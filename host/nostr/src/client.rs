@@ -42,12 +42,12 @@ pub struct Answer {
     /// `None`: it cannot be read, since the service is newer than this client for instance. The
     /// text may hold a refund all the same.
     pub response: Option<Response>,
-    /// What others than the service have sent in answer to the request: a pod's own message, if its
-    /// author is the key that the response names.
+    /// Messages that answer the request and are not from the service. One of them is the pod's own
+    /// if its author is the key that the response names.
     pub from_pods: Vec<PodMessage>,
 }
 
-/// What a pod has written, or whoever knows of the request.
+/// A message from a pod, or from somebody else who knows the id of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodMessage {
     pub author: PublicKey,

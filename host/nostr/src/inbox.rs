@@ -27,7 +27,7 @@ use crate::error::{Error, REASON_CHARS};
 use crate::gift_wrap;
 use crate::relay_auth::RelayAuthSigner;
 use crate::replies::ReplyPublisher;
-use admit::{InboxAdmitPolicy, OldestWraps, Receipt};
+use admit::{InboxAdmitPolicy, OldestWraps, ReceivedEvent};
 use backfill::{Backfill, Backfilled, backfill_pauses};
 use claims::Claims;
 use in_flight::InFlight;
@@ -49,7 +49,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
 
-/// Receipts that wait for us; then the relays wait.
+/// Received events that wait to be served. When the queue is full, the relays' connections are not
+/// read.
 const QUEUE: usize = 256;
 /// How often the cursors are moved on.
 const CURSOR_INTERVAL: Duration = Duration::from_secs(60);
@@ -62,26 +63,26 @@ pub struct Inbox {
     ledger: Arc<dyn InboxStore>,
     replies: Arc<ReplyPublisher>,
     id: SubscriptionId,
-    receipts: mpsc::Receiver<Receipt>,
+    received: mpsc::Receiver<ReceivedEvent>,
     in_flight: InFlight,
     /// Where stored messages that a subscription left out are queued.
-    backfill: mpsc::Sender<Receipt>,
+    backfill: mpsc::Sender<ReceivedEvent>,
     oldest: OldestWraps,
-    /// Relays that have sent all that they had stored, or failed to; some of it may still be queued.
+    /// The results of backfills. Some of the messages that they have fetched may still be queued.
     backfilled: (mpsc::Sender<Backfilled>, mpsc::Receiver<Backfilled>),
-    /// Those that have sent all once more meanwhile.
+    /// Relays that sent another EOSE while their backfill was running: they get one more after it.
     backfill_again: HashSet<RelayUrl>,
     backfill_pauses: RelayDelays,
-    /// Those that are synced once all is served.
+    /// Relays whose backfill has ended: they are synced as soon as all that was received is served.
     sent_all: HashSet<RelayUrl>,
     /// Relays whose stored messages were all served.
     synced: HashSet<RelayUrl>,
-    /// Subscriptions that are being opened again, and readings to the end: one of each relay.
+    /// At most one subscription of each relay is being opened again, and at most one backfill runs.
     reopening: KeyedLimit<RelayUrl>,
     backfilling: KeyedLimit<RelayUrl>,
     reopenings: RelayDelays,
     notices: Notices,
-    /// In memory only, since anybody can make as many as they like.
+    /// Events that cannot be unwrapped. In memory only: anybody can send as many as they like.
     rejected: Recent<EventId>,
 }
 
@@ -92,7 +93,7 @@ impl Inbox {
         settings: Settings,
         ledger: Arc<dyn InboxStore>,
     ) -> (Self, Arc<Connection>, Arc<ReplyPublisher>) {
-        let (sender, receipts) = mpsc::channel(QUEUE);
+        let (sender, received) = mpsc::channel(QUEUE);
         let id = SubscriptionId::new("inbox");
         let oldest = OldestWraps::default();
         let policy = InboxAdmitPolicy::new(id.clone(), sender.clone(), oldest.clone());
@@ -108,7 +109,7 @@ impl Inbox {
             ledger,
             replies: Arc::clone(&replies),
             id,
-            receipts,
+            received,
             in_flight: InFlight::default(),
             backfill: sender,
             oldest,
@@ -143,8 +144,8 @@ impl Inbox {
         cursor_tick.tick().await;
         loop {
             tokio::select! {
-                receipt = self.receipts.recv(), if self.in_flight.has_room() => match receipt {
-                    Some(receipt) => self.receive(&handler, receipt),
+                event = self.received.recv(), if self.in_flight.has_room() => match event {
+                    Some(event) => self.receive(&handler, event),
                     None => return Ok(()),
                 },
                 Some(()) = self.in_flight.ended() => {}
@@ -168,7 +169,7 @@ impl Inbox {
 
     /// Whether all that was received is served.
     fn is_all_served(&self) -> bool {
-        self.receipts.is_empty() && self.in_flight.is_empty()
+        self.received.is_empty() && self.in_flight.is_empty()
     }
 
     async fn mark_synced(&mut self) {
@@ -212,8 +213,8 @@ impl Inbox {
         ])
     }
 
-    fn receive(&mut self, handler: &Arc<MessageHandler>, receipt: Receipt) {
-        let Receipt { relay, event } = receipt;
+    fn receive(&mut self, handler: &Arc<MessageHandler>, received: ReceivedEvent) {
+        let ReceivedEvent { relay, event } = received;
         if self.rejected.contains(&event.id) {
             return;
         }
@@ -245,9 +246,9 @@ impl Inbox {
         }
     }
 
-    /// Fetches what is stored before the oldest wrap that was sent. While that is being done, it is
-    /// done once more afterwards, however often the relay says that it has sent all, and later and
-    /// later.
+    /// Fetches the stored wraps that are older than the oldest that the relay has sent. If a
+    /// backfill of this relay is running already, one more follows it, however many EOSE the relay
+    /// sends meanwhile. Backfills in quick succession are delayed, each longer than the one before.
     fn start_backfill(&mut self, relay: &RelayUrl) {
         let Some(permit) = self.backfilling.try_acquire(relay.clone(), 1) else {
             self.backfill_again.insert(relay.clone());

@@ -3,9 +3,9 @@
 //!
 //! ```text
 //! relays ─▶ InboxAdmitPolicy ─▶ gift_wrap::unwrap ─▶ claim the id ─▶ protocol::Request ─▶ orders.submit
-//!           (every receipt,      (every check of      (durable         │
+//!           (every event,        (every check of      (durable         │
 //!            back-pressure)       NIP-17, 44, 59)      deduplication)  └─ refused ─▶ ReplyPublisher
-//! orders ─▶ ReplyPublisher ─▶ gift_wrap::gift_wrap ─▶ the relay of receipt, and beside it the customer's 10050 relays
+//! orders ─▶ ReplyPublisher ─▶ gift_wrap::gift_wrap ─▶ the relay of the request, and beside it the customer's 10050 relays
 //! orders ─▶ OfferPublisher ─▶ profile, relay lists and offers on our relays
 //! ```
 //!

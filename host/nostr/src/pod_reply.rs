@@ -84,7 +84,7 @@ mod tests {
         PodAccessDetails::new(&order, &testing::lease(LeaseId::of(&order), 1, 2), &login, "h")
     }
 
-    /// The client of this connection has no relay, so that nobody's list is found.
+    /// The client of this connection has no relay, so that no customer's list of relays is found.
     fn connection(relays: &[&str]) -> Connection {
         let relays = relays.iter().map(|url| RelayUrl::parse(url).unwrap()).collect();
         let settings = Settings {

@@ -1,6 +1,6 @@
-//! Whether one of our relays does what the service needs, for an operator who wants to know: it takes
-//! a wrap, gives it to its receiver, and lets the service read its inbox. The wrap is nobody's, and
-//! expires; a service that runs with the same key does not see it.
+//! Checks for the operator whether one of our relays does what the service needs: it must take a
+//! gift wrap, give it to its receiver, and let the service read its inbox. The wrap goes to a new
+//! random key and expires; a service that runs with the same key does not see it.
 
 use crate::connection::{client_options, relay_options};
 use crate::error::Error;

@@ -1,6 +1,7 @@
-//! Responses, and who waits for whom: what holds money or a login is sent before everything else
-//! and never dropped; what is free to cause is bounded, and dropped first. To the customers' own
-//! relays a response in the ledger goes first, and what customers request as often as they like last.
+//! Responses and their priorities. A response that holds money or a login is sent first and never
+//! dropped. Responses that cost the customer nothing are bounded, and dropped first. To customers'
+//! own relays, responses that are in the ledger go first, and those that customers can request as
+//! often as they like go last.
 
 use crate::connection::Connection;
 use crate::delivery::Inbox;

@@ -48,7 +48,7 @@ pub enum StoreError {
     #[error("the component {0} is no longer stored; swap it in from its file")]
     ComponentMissing(String),
     /// A component's file was changed or damaged.
-    #[error("{} is not what was stored there", .0.display())]
+    #[error("{} is not what was stored there; swap the component in from its file", .0.display())]
     ComponentDamaged(PathBuf),
 }
 

@@ -50,7 +50,7 @@ pub enum SwapError {
     AlreadyActive,
     #[error("there is no revision {0}; see `paygress policy history`")]
     UnknownRevision(u64),
-    #[error("there is no revision before the active one")]
+    #[error("there is no revision before the active one; see `paygress policy history`")]
     NoEarlierRevision,
     /// A component of the revision to go back to cannot be read.
     #[error("the revision cannot be restored: {0}")]

@@ -60,8 +60,8 @@ pub(crate) const COMPILE_CPU_TIME: Duration = Duration::from_secs(600);
 pub(crate) const COMPILE_MEMORY_BYTES: u64 = 1536 << 20;
 /// Size of compiled code: a few times that of the largest component.
 pub(crate) const COMPILED_BYTES: u64 = 256 << 20;
-/// Times that the process which compiles a component is killed from outside before that is reported. By
-/// then a machine whose memory ran out for a moment has some again.
+/// How often the process that compiles a component is killed from outside before that is an error.
+/// A machine whose memory ran out for a moment has some again by then.
 pub(crate) const COMPILE_KILLS: usize = 3;
 /// The first pause after such a kill, and the longest: they double.
 pub(crate) const COMPILE_KILL_PAUSE: (Duration, Duration) =

@@ -1,5 +1,5 @@
-//! Recomputes what a receipt says was decided, in the components that it names. A customer does that:
-//! nothing of the receipt is trusted, but for what nobody else can know.
+//! Recomputes, for a customer, the decisions of a receipt in the components that it names. Nothing
+//! of the receipt is trusted but the inputs that only the operator can know.
 
 use crate::component::{RejectReason, settings_digest};
 use crate::engine::PolicyEngine;

@@ -76,7 +76,8 @@ impl GatewayConfig {
         (gateway.jump_host.is_some() || gateway.iroh.is_some()).then_some(gateway)
     }
 
-    /// What the service cannot know of another process, which customers must.
+    /// With a gateway in a process of its own, the settings must have what customers need and the
+    /// service cannot find out.
     fn check(&self, reader: &mut Reader) {
         if self.process == GatewayProcess::Service {
             if self.http.is_some() {

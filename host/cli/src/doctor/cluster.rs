@@ -76,7 +76,8 @@ fn leads_to_pods(config: &Config) -> bool {
     config.gateway.is_some() || serves_apps
 }
 
-/// Whether the default pod template says what pods connect to. Of another one it is not known.
+/// Whether the settings of the pod template name what pods connect to, as the default one reads
+/// them. What another template does is not known.
 fn has_egress(config: &Config) -> bool {
     let settings = config.policy_settings.get("pod-template");
     let tiers = settings.and_then(|settings| settings.get("egress")?.as_object());
@@ -181,7 +182,7 @@ async fn pod_security(config: &Config, cluster: &Kubernetes) -> Vec<Check> {
     }
 }
 
-/// What customers are sold, and what the namespace lets pods have.
+/// Compares the ways that `ACCESS` sells with what the namespace lets pods have.
 fn security_for(access: &AccessModes, found: HostPorts) -> Check {
     match (access.contains(AccessMode::HostPort), found) {
         (true, HostPorts::Permitted) => {

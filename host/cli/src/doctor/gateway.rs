@@ -1,4 +1,4 @@
-//! The gateway, as customers reach it: where offers say, and with the keys that they name.
+//! The gateway as customers reach it: at the addresses in offers, and with the keys named there.
 
 use super::host::Served;
 use super::limit::{Checks, LIMIT, within};

@@ -10,33 +10,33 @@ use std::path::Path;
 const HOST_KEY: &str = "gateway_host_key";
 const ENDPOINT_KEY: &str = "gateway_endpoint_key";
 
-/// The jump host's key.
+/// The jump host's key, made if there is none.
 pub(super) fn host_key(directory: &Path) -> Result<GatewayHostKey> {
     let text =
         load_or_make(&directory.join(HOST_KEY), || Ok(GatewayHostKey::generate()?.to_openssh()?))?;
     GatewayHostKey::parse(&text).with_context(|| directory.join(HOST_KEY).display().to_string())
 }
 
-/// The endpoint's key.
+/// The endpoint's key, made if there is none.
 pub(super) fn endpoint_key(directory: &Path) -> Result<EndpointKey> {
     let text =
         load_or_make(&directory.join(ENDPOINT_KEY), || Ok(EndpointKey::generate().to_text()))?;
     EndpointKey::parse(&text).with_context(|| directory.join(ENDPOINT_KEY).display().to_string())
 }
 
-/// The jump host's key, where it was made.
-pub(super) fn made_host_key(directory: &Path) -> Result<GatewayHostKey> {
+/// The jump host's key, of a file that must exist.
+pub(super) fn existing_host_key(directory: &Path) -> Result<GatewayHostKey> {
     let path = directory.join(HOST_KEY);
-    GatewayHostKey::parse(&made(&path)?).with_context(|| path.display().to_string())
+    GatewayHostKey::parse(&read_existing(&path)?).with_context(|| path.display().to_string())
 }
 
-/// The endpoint's key, where it was made.
-pub(super) fn made_endpoint_key(directory: &Path) -> Result<EndpointKey> {
+/// The endpoint's key, of a file that must exist.
+pub(super) fn existing_endpoint_key(directory: &Path) -> Result<EndpointKey> {
     let path = directory.join(ENDPOINT_KEY);
-    EndpointKey::parse(&made(&path)?).with_context(|| path.display().to_string())
+    EndpointKey::parse(&read_existing(&path)?).with_context(|| path.display().to_string())
 }
 
-fn made(path: &Path) -> Result<Secret> {
+fn read_existing(path: &Path) -> Result<Secret> {
     let failed = || format!("the gateway's key {} cannot be read", path.display());
     std::fs::read_to_string(path).map(Secret::new).with_context(failed)
 }

@@ -9,8 +9,8 @@ mod info;
 mod keys;
 mod leases;
 mod open;
-mod own_process;
+mod standalone;
 
 pub(crate) use open::Offered;
 pub use open::{OpenGateway, of_other_process};
-pub use own_process::OwnProcess;
+pub use standalone::StandaloneGateway;

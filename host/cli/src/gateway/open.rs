@@ -57,7 +57,8 @@ fn endpoint_options(key: EndpointKey, iroh: &IrohConfig) -> EndpointOptions {
     }
 }
 
-/// What customers connect to, as far as the configuration and keys that were made say it.
+/// What offers say of the gateway, as far as it follows from the configuration and from keys that
+/// exist.
 pub(crate) struct Offered {
     /// None: it is off, or listens on any port that is free.
     pub(crate) jump_host: Option<JumpHostAddress>,
@@ -66,7 +67,7 @@ pub(crate) struct Offered {
 }
 
 impl Offered {
-    /// Makes no keys.
+    /// Reads the keys, and makes none that are missing.
     ///
     /// # Errors
     /// Its keys cannot be read.
@@ -74,12 +75,12 @@ impl Offered {
         let directory = key_directory(config, gateway);
         let mut offered = Self { jump_host: None, ticket: None };
         if let Some(jump_host) = &gateway.jump_host {
-            let (key, port) = (keys::made_host_key(directory)?, jump_host.listen.port());
+            let (key, port) = (keys::existing_host_key(directory)?, jump_host.listen.port());
             let address = jump_host_address(config, jump_host, port, &key)?;
             offered.jump_host = Some(address).filter(|address| address.port != 0);
         }
         if let Some(iroh) = &gateway.iroh {
-            let mut options = endpoint_options(keys::made_endpoint_key(directory)?, iroh);
+            let mut options = endpoint_options(keys::existing_endpoint_key(directory)?, iroh);
             if options.external.is_empty() {
                 let own = iroh.bind.iter().filter(|it| !it.ip().is_unspecified() && it.port() != 0);
                 options.external = own.copied().collect();

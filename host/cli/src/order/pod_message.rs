@@ -1,5 +1,5 @@
-//! Whether a pod has spoken for itself: its own message, compared with the service's answer. Who has
-//! taken the service's key, or stands between, has not the key that was made in the pod.
+//! Compares a pod's own message with the service's answer. An attacker who has the service's key,
+//! or is between the customer and the service, does not have the key that was made in the pod.
 
 use paygress_core::model::host_key::HostKey;
 use paygress_core::protocol::{AccessDetails, Response};
@@ -20,7 +20,7 @@ pub(super) enum PodCheck {
     Differs(&'static str),
 }
 
-/// Compares an answer with what others than the service have written about the same request.
+/// Compares an answer with the messages about the same request that are not from the service.
 pub(super) fn check(answer: &Answer) -> PodCheck {
     match &answer.response {
         Some(Response::Access(access)) => compare(access, &answer.from_pods),

@@ -1,4 +1,5 @@
-//! The receipts of answers, in files beside the customer's key. An answer is as good without.
+//! Stores the receipts of answers in files beside the customer's key. If that fails, the answer is
+//! printed all the same.
 
 use crate::output::print_note;
 use crate::private_file::make_private;
@@ -39,7 +40,7 @@ impl Receipts {
         }
     }
 
-    /// Once its id is known to be one, it is a good name.
+    /// Writes the receipt to a file named by its id, after the id was verified.
     fn write(&self, receipt: &SignedReceipt, response: &Response) -> Result<PathBuf> {
         let json = sorted(receipt).to_string();
         let verified = verify_receipt(&json, Some(&self.service))

@@ -181,7 +181,7 @@ impl Record {
         &self.path
     }
 
-    /// Whole, or as before.
+    /// Replaces the file atomically.
     fn write(&self) -> Result<()> {
         let directory = directory_of(&self.path);
         let written = || -> Result<()> {

@@ -6,7 +6,7 @@ use crate::support::customer::{Buyer, Running, TIMEOUT};
 use crate::support::web::Web;
 use paygress::app::App;
 use paygress::config::GatewayHttpConfig;
-use paygress::gateway::OwnProcess;
+use paygress::gateway::StandaloneGateway;
 use paygress::sandbox::Sandbox;
 use paygress_core::model::secret::Secret;
 use paygress_nostr::npub;
@@ -180,14 +180,14 @@ async fn answers_and_offers_name_the_ways_and_none_without_a_gateway() {
 }
 
 /// The gateway of `paygress gateway`, opened in this process, with health and metrics.
-pub(super) async fn own_process(sandbox: &Sandbox, app: &App, operator_token: &str) -> OwnProcess {
+pub(super) async fn standalone_gateway(sandbox: &Sandbox, app: &App, operator_token: &str) -> StandaloneGateway {
     let mut settings = sandbox.config.gateway.clone().unwrap();
     settings.http = Some(GatewayHttpConfig {
         listen: ([127, 0, 0, 1], 0).into(),
         operator_token: Some(Secret::new(operator_token)),
     });
     let cluster = sandbox.cluster();
-    OwnProcess::open(&sandbox.config, &settings, app.ledger.clone(), cluster).await.unwrap()
+    StandaloneGateway::open(&sandbox.config, &settings, app.ledger.clone(), cluster).await.unwrap()
 }
 
 /// As Kubernetes and Prometheus request them of a process of its own, which is this one here.
@@ -195,7 +195,7 @@ pub(super) async fn own_process(sandbox: &Sandbox, app: &App, operator_token: &s
 async fn a_gateway_that_is_a_process_has_health_and_metrics() {
     let sandbox = Sandbox::new(&GATEWAY, "").await.unwrap();
     let app = sandbox.app().await.unwrap();
-    let gateway = own_process(&sandbox, &app, OPERATOR.1).await;
+    let gateway = standalone_gateway(&sandbox, &app, OPERATOR.1).await;
     let web = Web::new(gateway.http_address().unwrap());
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let served = tokio::spawn(gateway.serve(stopped));

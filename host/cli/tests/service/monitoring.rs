@@ -1,7 +1,7 @@
 //! The alerts and the dashboard of `k8s/overlays/monitoring` are about metrics that the service or a
 //! gateway in a process of its own has.
 
-use super::gateway::own_process;
+use super::gateway::standalone_gateway;
 use crate::support::customer::Running;
 use crate::support::testbed::root;
 use crate::support::web::Web;
@@ -49,7 +49,7 @@ async fn alerts_and_dashboard_are_about_metrics_that_are_there() {
     let sandbox = Sandbox::new(&SETTINGS, "").await.unwrap();
     let app = sandbox.app().await.unwrap();
     let web = Web::new(app.http_address().unwrap());
-    let gateway = own_process(&sandbox, &app, OPERATOR).await;
+    let gateway = standalone_gateway(&sandbox, &app, OPERATOR).await;
     let web_of_gateway = Web::new(gateway.http_address().unwrap());
     let (_stop, stopped) = tokio::sync::watch::channel(false);
     let _served = tokio::spawn(gateway.serve(stopped));

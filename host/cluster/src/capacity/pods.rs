@@ -20,7 +20,7 @@ pub(super) enum Place {
     Node(String),
     /// The scheduler will look for a node.
     Pending,
-    /// Scheduling gates keep it from the scheduler, and it is nobody's lease: it may never run.
+    /// Scheduling gates keep it from the scheduler, and it is not a lease's: it may never run.
     Gated,
 }
 

@@ -63,7 +63,7 @@ pub enum NoCapacity {
     Port,
     #[error("the quota is used up")]
     Quota,
-    /// It would not permit this pod even if it were the only one.
+    /// The quota would not permit this pod even if it were the only one.
     #[error("the quota is too small for this pod")]
     QuotaTooSmall,
 }

@@ -72,8 +72,8 @@ pub enum ClusterError {
     /// The pod's image could not be pulled or started. Customers see the cause.
     #[error("the pod did not become ready: {0}")]
     ImageFailed(#[source] ClusterErrorSource),
-    /// No node took the pod in time, or the host's SSH server did not come into it: whatever its
-    /// customer has named was not tried. Customers see the cause.
+    /// No node took the pod in time, or the host's SSH server could not be put into it: the image
+    /// that the customer has named was not tried. Customers see the cause.
     #[error("the pod did not become ready: {0}")]
     NotScheduled(#[source] ClusterErrorSource),
     /// The pod has ended, or never was.

@@ -1,5 +1,5 @@
-//! What the order service knows of the gateway, if there is one: what answers name of it, and what it
-//! counts.
+//! What the order service knows of the gateway, if there is one: the ways to pods that answers
+//! name, and the counts that metrics show.
 
 use crate::model::gateway::GatewayWays;
 use crate::readiness::UnreadyReason;
@@ -19,7 +19,7 @@ pub trait GatewayInfo: Send + Sync {
 /// A gateway in a process of its own, as its operator watches it.
 #[async_trait]
 pub trait GatewayHealth: Send + Sync {
-    /// Why it cannot take customers to their pods now; none: it can.
+    /// Why it cannot connect customers with their pods now; empty if it can.
     async fn unready_reasons(&self) -> Vec<UnreadyReason>;
 
     /// What else the operator should know.
@@ -28,7 +28,8 @@ pub trait GatewayHealth: Send + Sync {
     fn counts(&self) -> GatewayCounts;
 }
 
-/// What a gateway has counted since its start. The names are few, and no client's choice.
+/// What a gateway has counted since its start. The names in it are fixed: clients choose none of
+/// them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GatewayCounts {
     pub sessions: Vec<SessionCount>,

@@ -1,4 +1,4 @@
-//! The way to ports of pods, for what carries customers there.
+//! Connections to ports of pods, for the gateway and the HTTP server, which customers come through.
 
 use crate::model::ids::PodName;
 use async_trait::async_trait;
@@ -35,10 +35,10 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 /// There is no way to the pod.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("the pod cannot be reached: try again, and order the status of the pod if it stays so")]
+    #[error("the pod cannot be reached: try again, and request its status if it stays so")]
     Unreachable(#[source] Box<dyn Error + Send + Sync>),
-    /// Of this pod, or in all.
-    #[error("too many connections to pods are open: close some of this pod, and try again")]
+    /// As many connections as there may be are open, to this pod or to all.
+    #[error("too many connections to pods are open: close some to this pod, and try again")]
     Busy,
 }
 

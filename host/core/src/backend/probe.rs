@@ -23,7 +23,7 @@ pub enum ProbeProblem {
     Full,
     /// The cluster cannot be reached.
     Unavailable,
-    /// The policies render no pod for an order of nobody's.
+    /// The policies render no pod for the order of a probe, which has no customer.
     Policies,
 }
 

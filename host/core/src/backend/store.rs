@@ -238,8 +238,9 @@ pub trait LeaseStore: Send + Sync {
     async fn end_lease(&self, lease: &Lease, orders: &[Order]) -> Result<(), LedgerError>;
 }
 
-/// Nothing is changed for the lease of an order that is final, or another replica's:
-/// [`LedgerError::Conflict`].
+/// Ports, and places for pods without a port, with the capacity that their leases have reserved. If
+/// the order that makes the lease is final, or another replica's, nothing is changed and the error
+/// is [`LedgerError::Conflict`].
 #[async_trait]
 pub trait PortAllocator: Send + Sync {
     /// Reserves a port of the range for a lease; `None` when all are taken. A lease that has a port
@@ -259,15 +260,16 @@ pub trait PortAllocator: Send + Sync {
     ) -> Result<Option<u16>, LedgerError>;
 
     /// Reserves a place for a lease without a port, if fewer than `most` leases have a port or a
-    /// place; whether it has one. A lease that has a port or a place keeps it.
+    /// place. A lease that has a port or a place keeps it. `true` if the lease has one of them now.
     async fn reserve_place(&self, lease: &LeaseId, most: u32) -> Result<bool, LedgerError>;
 
-    /// Reserves what the pod of a lease with a port or a place needs, beside what all others have reserved: no
-    /// two replicas sell the same. A lease that has reserved this keeps it. Where the capacity is
-    /// not known, the need is recorded all the same.
+    /// Reserves what the pod of this lease needs, if `capacity` has that left beside the
+    /// reservations of all other leases: no two replicas sell the same. A lease that has this
+    /// reservation already keeps it. If the capacity is not known, the reservation is recorded
+    /// without a check.
     ///
     /// # Errors
-    /// [`LedgerError::Database`] when the lease has neither.
+    /// [`LedgerError::Database`] when the lease has neither a port nor a place.
     async fn reserve_capacity(
         &self,
         lease: &LeaseId,
@@ -281,8 +283,8 @@ pub trait PortAllocator: Send + Sync {
     /// Releases the lease's port or place and what it has reserved, if it has one.
     async fn release_port(&self, lease: &LeaseId) -> Result<(), LedgerError>;
 
-    /// Releases the ports of leases that have ended, or never were, and that no order is about to
-    /// make; returns how many.
+    /// Releases the ports of leases that have ended, and of those that were never made and that no
+    /// unfinished order is about to make; returns how many.
     async fn release_unused_ports(&self) -> Result<u32, LedgerError>;
 
     /// How many leases have a port or a place.

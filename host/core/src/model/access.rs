@@ -48,8 +48,9 @@ impl fmt::Display for AccessMode {
     }
 }
 
-/// The ways that an operator sells; at least one. With a port of the nodes among them a pod has one
-/// port, and its template makes it one or the other: as the default, which both are.
+/// The ways that an operator sells; at least one. If a port of the nodes is among them, each pod
+/// has one port. Where host port and node port are both sold, as by default, the pod's template
+/// decides which of them it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "BTreeSet<AccessMode>", into = "BTreeSet<AccessMode>")]
 pub struct AccessModes(BTreeSet<AccessMode>);
@@ -88,7 +89,8 @@ impl AccessModes {
         self.0.iter().copied()
     }
 
-    /// Whether it is what pods of earlier versions had: their bytes stay the same.
+    /// Whether these are the modes of pods of earlier versions: they are not stored then, so that
+    /// the stored bytes stay the same.
     #[must_use]
     pub fn is_default(&self) -> bool {
         *self == Self::default()

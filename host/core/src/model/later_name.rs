@@ -1,6 +1,7 @@
-//! Names of later versions: two versions share a ledger while one replaces the other, and a client may
-//! be older than its service. Who only reports such a name reads it, and writes it as it was. What
-//! money depends on has no such value: there an unknown name is an error.
+//! Names of later versions in enums. Two versions share a ledger while one replaces the other, and
+//! a client may be older than its service. Where a name is only reported, an unknown one is read,
+//! and written again unchanged. Enums that money depends on have no such value: there an unknown
+//! name is an error.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,10 +9,10 @@ use std::sync::{Mutex, PoisonError};
 
 /// Bytes of such a name. The longest of this version has 20.
 const NAME_BYTES: usize = 48;
-/// Names that are remembered until the process ends: more than later versions add, and few enough for
-/// a service that makes them up.
+/// Names that are interned, which lasts until the process ends: more than later versions add, and
+/// few enough if a service makes them up.
 const NAMES: usize = 64;
-/// How every other text is read.
+/// Stands for every text that is no such name.
 const OTHER: &str = "unknown";
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,7 +25,8 @@ static KNOWN: Mutex<BTreeSet<&'static Text>> = Mutex::new(BTreeSet::new());
 pub struct LaterName(Option<&'static Text>);
 
 impl LaterName {
-    /// Other texts, and those beyond the first so many, are all the same name.
+    /// Texts that are no such name, and new ones when [`NAMES`] are interned, are all the same
+    /// name.
     pub(crate) fn of(text: &str) -> Self {
         let is_plain = |byte: u8| {
             byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
@@ -57,8 +59,9 @@ impl fmt::Display for LaterName {
     }
 }
 
-/// Has an enum with `as_str`, `named` and a value `Later` written by its names, and read whatever its
-/// name is. With a description, it has a schema too, of the names in `ALL`.
+/// Implements `Serialize` and `Deserialize` for an enum with `as_str`, `named` and a variant
+/// `Later`: it is written by its name, and every unknown name is read as `Later`. With a
+/// description, implements `ToSchema` too, with the names in `ALL`.
 macro_rules! named_or_later {
     ($type:ident, $description:literal) => {
         $crate::model::later_name::named_or_later!($type);

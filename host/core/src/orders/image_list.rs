@@ -1,5 +1,5 @@
-//! The list of images that is published, as the images policy gave it last: whoever reads offers, which
-//! costs nothing, does not have the policy called for each time.
+//! A cache of the list of images that offers publish. Reading offers costs nothing, so that it must
+//! not call the images policy each time.
 
 use super::set_identity::SetIdentity;
 use crate::backend::policy::{Context, ImageOffer, PolicySet};
@@ -19,9 +19,9 @@ struct Listed {
 }
 
 impl ImageList {
-    /// The list of this set, at most [`limits::IMAGE_LIST_KEPT`] old. Empty after a fault, which is
-    /// logged and costs the list alone: orders name their images without it. That is kept as well:
-    /// it has cost the most time.
+    /// The list of this set's images policy, at most [`limits::IMAGE_LIST_KEPT`] old. If the policy
+    /// faults, that is logged, and the list is empty: orders can name images all the same. The
+    /// empty list is cached too, since a fault takes the most time.
     pub(super) async fn of(&self, set: &Arc<dyn PolicySet>, context: &Context) -> Vec<ImageOffer> {
         // Those who read meanwhile wait for this call rather than for one of their own.
         let mut listed = self.0.lock().await;

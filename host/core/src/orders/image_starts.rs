@@ -5,12 +5,14 @@
 //! refused before the payment for a while, and of those that have not started yet few are launched at
 //! the same time. What is known is of this process: others find out for themselves.
 //!
-//! Of these, each image has one place, whoever orders it, and only for as long as most are pulled:
-//! whoever has images that are slow under many keys keeps nobody else's from being tried. All of their
-//! pods, slow ones too, are a part of the cluster at most.
+//! Only so many images are tried at the same time. An image counts once, however many customers
+//! order it, and only for the time in which most images are pulled: slow images, ordered under many
+//! keys, do not keep other images from being tried. All pods of images that have not started yet,
+//! slow ones too, have at most a part of the cluster's places.
 //!
-//! All of it is known of an image in one tier, with what runs in it: a tier may have too little memory
-//! for it, or devices that it cannot use, and nobody makes an image that is good elsewhere be refused.
+//! What is known is of an image in one tier with one kind of program ([`PodImage`]): a tier may
+//! have too little memory for an image, and a failure there must not have it refused in other
+//! tiers.
 
 use super::lane::Lane;
 use crate::backend::cluster::EndReason;
@@ -39,7 +41,7 @@ impl PodImage {
 }
 
 pub(super) struct ImageStarts {
-    /// Those that have started.
+    /// Images that have started.
     started: Mutex<Recent<PodImage>>,
     failures: Mutex<HashMap<PodImage, Failure>>,
     /// The orders whose image has not started yet.
@@ -52,7 +54,7 @@ pub(super) struct ImageStarts {
 #[derive(Clone, Copy)]
 struct Failure {
     at: Instant,
-    /// For how long it is refused.
+    /// How long orders of the image are refused.
     kept: Duration,
 }
 
@@ -62,7 +64,7 @@ impl Failure {
     }
 }
 
-/// What an order has of what may be tried at the same time.
+/// An order whose image has not started yet, with its permits.
 struct FirstStart {
     image: PodImage,
     begun: Instant,
@@ -72,7 +74,7 @@ struct FirstStart {
     _of_customer: Permit<Option<Customer>>,
 }
 
-/// An order that is worked on: when it is dropped, its image is not tried any more.
+/// The claim of an order whose image is being tried. Dropping it ends the claim.
 pub(super) struct Trying {
     starts: Arc<ImageStarts>,
     order: OrderId,
@@ -103,8 +105,9 @@ impl ImageStarts {
         Trying { starts: Arc::clone(self), order: order.clone() }
     }
 
-    /// Before an order of this image is paid for, after [`ImageStarts::check`]. One with a proven token
-    /// does not stand behind those without, which cost nothing: it takes the place of one.
+    /// Claims the right to try this image, before its order is paid for and after
+    /// [`ImageStarts::check`]. If none is left, an order with a proven token takes that of one
+    /// without, which cost nothing to send.
     ///
     /// # Errors
     /// `resource_unavailable`: it has not started yet, and enough such pods are being launched.
@@ -140,7 +143,7 @@ impl ImageStarts {
         }
     }
 
-    /// What one order takes of an image and of a customer, of which there is so much.
+    /// The permits of one order: of its image and of its customer, within these limits.
     fn first_start(
         &self,
         image: &PodImage,
@@ -154,8 +157,8 @@ impl ImageStarts {
         Some(FirstStart { image, begun, lane, _of_image: of_image, _of_customer: of_customer })
     }
 
-    /// The pod of this order is launched, which is paid for: no other order takes its place. It counts
-    /// also if another has taken it before, or if it was tried by an earlier process.
+    /// The order is paid for, and its pod is launched: no other order may take its claim from now
+    /// on. It is counted even if its claim was taken before, or was made by an earlier process.
     pub(super) fn paid(&self, order: &OrderId, image: &PodImage, customer: Option<&Customer>) {
         let is_known = lock(&self.started).contains(image);
         let mut first = lock(&self.first);
@@ -169,7 +172,7 @@ impl ImageStarts {
         }
     }
 
-    /// No pod of this order is being launched.
+    /// Ends the claim of this order: no pod of it is being launched any more.
     pub(super) fn end(&self, order: &OrderId) {
         lock(&self.first).remove(order);
     }

@@ -1,4 +1,4 @@
-//! The two lanes in which orders wait.
+//! The two lanes in which orders wait for their turn at a mint.
 
 /// Whether a token is known to be its mint's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

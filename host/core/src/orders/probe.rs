@@ -1,8 +1,9 @@
 //! The probe pod: nothing is sold before a pod like those of customers has started.
 //!
-//! It is what an order of nobody's gets: the default image, the default tier, the template. Another
-//! one is launched when the policies make another pod of such an order, and, while something is
-//! wrong, a minute later, or an hour later if only root is missing or pods reach what they must not.
+//! It is the pod that an order without a customer and without options gets: the default image, the
+//! default tier, the template. Another one is launched when the policies render another pod for
+//! such an order, and, while something is wrong, a minute later; an hour later if only root is
+//! missing, or if pods reach what they must not.
 
 use super::OrderService;
 use super::admission::ProbeWait;
@@ -255,7 +256,7 @@ impl OrderService {
         }
     }
 
-    /// What an order of nobody's would get of these policies.
+    /// The pod that these policies give an order without a customer and without options.
     async fn probe_plan(
         &self,
         set: &dyn PolicySet,

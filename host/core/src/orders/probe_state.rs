@@ -6,7 +6,7 @@ use crate::backend::policy::PolicySet;
 use crate::model::refusal::{ErrorType, Refusal};
 use std::sync::Arc;
 
-/// What is known, and of which policies: a pod of others may not start.
+/// What is known of whether pods start, and of which policies' pods.
 #[derive(Clone)]
 pub(super) struct Probed {
     pub(super) state: ProbeState,
@@ -34,7 +34,8 @@ impl Probed {
         if self.is_of_others(set) { ProbeState::Changed } else { self.state }
     }
 
-    /// Whether it is about others, and these have not been compared with them yet.
+    /// Whether it is about other policies than these, and the pods of both have not been compared
+    /// yet.
     pub(super) fn is_of_others(&self, set: &Arc<dyn PolicySet>) -> bool {
         self.state.is_done() && self.policies.as_ref().is_some_and(|probed| !probed.is_of(set))
     }

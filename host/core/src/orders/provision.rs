@@ -224,10 +224,10 @@ fn timeout() -> Seconds {
     Seconds(limits::PROVISION_TIMEOUT.as_secs())
 }
 
-/// Whose fault an error is, with this lease. Customers can end a pod, or let it end, while they pay
-/// for it: an extension of one that is gone for no known reason is not ours to make good. They can
-/// name an image that never starts, as often as they like: a node has to have no room for it, or the
-/// pod to have been ready.
+/// Whose fault it is that an order was paid and not provisioned. Customers can end a pod, or let it
+/// end, while they pay for more time: if the pod is gone for no known reason, a top-up is not at
+/// our expense. They can name images that never start, as often as they like: the error of such a
+/// pod is ours only if it is not about the image, or if the pod was ready before.
 fn fault(lease: Option<&Lease>, purchase: &Purchase, error: &ClusterError) -> Fault {
     let was_ready = lease.is_some_and(|lease| lease.expires_at.is_some());
     let is_ours = match (lease.and_then(|lease| lease.end), purchase) {

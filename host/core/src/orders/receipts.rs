@@ -150,8 +150,8 @@ fn has_room(answer: &impl Serialize) -> bool {
     sorted(answer).to_string().len() <= limits::RECEIPT_BESIDE_BYTES
 }
 
-/// What a receipt of this order alone would be of; none of an order that nobody has paid for, that
-/// is not over, or whose time is over.
+/// The kind of receipt for this order. None for an order that is not paid for or not decided for
+/// good, whose time is over, or that extends another customer's pod.
 fn receipt_kind(state: &OrderState) -> Option<ReceiptKind> {
     if extends_of_another(state) {
         return None;

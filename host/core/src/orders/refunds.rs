@@ -13,7 +13,7 @@ use crate::model::units::{Sat, UnixTime};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     Ours,
-    /// The mint's, or the customer's, who could otherwise have us pay fees as often as they like.
+    /// The mint's or the customer's: if we bore the fees then, customers could cause them at will.
     Others,
 }
 
@@ -85,7 +85,7 @@ impl OrderService {
         self.transition(order, refunded, lease.as_ref().into()).await
     }
 
-    /// What the operator adds must not be what others are to get back.
+    /// The amount of the refund. What the operator adds must not be money that is owed to others.
     async fn refund_amount(
         &self,
         order: &Order,
@@ -133,7 +133,7 @@ impl OrderService {
         self.forget_refused().await
     }
 
-    /// Keeps as many refused orders as there is need of.
+    /// Deletes refused orders beyond the limits.
     pub(super) async fn forget_refused(&self) -> Result<(), LedgerError> {
         let before = UnixTime::now().minus(limits::REFUSED_KEPT);
         let kept = RefusedLimits { whole: limits::REFUSED_WHOLE, most: limits::REFUSED_MOST };
@@ -145,8 +145,9 @@ impl OrderService {
     }
 }
 
-/// A refund to which the operator adds, beside what is owed to others. What cannot be found out is
-/// not spared: with a row that nobody can read, nothing is added, and the refund is made.
+/// The amount with what the operator adds, if the wallet has that beside what is owed to others. A
+/// row that cannot be read may be owed too: then nothing is added, and the refund is made all the
+/// same. After any other error the refund is tried again.
 fn with_added(
     due: Sat,
     added: Sat,

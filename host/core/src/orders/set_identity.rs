@@ -1,4 +1,4 @@
-//! Which set of policies something is known of.
+//! Identifies a set of policies about which something is known.
 
 use crate::backend::policy::PolicySet;
 use std::sync::{Arc, Weak};

@@ -38,8 +38,8 @@ impl OrderService {
         self.swap(order, unpaid).await
     }
 
-    /// Whether few enough payments at the mint are unknown to begin one more: the fewest for whoever
-    /// may have sent them all, and more for a customer who has paid before.
+    /// Whether few enough payments at the mint are unknown to begin this one. The limits are lower
+    /// for tokens that may be forged, which anybody can send in any number, than for proven ones.
     async fn may_begin(&self, order: &Order, unpaid: &Unpaid) -> bool {
         let mint = &order.token_info.mint;
         let unknown = self.unknown.count(mint);

@@ -1,4 +1,4 @@
-//! Who had a pod for nothing that was launched before the payment.
+//! Customers and proofs whose pod was launched before the payment, and came to nothing.
 
 use crate::limits;
 use crate::model::ids::{Customer, ProofY};
@@ -6,11 +6,12 @@ use crate::model::order::Order;
 use crate::recent::Recent;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Whose pod came to nothing that ran unpaid.
+/// By what the sender of such an order is known.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Payer {
     Customer(Customer),
-    /// Customers may call themselves what they like; the token was not taken.
+    /// A proof of the token, which was not taken and may come again: customers can use a new key
+    /// each time.
     Proof(ProofY),
 }
 
@@ -21,7 +22,7 @@ impl Payer {
     }
 }
 
-/// Whoever had a pod for nothing lately: they pay before the launch for a while.
+/// The senders of such orders: for a while they pay before the launch.
 pub(super) struct UnpaidFailures(Mutex<Recent<Payer>>);
 
 impl Default for UnpaidFailures {

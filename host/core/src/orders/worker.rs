@@ -22,7 +22,7 @@ use tracing::Instrument;
 /// An order's turn at its mint, until it is dropped.
 struct Turn {
     _slot: Option<Slot>,
-    /// Until what it needs is reserved.
+    /// Held until the order's capacity is reserved.
     room_wanted: Option<RoomWanted>,
 }
 
@@ -116,9 +116,9 @@ impl OrderService {
         Some(order)
     }
 
-    /// The order's turn at its mint. One that has no place in the cluster is refused before it
-    /// waits, and once more if it had to wait, and others were first. One that never has a place does
-    /// not wait for it.
+    /// Waits for the order's turn at its mint. Whether the cluster has room for its pod is checked
+    /// before that, and again after it if the order had to wait. Without room it is refused; but a
+    /// proven order first waits for unproven ones that may free some, unless its pod never fits.
     async fn wait_for_turn(
         &self,
         order: &Order,
@@ -150,7 +150,7 @@ impl OrderService {
         }
     }
 
-    /// Whether the last places are held by orders that may never pay for them, and this one can.
+    /// Whether unproven orders, which may never be paid, run while this order's token is proven.
     async fn is_contested(&self, order: &Order, place: &mut Place) -> bool {
         let OrderState::Received { token, .. } = &order.state else { return false };
         if !self.admission.is_any_unproven() {

@@ -1,24 +1,27 @@
-//! A reader of which little is read before something has come to pass.
+//! A reader that passes on the first bytes at once, and the rest only when a future (the gate) has
+//! completed.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
-/// "SSH-", with which every client begins. What costs anything comes after it.
+/// The length of "SSH-", with which every client begins. These bytes start nothing that is
+/// expensive.
 const BEGIN_BYTES: u64 = 4;
 
 type Gate = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 enum Input {
-    /// Nothing has been read.
+    /// Nothing has been read yet.
     Silent(Gate),
-    /// The rest is read when this has come to pass.
+    /// The first bytes were read; the rest is read when this future has completed.
     Begun(Gate),
     Open,
 }
 
-/// Who sends nothing does not wait for the gate, which is polled once there is something to read.
+/// The gate is not polled before the first bytes have come: a client that sends nothing uses up
+/// nothing of its rate.
 pub(super) struct GatedReader<R> {
     reader: R,
     input: Input,
@@ -31,7 +34,7 @@ impl<R> GatedReader<R> {
 }
 
 impl<R: AsyncRead + Unpin> GatedReader<R> {
-    /// Whether there was something.
+    /// Reads the first bytes; `false` at the end of the stream.
     fn poll_begin(
         &mut self,
         context: &mut Context<'_>,

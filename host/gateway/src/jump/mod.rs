@@ -6,9 +6,9 @@
 //!               early drop) network                                one port
 //! ```
 //!
-//! A handshake takes a core, so that what sends more than the first bytes of a greeting waits until the
-//! networks of its address may have one more. Connections that only wait cost no core, and are not
-//! counted there.
+//! A handshake keeps a core busy. A client that sends more than the first bytes of its greeting
+//! therefore waits until the rate limits of its networks allow one more handshake. Connections that
+//! send nothing cost no core, and do not count towards these limits.
 //!
 //! A client logs in as its pod, by a key or the secret of the lease, and gets connections to the SSH
 //! port of that pod. Nothing else is served: no shell, no command, no listener.
@@ -38,7 +38,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-const ENDED: &str = "the lease of the pod has ended";
+const ENDED: &str = "the lease of the pod has ended: order a new pod";
 const STOPPED: &str = "the gateway is being stopped: connect again";
 
 /// The jump host's socket and key.
@@ -153,7 +153,7 @@ impl Client {
         Ok(())
     }
 
-    /// Reads on when the networks of the client may have one more handshake.
+    /// Reads on when the rate limits of the client's networks allow one more handshake.
     fn gated(&self, socket: TcpStream) -> Join<GatedReader<OwnedReadHalf>, OwnedWriteHalf> {
         let (rates, address) = (Arc::clone(&self.rates), self.address);
         let (reader, writer) = socket.into_split();

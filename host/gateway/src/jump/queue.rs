@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 #[derive(Clone)]
 pub(super) struct Backlog(Arc<watch::Sender<usize>>);
 
-/// The client ignores its windows.
+/// The client has sent far more than its windows allow: it ignores them.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Excess;
 

@@ -1,5 +1,5 @@
-//! One request, to the pod and back: each has a connection of its own. Nothing is collected: what one
-//! side does not take, the other waits with.
+//! Forwards one request to the pod, and its response back, on a connection of its own. Bodies are
+//! streamed and never collected: if one side stops reading, the other has to wait.
 
 use super::headers::is_websocket;
 use super::idle_stream::IdleStream;
@@ -30,11 +30,11 @@ pub(super) enum ForwardError {
     Protocol,
 }
 
-/// What is held as long as the client and the pod have to do with each other. Dropping it cuts them
-/// off.
+/// All that is held while a request or its WebSocket is under way. Dropping it cuts client and pod
+/// off from each other.
 pub(super) struct Exchange {
     _permit: AppPermit,
-    /// The client's connection counts until then.
+    /// The client's connection counts towards the limits until this is dropped.
     _peer: Option<Peer>,
     connection: JoinSet<()>,
 }

@@ -24,7 +24,8 @@ const HOP_BY_HOP: [&str; 9] = [
     "transfer-encoding",
     "upgrade",
 ];
-/// What programs believe of a proxy: the client's own are not passed on.
+/// Headers that programs trust if they are behind a proxy. What the client itself has sent in them
+/// is not passed on.
 const OF_PROXIES: [&str; 8] = [
     "forwarded",
     "x-forwarded-for",
@@ -35,9 +36,9 @@ const OF_PROXIES: [&str; 8] = [
     "x-forwarded-server",
     "x-real-ip",
 ];
-/// What is not about the answer of this pod alone: another server for its host, the cookies of all
-/// sites of the domain, and files and pages that proxies before the service give in place of the
-/// answer.
+/// Response headers that would have an effect beyond the pod's own site. They name another server
+/// for its host, clear the cookies of all sites of the domain, or have a proxy before the service
+/// send a file or page in place of the response.
 const BEYOND_THE_POD: [&str; 6] = [
     "alt-svc",
     "clear-site-data",
@@ -46,12 +47,12 @@ const BEYOND_THE_POD: [&str; 6] = [
     "x-reproxy-url",
     "x-sendfile",
 ];
-/// What every header begins with that nginx obeys.
+/// The prefix of the headers by which a response commands nginx.
 const NGINX_COMMAND: &str = "x-accel-";
-/// What every bearer token begins with that the service has made.
+/// The prefix of every bearer token that the service has made.
 const OWN_BEARER: &str = "pg_";
 
-/// Whose credentials do not reach the pod.
+/// The credentials of the request for the service itself: they must not reach the pod.
 pub(super) struct Credentials<'a> {
     pub(super) customer: Option<&'a Customer>,
     pub(super) operator: Option<&'a Secret>,

@@ -1,6 +1,6 @@
-//! How a browser becomes its customer's: a code in a link, which works once, and the cookie that it
-//! is exchanged for. Both are signed by the service's key; nothing of them is stored but that a code
-//! was used.
+//! How a browser logs in to a pod's site as the customer: a link has a code, which works once and
+//! is exchanged for a cookie. Both are authenticated by the service's key (HMAC). Nothing of them
+//! is stored, except which codes were used.
 
 use crate::identity::fresh_bearer;
 use crate::limits;
@@ -17,14 +17,14 @@ use sha2::Sha256;
 
 /// The path that a link names. Nothing below `/.paygress/` is the pod's.
 pub(super) const LOGIN_PATH: &str = "/.paygress/login";
-/// By its prefix a browser accepts it from this very host alone, and by HTTPS.
+/// The prefix `__Host-` makes browsers accept it from this host alone, and only over HTTPS.
 pub(super) const COOKIE: &str = "__Host-paygress-app";
-/// What is longer is none of ours.
+/// The longest code or cookie that is verified: the service makes no longer ones.
 const SIGNED_BYTES: usize = 160;
-/// How many cookies of our name are looked at: a browser has one.
+/// How many cookies with our name are verified in one request: a browser has one.
 const COOKIES: usize = 4;
 
-/// What is signed.
+/// What a signed value is for: one cannot be used as the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Code,
@@ -32,7 +32,7 @@ enum Purpose {
 }
 
 impl Purpose {
-    /// No other use of the key begins so.
+    /// What the signed bytes begin with. No other use of the key begins with the same.
     fn prefix(self) -> &'static [u8] {
         match self {
             Self::Code => b"app code\0",
@@ -62,7 +62,7 @@ impl AppLogins {
         Some(code)
     }
 
-    /// `END.ID.CODE`: until when it holds, what no other has, and the signature of both and the pod.
+    /// `END.ID.CODE`: when it expires, a random id, and the HMAC over both and the pod's name.
     fn sign(&self, purpose: Purpose, pod: &PodName, end: UnixTime) -> Secret {
         let signed = format!("{}.{}", end.0, fresh_bearer().expose());
         match self.code_of(purpose, pod, &signed) {
@@ -74,7 +74,7 @@ impl AppLogins {
         }
     }
 
-    /// The id of what is good for this pod now.
+    /// The id in a signed value, if the value is valid for this pod now.
     fn verify<'a>(
         &self,
         purpose: Purpose,

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! `headers.rs`: what of a head is passed on. `idle_stream.rs`: the pod's connection, cut when idle.
-//! Nothing of the service's own site is here: no route, no CORS, no cookie of it.
+//! The service's own site is not served here: none of its routes, CORS headers or cookies.
 
 mod forward;
 mod headers;
@@ -17,7 +17,7 @@ mod permits;
 use crate::client_address::client;
 use crate::limits;
 use crate::problem::{Fault, Problem};
-use crate::rate_limit::Rates;
+use crate::rate_limit::RequestRates;
 use crate::server::Peer;
 use crate::state::{App, AppBackends};
 use axum::body::Body;
@@ -47,9 +47,9 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::Mutex;
 
-/// What is below it at every host of a pod is the service's.
+/// Paths with this prefix are answered by the service at the host of every pod.
 const RESERVED: &str = "/.paygress/";
-/// What metrics call all paths of pods.
+/// The route under which metrics count the requests for all pods.
 const ROUTE: &str = "app";
 
 /// The sites of pods.
@@ -59,10 +59,10 @@ pub(crate) struct AppProxy {
     leases: Arc<LiveLeases>,
     streams: Arc<dyn PodStreams>,
     used_codes: Arc<dyn MessageLog>,
-    /// Two requests with one code come one after the other.
+    /// Held while a code is used: of two requests with the same code the second one fails.
     login: Mutex<()>,
     logins: Arc<AppLogins>,
-    rates: Rates,
+    rates: RequestRates,
     permits: AppPermits,
 }
 
@@ -84,7 +84,7 @@ impl AppProxy {
         let a_minute = app.settings.requests_per_minute.saturating_mul(limits::APP_ALLOWANCE);
         Self {
             logins: Arc::new(AppLogins::new(key, domain.clone())),
-            rates: Rates::new(a_minute),
+            rates: RequestRates::new(a_minute),
             permits: AppPermits::new(),
             login: Mutex::default(),
             app,
@@ -296,7 +296,7 @@ pub(crate) fn contradicting_hosts() -> Response {
     own_response(Problem::invalid("the request names two hosts; send one").into_response())
 }
 
-/// The same for every name that leads nowhere: what a pod was is nobody's to find out.
+/// The same for every name without a site, so that nobody learns which pods there are or were.
 fn no_such_app() -> Problem {
     Refusal::new(
         ErrorType::NotFound,
@@ -308,7 +308,7 @@ fn no_such_app() -> Problem {
 fn not_logged_in() -> Problem {
     Refusal::new(
         ErrorType::NotOwner,
-        "this is for the pod's customer: order the status of the pod, and open its http_login_url in this browser",
+        "this is for the pod's customer: request the pod's status, and open its http_login_url in this browser",
     )
     .into()
 }
@@ -316,7 +316,7 @@ fn not_logged_in() -> Problem {
 fn bad_code() -> Problem {
     Refusal::new(
         ErrorType::NotOwner,
-        "this link was used before, is too old, or is another pod's: order the status of the pod for a new one",
+        "this link was used before, is too old, or is another pod's: request the pod's status for a new one",
     )
     .into()
 }

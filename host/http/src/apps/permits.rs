@@ -1,4 +1,4 @@
-//! How many requests to pods are under way.
+//! Limits of the requests to pods that are under way at the same time.
 
 use crate::limits;
 use ipnet::IpNet;
@@ -10,17 +10,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Who asks.
+/// Who sends a request to a pod's site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Visitor {
-    /// The pod's, logged in.
+    /// The pod's customer, logged in.
     Customer,
-    /// Of a public port.
+    /// Anybody, since the port is public.
     Anybody,
 }
 
-/// Counts them: all together, of each lease, of each network, and of the visitors from each network at
-/// each lease.
+/// Counts the requests under way: of all pods together, of each lease, of each network that clients
+/// are in, and, for public ports, of each network at each lease.
 pub(super) struct AppPermits {
     all: Arc<Semaphore>,
     of_leases: KeyedLimit<PodName>,
@@ -57,7 +57,7 @@ impl AppPermits {
             of_each_network(client, limits::APP_REQUESTS_OF_ONE, |network, limit| {
                 self.of_networks.try_acquire(network, limit)
             })?;
-        // Some of a lease's requests are nobody's in any one network but its customer's.
+        // Visitors from one network cannot use all requests of a lease; its customer may.
         let of_visitor = match visitor {
             Visitor::Customer => Vec::new(),
             Visitor::Anybody => {

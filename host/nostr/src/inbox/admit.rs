@@ -1,4 +1,5 @@
-//! Takes every receipt of the inbox, before the library's own bookkeeping can lose one.
+//! Queues every event that a relay sends for the inbox's subscription, before the library's own
+//! bookkeeping can lose it.
 
 use nostr_sdk::pool::policy::{AdmitPolicy, AdmitStatus, PolicyError};
 use nostr_sdk::util::BoxedFuture;
@@ -9,7 +10,7 @@ use tokio::sync::mpsc;
 
 /// An event, as one relay sent it.
 #[derive(Debug)]
-pub(super) struct Receipt {
+pub(super) struct ReceivedEvent {
     pub(super) relay: RelayUrl,
     pub(super) event: Event,
 }
@@ -34,14 +35,14 @@ impl OldestWraps {
 #[derive(Debug)]
 pub(super) struct InboxAdmitPolicy {
     id: SubscriptionId,
-    queue: mpsc::Sender<Receipt>,
+    queue: mpsc::Sender<ReceivedEvent>,
     oldest: OldestWraps,
 }
 
 impl InboxAdmitPolicy {
     pub(super) fn new(
         id: SubscriptionId,
-        queue: mpsc::Sender<Receipt>,
+        queue: mpsc::Sender<ReceivedEvent>,
         oldest: OldestWraps,
     ) -> Self {
         Self { id, queue, oldest }
@@ -62,9 +63,9 @@ impl AdmitPolicy for InboxAdmitPolicy {
             if event.kind == Kind::GiftWrap {
                 self.oldest.insert(relay, event.created_at);
             }
-            let receipt = Receipt { relay: relay.clone(), event: event.clone() };
+            let received = ReceivedEvent { relay: relay.clone(), event: event.clone() };
             // Waits when the queue is full: the relay's connection waits with it.
-            self.queue.send(receipt).await.map_err(PolicyError::backend)?;
+            self.queue.send(received).await.map_err(PolicyError::backend)?;
             Ok(AdmitStatus::rejected("taken"))
         })
     }

@@ -1,6 +1,6 @@
 //! Stored messages that a subscription left out because the relay caps its answers.
 
-use super::admit::{OldestWraps, Receipt};
+use super::admit::{OldestWraps, ReceivedEvent};
 use super::cursor;
 use super::relay_delays::{FirstTime, RelayDelays};
 use crate::error::{BoxError, sdk_error};
@@ -21,15 +21,16 @@ const PAGE_EVENTS: usize = 500;
 /// Pages that are read in a row: more than two days of messages have. A relay may invent as many as
 /// there are seconds.
 const PAGES: u32 = 2_000;
-/// Before the stored wraps of a relay are read that were read a moment ago; doubled each time…
+/// The pause before a backfill that follows another one of the same relay; doubled each time…
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 /// …up to this one, jitter included.
 const PAUSE_LONGEST: Duration = Duration::from_secs(60);
-/// What was read so long ago was not read a moment ago. Longer than the longest pause.
+/// A backfill so long after the last one follows no other: it begins without a pause. Longer than
+/// the longest pause.
 const PAUSE_FORGIVEN: Duration = Duration::from_secs(120);
 
-/// How long readings are put off. A relay may say without end that it has sent all, and each reading
-/// is requests to it.
+/// The pauses before backfills. A relay may send EOSE again and again, and each backfill costs
+/// requests to it.
 pub(super) fn backfill_pauses() -> RelayDelays {
     RelayDelays {
         first: PAUSE_FIRST,
@@ -47,14 +48,14 @@ pub(super) struct Backfill {
     pub relay: RelayUrl,
     pub ledger: Arc<dyn InboxStore>,
     pub oldest: OldestWraps,
-    pub queue: mpsc::Sender<Receipt>,
+    pub queue: mpsc::Sender<ReceivedEvent>,
     pub done: mpsc::Sender<Backfilled>,
     pub permit: Permit<RelayUrl>,
-    /// How long it is put off.
+    /// The pause before it begins.
     pub pause: Duration,
 }
 
-/// What has become of a backfill. Its relay has another one when this is dropped.
+/// How a backfill ended. The next one of the same relay may begin when `permit` is dropped.
 pub(super) struct Backfilled {
     pub relay: RelayUrl,
     pub result: Result<(), BackfillError>,
@@ -106,8 +107,8 @@ impl Backfill {
             let page = fetched.map_err(BackfillError::relay)?;
             let first = page.iter().map(|event| event.created_at).min();
             for event in page {
-                let receipt = Receipt { relay: self.relay.clone(), event };
-                if self.queue.send(receipt).await.is_err() {
+                let received = ReceivedEvent { relay: self.relay.clone(), event };
+                if self.queue.send(received).await.is_err() {
                     // The inbox is gone, and nobody reads the result.
                     return Ok(());
                 }

@@ -1,22 +1,24 @@
-//! Delays of what a relay has us do again and again: each is twice the one before.
+//! Delays of an action that a relay can make the service repeat, such as opening a subscription
+//! again. Each delay is twice the one before.
 
 use nostr_sdk::RelayUrl;
 use paygress_core::backoff::{Doubling, doubling};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// The delays of all relays. Only our own are in it.
+/// The delays of one action, for each of our relays.
 pub(super) struct RelayDelays {
     pub first: Duration,
     /// Jitter included.
     pub longest: Duration,
-    /// What was done so long ago is not done again. Longer than the longest delay.
+    /// An action so long after the last one is not a repetition: the delays begin anew. Longer than
+    /// the longest delay.
     pub forgiven: Duration,
     pub first_time: FirstTime,
     pub latest: HashMap<RelayUrl, Latest>,
 }
 
-/// What is not done again.
+/// What happens to an action that is not a repetition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FirstTime {
     AtOnce,
@@ -30,7 +32,7 @@ pub(super) struct Latest {
 }
 
 impl RelayDelays {
-    /// How long what is due of this relay now is put off.
+    /// How long to wait before the action that this relay makes due now.
     pub(super) fn delay(&mut self, relay: &RelayUrl, now: Instant) -> Duration {
         // Zero while it is put off.
         let elapsed = |latest: &Latest| now.saturating_duration_since(latest.done_at);

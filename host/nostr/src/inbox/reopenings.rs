@@ -8,8 +8,9 @@ use std::time::Duration;
 const REOPEN_FIRST: Duration = Duration::from_secs(10);
 /// …up to this one, jitter included.
 const REOPEN_LONGEST: Duration = Duration::from_secs(600);
-/// A subscription that was open for so long is not "closed again". Longer than the longest delay,
-/// and whatever the relay has sent: to send all that it has stored costs a relay nothing.
+/// The delays begin anew for a subscription that was open for so long. Longer than the longest
+/// delay. What the relay has sent meanwhile does not count: sending its stored events costs it
+/// nothing.
 const REOPEN_FORGIVEN: Duration = Duration::from_secs(1_200);
 
 /// How long subscriptions are to stay closed that their relays close now.

@@ -2,7 +2,7 @@ use crate::db::dialect::{Schema, SchemaVersion};
 use crate::db::error::DatabaseError;
 use crate::db::postgres::{Postgres, PostgresError, PostgresState};
 use crate::db::sqlite::{Access, Sqlite, SqliteError};
-use crate::db::transaction::{Backend, Transaction, Undo, Watched};
+use crate::db::transaction::{Backend, FailureRecorder, Transaction, Undo};
 use paygress_core::model::secret::Secret;
 use std::path::Path;
 use std::sync::Arc;
@@ -111,9 +111,9 @@ impl Database {
         let job = move || {
             let mut output: Option<Result<T, E>> = None;
             let transacted = backend.transact(&mut |transaction| {
-                let mut watched = Watched::new(transaction);
-                let result = work(&mut watched);
-                let undo = match (&result, watched.into_failure()) {
+                let mut recorder = FailureRecorder::new(transaction);
+                let result = work(&mut recorder);
+                let undo = match (&result, recorder.into_failure()) {
                     (Ok(_), _) => Ok(()),
                     (Err(_), Some(error)) => Err(Undo::Database(error)),
                     (Err(_), None) => Err(Undo::Caller),

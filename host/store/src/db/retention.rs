@@ -1,11 +1,12 @@
-//! Rows of which only the newest are kept: whoever pays nothing makes as many as they like.
+//! Rows of which only the newest are kept, since clients that pay nothing can cause any number of
+//! them.
 
 use crate::db::error::DatabaseError;
 use crate::db::transaction::Transaction;
 use crate::db::value::Value;
 use paygress_core::model::units::UnixTime;
 
-/// Rows of one kind in a table, by their time; `id` tells those of the same time apart.
+/// Rows of one kind in a table, ordered by their time, and by `id` among those of the same time.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
     pub table: &'static str,

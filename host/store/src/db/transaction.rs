@@ -80,13 +80,14 @@ pub(crate) trait Backend: Send + Sync {
     fn transact(&self, work: &mut Work<'_>) -> Result<(), Undo>;
 }
 
-/// Remembers that the database failed, whatever the body makes of it: that is why it is undone.
-pub(crate) struct Watched<'a> {
+/// Remembers the database's error, whatever error the body of the transaction makes of it: the
+/// caller gets this one.
+pub(crate) struct FailureRecorder<'a> {
     transaction: &'a mut dyn Transaction,
     failure: Option<DatabaseError>,
 }
 
-impl<'a> Watched<'a> {
+impl<'a> FailureRecorder<'a> {
     pub(crate) fn new(transaction: &'a mut dyn Transaction) -> Self {
         Self { transaction, failure: None }
     }
@@ -103,7 +104,7 @@ impl<'a> Watched<'a> {
     }
 }
 
-impl Transaction for Watched<'_> {
+impl Transaction for FailureRecorder<'_> {
     fn execute(&mut self, statement: &str, values: &[Value]) -> Result<u64, DatabaseError> {
         let result = self.transaction.execute(statement, values);
         self.record(result)

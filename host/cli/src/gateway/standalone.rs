@@ -1,4 +1,4 @@
-//! The gateway in a process of its own, with its health and metrics.
+//! `paygress gateway`: the gateway in a process of its own, with health and metrics.
 
 use super::info::{KnownGateway, Tickets};
 use super::open::OpenGateway;
@@ -15,15 +15,15 @@ use tokio::sync::watch;
 
 const NO_RELAY: &str = "the endpoint of iroh has none of its relays: only customers who reach it directly find it; check GATEWAY_IROH_RELAYS";
 
-/// What the gateway needs, and itself.
-struct Watched {
+/// The health of the gateway, and of what it depends on.
+struct StandaloneHealth {
     ledger: Arc<dyn Ledger>,
     cluster: Arc<dyn Cluster>,
     known: Arc<KnownGateway>,
 }
 
 #[async_trait]
-impl GatewayHealth for Watched {
+impl GatewayHealth for StandaloneHealth {
     async fn unready_reasons(&self) -> Vec<UnreadyReason> {
         let mut reasons = unready_backends(&*self.ledger, &*self.cluster).await;
         if let Some(Tickets::Endpoint(endpoint)) = &self.known.tickets
@@ -46,13 +46,13 @@ impl GatewayHealth for Watched {
     }
 }
 
-/// A gateway that is a process, with open sockets. It serves nobody yet.
-pub struct OwnProcess {
+/// The gateway, without the service. Its sockets are open, and it serves nobody yet.
+pub struct StandaloneGateway {
     gateway: OpenGateway,
     server: Option<GatewayServer>,
 }
 
-impl OwnProcess {
+impl StandaloneGateway {
     /// Opens its sockets.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl OwnProcess {
                     operator_token: http.operator_token,
                 };
                 let known = Arc::clone(&gateway.known);
-                let health = Arc::new(Watched { ledger, cluster, known });
+                let health = Arc::new(StandaloneHealth { ledger, cluster, known });
                 Some(GatewayServer::bind(settings, health).await?)
             }
             None => None,
