@@ -44,9 +44,15 @@ impl Readiness {
 
 const CHECK_FAILED: &str = "the check has failed: the log says why";
 
-/// When readiness was checked last, and what was found.
+/// What a check has found, and when.
+struct Checked {
+    at: Instant,
+    found: Vec<&'static str>,
+}
+
+/// The last check of readiness.
 #[derive(Default)]
-pub(crate) struct ReadinessCache(Arc<Mutex<Option<(Instant, Vec<&'static str>)>>>);
+pub(crate) struct ReadinessCache(Arc<Mutex<Option<Checked>>>);
 
 impl ReadinessCache {
     /// What was found a moment ago, or is found now. A check that was begun is finished, whether or not
@@ -57,14 +63,14 @@ impl ReadinessCache {
     ) -> Vec<&'static str> {
         // Locked during the check: many probes at once check the cluster once.
         let mut checked = Arc::clone(&self.0).lock_owned().await;
-        if let Some((at, found)) = &*checked
+        if let Some(Checked { at, found }) = &*checked
             && at.elapsed() < limits::READY_AGAIN
         {
             return found.clone();
         }
         let check = tokio::spawn(async move {
             let found = find.await;
-            *checked = Some((Instant::now(), found.clone()));
+            *checked = Some(Checked { at: Instant::now(), found: found.clone() });
             found
         });
         check.await.unwrap_or_else(|_| vec![CHECK_FAILED])

@@ -206,6 +206,7 @@ mod tests {
             assert!(!of_pod.is_empty(), "the visitors of other pods leave some to those of {pod}");
             visits.extend(of_pod);
         }
+        assert!(visits.len() > limits::APP_REQUESTS / 2);
         // One of those is at the same address.
         let customers =
             held(&permits, "ssh-pod-zzzzzzzzzz", Visitor::Customer, everywhere().take(1));
@@ -222,5 +223,6 @@ mod tests {
             assert!(!of_pod.is_empty(), "{pod}");
             all.extend(of_pod);
         }
+        assert!(all.len() <= limits::APP_REQUESTS);
     }
 }
