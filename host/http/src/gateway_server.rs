@@ -42,8 +42,9 @@ struct GatewayState {
 
 impl GatewayState {
     async fn unready_reasons(&self) -> Vec<&'static str> {
-        let find = async {
-            let reasons = self.health.unready_reasons().await;
+        let health = Arc::clone(&self.health);
+        let find = async move {
+            let reasons = health.unready_reasons().await;
             reasons.into_iter().map(UnreadyReason::as_str).collect()
         };
         self.ready.get(find).await

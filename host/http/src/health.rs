@@ -4,6 +4,7 @@ use crate::limits;
 use axum::Json;
 use axum::http::StatusCode;
 use serde::Serialize;
+use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use utoipa::ToSchema;
@@ -41,25 +42,62 @@ impl Readiness {
     }
 }
 
-/// When readiness was checked last, and what was found.
+const CHECK_FAILED: &str = "the check has failed: the log says why";
+
+/// What a check has found, and when.
+struct Checked {
+    at: Instant,
+    found: Vec<&'static str>,
+}
+
+/// The last check of readiness.
 #[derive(Default)]
-pub(crate) struct ReadinessCache(Mutex<Option<(Instant, Vec<&'static str>)>>);
+pub(crate) struct ReadinessCache(Arc<Mutex<Option<Checked>>>);
 
 impl ReadinessCache {
-    /// What was found a moment ago, or is found now.
+    /// What was found a moment ago, or is found now. A check that was begun is finished, whether or not
+    /// the client is still there: else one who leaves at once has each of their requests checked anew.
     pub(crate) async fn get(
         &self,
-        find: impl Future<Output = Vec<&'static str>>,
+        find: impl Future<Output = Vec<&'static str>> + Send + 'static,
     ) -> Vec<&'static str> {
         // Locked during the check: many probes at once check the cluster once.
-        let mut checked = self.0.lock().await;
-        match &*checked {
-            Some((at, found)) if at.elapsed() < limits::READY_AGAIN => found.clone(),
-            _ => {
-                let found = find.await;
-                *checked = Some((Instant::now(), found.clone()));
-                found
-            }
+        let mut checked = Arc::clone(&self.0).lock_owned().await;
+        if let Some(Checked { at, found }) = &*checked
+            && at.elapsed() < limits::READY_AGAIN
+        {
+            return found.clone();
         }
+        let check = tokio::spawn(async move {
+            let found = find.await;
+            *checked = Some(Checked { at: Instant::now(), found: found.clone() });
+            found
+        });
+        check.await.unwrap_or_else(|_| vec![CHECK_FAILED])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot;
+
+    #[tokio::test]
+    async fn who_leaves_during_a_check_causes_no_other() {
+        let cache = ReadinessCache::default();
+        let (go_on, goes_on) = oneshot::channel::<()>();
+        let (begin, mut begun) = oneshot::channel::<()>();
+        let find = async move {
+            let _ = begin.send(());
+            let _ = goes_on.await;
+            vec!["found"]
+        };
+        tokio::select! {
+            found = cache.get(find) => panic!("{found:?}"),
+            began = &mut begun => began.unwrap(),
+        }
+        go_on.send(()).unwrap();
+        let again = cache.get(async { vec!["checked again"] }).await;
+        assert_eq!(again, ["found"]);
     }
 }

@@ -78,17 +78,21 @@ pub(crate) const PAGE_LEASES: usize = 50;
 pub(crate) const PAGE_LEASES_MOST: usize = 200;
 /// A parameter of that search: as long as the name of an image.
 pub(crate) const SEARCH_BYTES: usize = 512;
-/// Requests to pods' HTTP ports that are under way at the same time: each costs a descriptor, two
-/// buffers and a task beside its connection…
-pub(crate) const APP_REQUESTS: usize = 1_024;
+/// Requests to pods' HTTP ports that are under way at the same time, of customers who have logged in, and
+/// as many of others, to public ports: nobody who has paid nothing holds what customers have. Each costs
+/// a descriptor, two buffers and a task beside its connection…
+pub(crate) const APP_REQUESTS: usize = 512;
 /// …of one lease: a page with some WebSockets fits, and the pod's own server takes hardly more…
 pub(crate) const APP_REQUESTS_OF_LEASE: usize = 128;
-/// …and of each of the networks that a client is in, those behind a trusted proxy too.
+/// …and of each of the networks that a client is in, those behind a trusted proxy too. These two are
+/// [shares](paygress_core::keyed_limit::share) of all.
 pub(crate) const APP_REQUESTS_OF_ONE: [usize; NETWORKS] = [64, 256, 512];
-/// Of the requests of one lease with a public port, those from each network that a visitor is in. A
-/// visitor who reads as slowly as possible, or holds WebSockets open, leaves some for all others.
+/// Of the requests of one lease with a public port, those from each network that a visitor is in: shares
+/// of what the lease has. A visitor who reads as slowly as possible, or holds WebSockets open, leaves
+/// some for all others, from however many networks they come.
 pub(crate) const APP_VISITS_OF_ONE: [usize; NETWORKS] = [48, 64, 96];
-/// How many times `REQUESTS_PER_MINUTE` an address has there: a page loads many files.
+/// How many times `REQUESTS_PER_MINUTE` an address has there, and a pod's customer: a page loads many
+/// files.
 pub(crate) const APP_ALLOWANCE: u32 = 10;
 /// How long it may take to reach a pod.
 pub(crate) const APP_OPEN: Duration = Duration::from_secs(10);

@@ -1,10 +1,13 @@
-//! The rate limit of requests: for each address, and for the wider networks that it is in.
+//! The rate limits of requests: for each address, for the wider networks that it is in, and for the
+//! customer of a pod.
 
 use crate::limits;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use ipnet::{IpNet, Ipv4Net};
+use paygress_core::model::ids::PodName;
 use paygress_core::networks::{NETWORKS, networks};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
@@ -38,9 +41,7 @@ impl RequestRates {
                 // …and new networks of the greatest width all share one allowance.
                 (false, None) => IpNet::V4(Ipv4Net::default()),
             };
-            limiter.check_key(&key).map_err(|not_until| {
-                not_until.wait_time_from(self.clock.now()).as_secs().saturating_add(1)
-            })?;
+            check(limiter, &key, &self.clock)?;
         }
         Ok(())
     }
@@ -51,6 +52,41 @@ impl RequestRates {
             limiter.retain_recent();
         }
     }
+}
+
+/// The requests of the customers of pods, each of whom has proved who they are: whoever shares an address
+/// with them takes nothing of it. Only pods that were sold are in it.
+pub(crate) struct CustomerRates {
+    limiter: DefaultKeyedRateLimiter<PodName>,
+    clock: DefaultClock,
+}
+
+impl CustomerRates {
+    /// So many at each pod.
+    pub(crate) fn new(a_minute: u32) -> Self {
+        let quota = Quota::per_minute(NonZeroU32::new(a_minute).unwrap_or(NonZeroU32::MIN));
+        Self { limiter: RateLimiter::keyed(quota), clock: DefaultClock::default() }
+    }
+
+    /// Seconds to wait, if it is too soon.
+    pub(crate) fn check(&self, pod: &PodName) -> Result<(), u64> {
+        check(&self.limiter, pod, &self.clock)
+    }
+
+    /// Forgets those that have their whole allowance.
+    pub(crate) fn forget(&self) {
+        self.limiter.retain_recent();
+    }
+}
+
+fn check<K: Hash + Eq + Clone>(
+    limiter: &DefaultKeyedRateLimiter<K>,
+    key: &K,
+    clock: &DefaultClock,
+) -> Result<(), u64> {
+    limiter
+        .check_key(key)
+        .map_err(|not_until| not_until.wait_time_from(clock.now()).as_secs().saturating_add(1))
 }
 
 #[cfg(test)]

@@ -18,5 +18,6 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Rea
 
 /// Why orders are not served, as it was found a moment ago.
 pub(crate) async fn unready_reasons(app: &App) -> Vec<&'static str> {
-    app.ready.get(app.orders.unready_reasons()).await
+    let orders = Arc::clone(&app.orders);
+    app.ready.get(async move { orders.unready_reasons().await }).await
 }

@@ -260,7 +260,8 @@ fn settings_and_namespaces_are_the_same_wherever_they_are() {
     let config = json!({"SSH_PORT": 2200, "SSH_PORT_RANGE_END": 60_000, "POD_RUN_IMAGE": true, "POD_NAMESPACE": "pods", "NOSTR_RELAYS": null});
     let except = json!(["203.0.113.7/32", "2001:db8:1::/48"]);
     let (config, except) = (format!("config={config}"), format!("network.except={except}"));
-    let values = ["--set-json", &config, "--set-json", &except, "-n", "sales"];
+    let gateway = "gateway.enabled=true";
+    let values = ["--set", gateway, "--set-json", &config, "--set-json", &except, "-n", "sales"];
     let manifests = template(&chart(), &values);
     assert!(!manifests.contains("user-workloads") && !manifests.contains("ingress-system"));
     let settings = &named(&manifests, "ConfigMap", "paygress")["data"];
@@ -275,11 +276,13 @@ fn settings_and_namespaces_are_the_same_wherever_they_are() {
     assert_eq!(settings["POLICY_NAMESPACE"], "sales");
     let ingress = &named(&manifests, "NetworkPolicy", "customers-ingress")["spec"]["ingress"];
     assert_eq!(ingress[0]["ports"][0]["port"], 2_200);
-    let policy = named(&manifests, "NetworkPolicy", "customers");
-    let blocks = policy["spec"]["egress"][0]["to"].as_array().unwrap();
-    for (block, network) in blocks.iter().zip(["203.0.113.7/32", "2001:db8:1::/48"]) {
-        let except = block["ipBlock"]["except"].as_array().unwrap();
-        assert!(except.contains(&json!(network)), "{block}");
+    for (name, rule) in [("customers", 0), ("paygress-gateway", 2)] {
+        let policy = named(&manifests, "NetworkPolicy", name);
+        let blocks = policy["spec"]["egress"][rule]["to"].as_array().unwrap();
+        for (block, network) in blocks.iter().zip(["203.0.113.7/32", "2001:db8:1::/48"]) {
+            let except = block["ipBlock"]["except"].as_array().unwrap();
+            assert!(except.contains(&json!(network)), "{name}: {block}");
+        }
     }
 }
 

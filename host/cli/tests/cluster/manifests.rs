@@ -95,18 +95,34 @@ fn pods_reach_the_internet_and_dns_and_nothing_else() {
     }
 }
 
-/// What a client of iroh says of its addresses brings no packet into the operator's network.
+/// What a client of iroh says of its addresses brings no packet into the operator's network, whichever
+/// process serves the gateway.
 #[test]
 fn the_gateway_sends_udp_to_the_internet_and_dns_and_nowhere_else() {
-    let path = root().join("k8s/overlays/gateway-process");
-    let read = |name: &str| -> Value {
-        serde_saphyr::from_str(&std::fs::read_to_string(path.join(name)).unwrap()).unwrap()
-    };
-    let resources = read("kustomization.yaml")["resources"].clone();
-    assert!(resources.as_array().unwrap().contains(&json!("network.yaml")), "{resources}");
-    let policy = read("network.yaml");
-    let pods = &read("deployment.yaml")["spec"]["template"]["metadata"]["labels"];
-    assert_eq!(policy["spec"]["podSelector"]["matchLabels"], *pods);
+    for (overlay, deployment) in [
+        ("gateway-process", "gateway-process/deployment.yaml"),
+        ("gateway", "cluster/deployment.yaml"),
+    ] {
+        let read = |file: &str| -> Vec<Value> {
+            let text = std::fs::read_to_string(root().join("k8s/overlays").join(file)).unwrap();
+            text.split("\n---\n").map(|text| serde_saphyr::from_str(text).unwrap()).collect()
+        };
+        let component = read(&format!("{overlay}/kustomization.yaml"));
+        let resources = component[0]["resources"].as_array().unwrap();
+        assert!(resources.contains(&json!("network.yaml")), "{overlay}: {resources:?}");
+        let policies = read(&format!("{overlay}/network.yaml"));
+        let is_it = |policy: &&Value| policy["metadata"]["name"] == "paygress-gateway";
+        let policy = policies.iter().find(is_it).unwrap_or_else(|| panic!("{overlay}: none"));
+        assert_eq!(policy["metadata"]["namespace"], "ingress-system");
+        let objects = read(deployment);
+        let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
+        let pods = &deployment["spec"]["template"]["metadata"]["labels"];
+        assert_eq!(policy["spec"]["podSelector"]["matchLabels"], *pods, "{overlay}");
+        assert_sends_udp_to_the_internet_and_dns(policy);
+    }
+}
+
+fn assert_sends_udp_to_the_internet_and_dns(policy: &Value) {
     assert_eq!(policy["spec"]["policyTypes"], json!(["Egress"]));
     let internet = &policy["spec"]["egress"][2]["to"];
     let closed = CLOSED_NETWORKS.map(|network| network.to_string());
@@ -124,8 +140,8 @@ fn the_gateway_sends_udp_to_the_internet_and_dns_and_nowhere_else() {
         ("fd00::1", 4_433, false),
         ("::ffff:10.0.0.1", 4_433, false),
     ] {
-        assert_eq!(may_reach(&policy, address, "UDP", port), expected, "{address}, port {port}");
-        assert!(may_reach(&policy, address, "TCP", port), "the API server may be anywhere");
+        assert_eq!(may_reach(policy, address, "UDP", port), expected, "{address}, port {port}");
+        assert!(may_reach(policy, address, "TCP", port), "the API server may be anywhere");
     }
 }
 

@@ -202,6 +202,25 @@ async fn a_port_is_its_customers_alone_once_a_browser_has_opened_their_link() {
     mine.ask("POST", "/", &headers, "").await.is(403, "not_owner");
 }
 
+/// Whoever shares an address with a customer, and has paid nothing, does not use up what the customer has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_from_the_same_address_does_not_slow_a_customer() {
+    let settings = [DOMAIN, ("REQUESTS_PER_MINUTE", "30")];
+    let (_sandbox, _running, web, buyer) = opened(&settings, "").await;
+    let program = PodProgram::start().await;
+    let mine = Bought::new(&web, &buyer, program.port, None).await;
+    let (cookie, link) = (mine.log_in().await, mine.login_path().await);
+    let mut refused = 0;
+    while refused == 0 {
+        let answer = mine.ask("GET", "/", &[("cookie", "__Host-paygress-app=1.a.b")], "").await;
+        refused += u32::from(answer.status == 429);
+    }
+    let answer = mine.ask("GET", "/", &[("cookie", &cookie)], "").await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let logged_in = mine.ask("GET", &link, &[], "").await;
+    assert_eq!(logged_in.status, 303, "{}", logged_in.body);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_public_port_streams_and_carries_websockets_until_the_end_of_the_lease() {
     let (_sandbox, _running, web, buyer) = opened(&[DOMAIN], "").await;

@@ -4,6 +4,7 @@
 use super::receipt::{ReceiptContent, ReceiptKind, ReceiptOrder};
 use super::responses::{AccessDetails, ErrorResponse, Response, TopUpResponse};
 use crate::model::ids::{LeaseId, OrderId, PodName, PublicKey};
+use crate::model::units::Sat;
 
 /// What of a receipt does not agree with the answer that it came with, as a path in the receipt; none:
 /// it agrees.
@@ -16,6 +17,7 @@ pub fn receipt_contradicts(content: &ReceiptContent, answer: &Response) -> Optio
         Response::Stopped(stopped) => first_wrong(&[
             ("answer", content.answer == ReceiptKind::Stop),
             ("pod_name", content.pod_name == stopped.pod_name),
+            ("orders.refund.amount", refunds(content, stopped.refunds.refunded_sats)),
         ]),
         Response::Error(error) => first_wrong(&of_error(content, order, error)),
         Response::Status(_) | Response::Notice(_) => Some("answer"),
@@ -84,6 +86,13 @@ fn of_error(
     ]
 }
 
+/// Whether so much is paid back of the orders; of those that are left out it is not known.
+fn refunds(content: &ReceiptContent, sats: u64) -> bool {
+    let refunds = content.orders.iter().filter_map(|order| order.refund.as_ref());
+    let shown = refunds.map(|refund| refund.amount).fold(Sat(0), Sat::plus).0;
+    shown == sats || (shown < sats && content.orders_left_out > 0)
+}
+
 /// Whether this order made this pod, whose name follows from the order's id.
 fn makes(order: &ReceiptOrder, pod_name: &str) -> bool {
     OrderId::parse(order.decision.order.id.as_str())
@@ -101,7 +110,7 @@ mod tests {
     use super::*;
     use crate::model::lease::Lease;
     use crate::model::refusal::{ErrorType, Refusal};
-    use crate::model::units::{Sat, Seconds, UnixTime};
+    use crate::model::units::{Seconds, UnixTime};
     use crate::protocol::{ReceiptRefund, Refund, access, stopped, topped_up};
     use crate::testing;
 
@@ -189,9 +198,8 @@ mod tests {
     #[test]
     fn a_receipt_of_another_refund_is_named() {
         let (mut content, lease) = receipt(ReceiptKind::Lost);
-        let (due, amount, fee, made_at) = (Sat(9), Sat(9), Sat(0), UnixTime(3));
         content.orders[0].refusal = Some(ErrorType::BackendError);
-        content.orders[0].refund = Some(ReceiptRefund { due, amount, fee, made_at });
+        content.orders[0].refund = Some(refund_of(9));
         let refusal = Refusal::new(ErrorType::BackendError, "a test");
         let mut error = ErrorResponse::from(&refusal);
         error.pod_name = Some(lease.pod().into());
@@ -209,7 +217,27 @@ mod tests {
         let (content, lease) = receipt(ReceiptKind::Stop);
         let answer = Response::from(stopped(&lease.pod(), &[], None));
         let lost: (&str, Change) = ("answer", |content| content.answer = ReceiptKind::Lost);
-        assert_named(&content, &answer, &[lost, OTHER_POD]);
+        // The answer pays nothing back.
+        let paid: (&str, Change) = ("orders.refund.amount", |content| {
+            content.orders[0].refund = Some(refund_of(9));
+        });
+        assert_named(&content, &answer, &[lost, OTHER_POD, paid]);
+    }
+
+    #[test]
+    fn a_receipt_of_a_stop_has_what_is_paid_back_but_for_orders_that_are_left_out() {
+        let (mut content, _) = receipt(ReceiptKind::Stop);
+        content.orders[0].refund = Some(refund_of(9));
+        for (left_out, sats, agrees) in
+            [(0, 9, true), (0, 8, false), (0, 10, false), (1, 10, true), (1, 8, false)]
+        {
+            content.orders_left_out = left_out;
+            assert_eq!(refunds(&content, sats), agrees, "{left_out} {sats}");
+        }
+    }
+
+    fn refund_of(sats: u64) -> ReceiptRefund {
+        ReceiptRefund { due: Sat(sats), amount: Sat(sats), fee: Sat(0), made_at: UnixTime(3) }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The HTTP ports of pods, each at a host of its own below the operator's domain.
 //!
 //! ```text
-//! sites.rs ─▶ rate ─▶ lease: live, with a port ─▶ owner or public ─▶ permits ─▶ forward.rs ─▶ PodStreams
-//!                                        └ /.paygress/login: a code for a cookie (login.rs)
+//! sites.rs ─▶ owner or anybody ─▶ rate of each ─▶ lease: live, with a port ─▶ permits ─▶ forward.rs ─▶ PodStreams
+//!                                                              └ /.paygress/login: a code for a cookie (login.rs)
 //! ```
 //!
 //! `headers.rs`: what of a head is passed on. `idle_stream.rs`: the pod's connection, cut when idle.
@@ -17,7 +17,7 @@ mod permits;
 use crate::client_address::client;
 use crate::limits;
 use crate::problem::{Fault, Problem};
-use crate::rate_limit::RequestRates;
+use crate::rate_limit::{CustomerRates, RequestRates};
 use crate::server::Peer;
 use crate::state::{App, AppBackends};
 use axum::body::Body;
@@ -63,6 +63,7 @@ pub(crate) struct AppProxy {
     login: Mutex<()>,
     logins: Arc<AppLogins>,
     rates: RequestRates,
+    customer_rates: CustomerRates,
     permits: AppPermits,
 }
 
@@ -73,6 +74,7 @@ struct Visit {
     host: String,
     lease: Lease,
     http: HttpPort,
+    visitor: Visitor,
     client: IpAddr,
     peer: Option<Peer>,
 }
@@ -85,6 +87,7 @@ impl AppProxy {
         Self {
             logins: Arc::new(AppLogins::new(key, domain.clone())),
             rates: RequestRates::new(a_minute),
+            customer_rates: CustomerRates::new(a_minute),
             permits: AppPermits::new(),
             login: Mutex::default(),
             app,
@@ -111,6 +114,7 @@ impl AppProxy {
 
     pub(crate) fn forget_rates(&self) {
         self.rates.forget();
+        self.customer_rates.forget();
     }
 
     /// Answers a request for a host of the domain.
@@ -144,12 +148,10 @@ impl AppProxy {
         if path.starts_with(RESERVED) {
             return Err(Problem::new(Fault::NoSuchPage, "there is no such page of the service"));
         }
-        let visitor = match visit.http.access() {
-            HttpAccess::Public => Visitor::Anybody,
-            HttpAccess::Owner if self.is_owner(&visit, &parts) => Visitor::Customer,
-            HttpAccess::Owner => return Err(not_logged_in()),
-        };
-        self.forward(visit, visitor, parts, body).await
+        if visit.http.access() == HttpAccess::Owner && visit.visitor == Visitor::Anybody {
+            return Err(not_logged_in());
+        }
+        self.forward(visit, parts, body).await
     }
 
     /// The pod of this host, if its port may be served.
@@ -158,24 +160,36 @@ impl AppProxy {
         let address =
             peer.as_ref().map_or(IpAddr::from(Ipv4Addr::UNSPECIFIED), |peer| peer.address);
         let client = client(address, &parts.headers, &self.app.settings.trusted_proxies);
-        if let Err(wait) = self.rates.check(client) {
-            let message = format!("too many requests from this address; wait {wait} s");
-            let problem = Problem::new(Fault::TooManyRequests, &message);
-            return Err(problem.header(header::RETRY_AFTER, HeaderValue::from(wait)));
-        }
-        let AppHost::Pod(pod) = host else { return Err(no_such_app()) };
+        let AppHost::Pod(pod) = host else {
+            self.rates.check(client).map_err(too_fast)?;
+            return Err(no_such_app());
+        };
+        let visitor = self.visitor(&pod, parts);
+        let checked = match visitor {
+            Visitor::Customer => self.customer_rates.check(&pod),
+            Visitor::Anybody => self.rates.check(client),
+        };
+        checked.map_err(too_fast)?;
         let lease = self.leases.find(&pod).await.map_err(|error| {
             tracing::warn!(%pod, %error, "a lease cannot be looked up");
             Problem::internal("the service cannot look this pod up right now; try again later")
         })?;
         let lease = lease.ok_or_else(no_such_app)?;
         let http = lease.http.ok_or_else(no_such_app)?;
-        Ok(Visit { host: self.domain.host_of(&pod), pod, lease, http, client, peer })
+        Ok(Visit { host: self.domain.host_of(&pod), pod, lease, http, visitor, client, peer })
     }
 
-    fn is_owner(&self, visit: &Visit, parts: &Parts) -> bool {
-        !is_of_other_page(&parts.method, &parts.headers, &visit.host)
-            && self.logins.has_cookie(&parts.headers, &visit.pod, UnixTime::now())
+    /// Who asks, by what this service has signed for this pod: it costs no look-up.
+    fn visitor(&self, pod: &PodName, parts: &Parts) -> Visitor {
+        let now = UnixTime::now();
+        let is_customer = match parts.uri.path() {
+            LOGIN_PATH => self.logins.verify_code(pod, code(parts), now).is_some(),
+            _ => {
+                !is_of_other_page(&parts.method, &parts.headers, &self.domain.host_of(pod))
+                    && self.logins.has_cookie(&parts.headers, pod, now)
+            }
+        };
+        if is_customer { Visitor::Customer } else { Visitor::Anybody }
     }
 
     /// Gives the browser a cookie for the code that it has.
@@ -184,10 +198,8 @@ impl AppProxy {
         if parts.method != Method::GET {
             return Err(Problem::new(Fault::MethodNotAllowed, "open this link in a browser"));
         }
-        let query = parts.uri.query().unwrap_or_default();
-        let code = query.split('&').find_map(|pair| pair.strip_prefix("code="));
         let now = UnixTime::now();
-        let id = code.and_then(|code| self.logins.verify_code(&visit.pod, code, now));
+        let id = self.logins.verify_code(&visit.pod, code(parts), now);
         self.use_code(id.ok_or_else(bad_code)?, now).await?;
         let cookie = self.logins.set_cookie(&visit.pod, now);
         let cookie = cookie.ok_or_else(|| Problem::internal("no cookie can be made"))?;
@@ -221,11 +233,10 @@ impl AppProxy {
     async fn forward(
         &self,
         visit: Visit,
-        visitor: Visitor,
         mut parts: Parts,
         body: Body,
     ) -> Result<Response, Problem> {
-        let permit = self.permits.try_acquire(&visit.pod, visit.client, visitor);
+        let permit = self.permits.try_acquire(&visit.pod, visit.client, visit.visitor);
         let permit = permit.ok_or_else(too_many)?;
         let operator = self.app.settings.operator_token.as_ref();
         let credentials = Credentials { customer: visit.lease.customer.as_ref(), operator };
@@ -255,6 +266,12 @@ impl AppProxy {
         let (leases, pod) = (Arc::clone(&self.leases), pod.clone());
         async move { leases.ended(&pod).await }.boxed()
     }
+}
+
+/// The code of a link, or nothing that is one.
+fn code(parts: &Parts) -> &str {
+    let query = parts.uri.query().unwrap_or_default();
+    query.split('&').find_map(|pair| pair.strip_prefix("code=")).unwrap_or_default()
 }
 
 /// The method as metrics know it: few names, and no client's choice.
@@ -319,6 +336,12 @@ fn bad_code() -> Problem {
         "this link was used before, is too old, or is another pod's: request the pod's status for a new one",
     )
     .into()
+}
+
+fn too_fast(wait: u64) -> Problem {
+    let message = format!("too many requests from this address; wait {wait} s");
+    let problem = Problem::new(Fault::TooManyRequests, &message);
+    problem.header(header::RETRY_AFTER, HeaderValue::from(wait))
 }
 
 fn too_many() -> Problem {

@@ -2,7 +2,7 @@
 
 use crate::limits;
 use ipnet::IpNet;
-use paygress_core::keyed_limit::{KeyedLimit, Permit};
+use paygress_core::keyed_limit::{KeyedLimit, Permit, share};
 use paygress_core::model::ids::PodName;
 use paygress_core::networks::{NETWORKS, networks};
 use std::hash::Hash;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Who sends a request to a pod's site.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Visitor {
     /// The pod's customer, logged in.
     Customer,
@@ -20,11 +20,14 @@ pub(super) enum Visitor {
 }
 
 /// Counts the requests under way: of all pods together, of each lease, of each network that clients
-/// are in, and, for public ports, of each network at each lease.
+/// are in, and, for public ports, of each network at each lease. The fewer are free, the fewer one of
+/// them may have. Customers have their own: others from their network, or at other pods, take nothing
+/// of it.
 pub(super) struct AppPermits {
-    all: Arc<Semaphore>,
+    of_customers: Arc<Semaphore>,
+    of_others: Arc<Semaphore>,
     of_leases: KeyedLimit<PodName>,
-    of_networks: KeyedLimit<IpNet>,
+    of_networks: KeyedLimit<(Visitor, IpNet)>,
     of_visitors: KeyedLimit<(PodName, IpNet)>,
 }
 
@@ -32,45 +35,65 @@ pub(super) struct AppPermits {
 pub(super) struct AppPermit {
     _all: OwnedSemaphorePermit,
     _of_lease: Permit<PodName>,
-    _of_networks: Vec<Permit<IpNet>>,
+    _of_networks: Vec<Permit<(Visitor, IpNet)>>,
     _of_visitor: Vec<Permit<(PodName, IpNet)>>,
 }
 
 impl AppPermits {
     pub(super) fn new() -> Self {
         Self {
-            all: Arc::new(Semaphore::new(limits::APP_REQUESTS)),
+            of_customers: Arc::new(Semaphore::new(limits::APP_REQUESTS)),
+            of_others: Arc::new(Semaphore::new(limits::APP_REQUESTS)),
             of_leases: KeyedLimit::default(),
             of_networks: KeyedLimit::default(),
             of_visitors: KeyedLimit::default(),
         }
     }
 
-    /// None: there are too many.
+    /// None: there are too many. What is wide is counted first: of several at once each sees the others.
     pub(super) fn try_acquire(
         &self,
         pod: &PodName,
         client: IpAddr,
         visitor: Visitor,
     ) -> Option<AppPermit> {
-        let of_networks =
-            of_each_network(client, limits::APP_REQUESTS_OF_ONE, |network, limit| {
-                self.of_networks.try_acquire(network, limit)
-            })?;
-        // Visitors from one network cannot use all requests of a lease; its customer may.
+        let all = match visitor {
+            Visitor::Customer => &self.of_customers,
+            Visitor::Anybody => &self.of_others,
+        };
+        let of_all = Arc::clone(all).try_acquire_owned().ok()?;
+        // With the one that was taken just now.
+        let free = all.available_permits().saturating_add(1);
+        let share_of_all = |most| share(most, free, limits::APP_REQUESTS);
+        let most_of_lease = share_of_all(limits::APP_REQUESTS_OF_LEASE);
+        let of_lease = self.of_leases.try_acquire(pod.clone(), most_of_lease)?;
+        let limits_of_networks = limits::APP_REQUESTS_OF_ONE.map(share_of_all);
+        let of_networks = of_each_network(client, limits_of_networks, |network, limit| {
+            self.of_networks.try_acquire((visitor, network), limit)
+        })?;
         let of_visitor = match visitor {
             Visitor::Customer => Vec::new(),
-            Visitor::Anybody => {
-                of_each_network(client, limits::APP_VISITS_OF_ONE, |network, limit| {
-                    self.of_visitors.try_acquire((pod.clone(), network), limit)
-                })?
-            }
+            Visitor::Anybody => self.of_visitor(pod, client, most_of_lease)?,
         };
         Some(AppPermit {
+            _all: of_all,
+            _of_lease: of_lease,
             _of_networks: of_networks,
             _of_visitor: of_visitor,
-            _of_lease: self.of_leases.try_acquire(pod.clone(), limits::APP_REQUESTS_OF_LEASE)?,
-            _all: Arc::clone(&self.all).try_acquire_owned().ok()?,
+        })
+    }
+
+    /// Of what the lease has, in which this one is counted.
+    fn of_visitor(
+        &self,
+        pod: &PodName,
+        client: IpAddr,
+        most_of_lease: usize,
+    ) -> Option<Vec<Permit<(PodName, IpNet)>>> {
+        let free = most_of_lease.saturating_sub(self.of_leases.count(pod)).saturating_add(1);
+        let limits = limits::APP_VISITS_OF_ONE.map(|most| share(most, free, most_of_lease));
+        of_each_network(client, limits, |network, limit| {
+            self.of_visitors.try_acquire((pod.clone(), network), limit)
         })
     }
 }
@@ -128,18 +151,22 @@ mod tests {
 
     #[test]
     fn no_network_holds_all_that_a_public_port_has() {
-        let [address, site, provider] = limits::APP_VISITS_OF_ONE;
+        let [address, site, _] = limits::APP_VISITS_OF_ONE;
         let networks: [(Vec<u32>, usize); 3] = [
             (vec![0x0a00_0001], address),
             ((0x0a00_0000..0x0a00_0100).collect(), site),
-            ((0x0a00_0000..0x0a01_0000).step_by(0x100).collect(), provider),
+            // With half of all its share is smaller.
+            (
+                (0x0a00_0000..0x0a01_0000).step_by(0x100).collect(),
+                limits::APP_REQUESTS_OF_LEASE / 2,
+            ),
         ];
         for (clients, most) in networks {
             let permits = AppPermits::new();
             let slow = held(&permits, POD, Visitor::Anybody, clients.into_iter());
             assert_eq!(slow.len(), most);
             let others = held(&permits, POD, Visitor::Anybody, std::iter::once(0x0b00_0001));
-            assert!(others.len() >= limits::APP_REQUESTS_OF_LEASE - provider);
+            assert!(others.len() >= address / 4, "{}", others.len());
             drop(others);
             let other = "ssh-pod-bbbbbbbbbb";
             assert!(
@@ -148,5 +175,55 @@ mod tests {
             let customers = held(&permits, POD, Visitor::Customer, std::iter::once(0x0b00_0001));
             assert!(!customers.is_empty());
         }
+    }
+
+    /// Each has thousands of addresses, and takes all that it may.
+    #[test]
+    fn several_networks_leave_some_of_a_public_port_to_who_has_none() {
+        let permits = AppPermits::new();
+        let of_provider =
+            |provider: u32| (0..0x1_0000).step_by(0x80).map(move |it| (provider << 16) | it);
+        let slow = held(&permits, POD, Visitor::Anybody, (0..6).flat_map(of_provider));
+        assert!(slow.len() < limits::APP_REQUESTS_OF_LEASE, "{}", slow.len());
+        let mut others = Vec::new();
+        for provider in 6..20 {
+            let one = held(&permits, POD, Visitor::Anybody, std::iter::once(provider << 16));
+            assert!(!one.is_empty(), "provider {provider}");
+            others.extend(one);
+        }
+        assert!(held(&permits, POD, Visitor::Anybody, of_provider(0)).is_empty());
+        drop((slow, others));
+        let alone = held(&permits, POD, Visitor::Anybody, std::iter::once(7));
+        assert_eq!(alone.len(), limits::APP_VISITS_OF_ONE[0], "what has ended counts no more");
+    }
+
+    #[test]
+    fn visitors_of_public_ports_take_nothing_of_what_customers_have() {
+        let permits = AppPermits::new();
+        let mut visits = Vec::new();
+        for letter in 'a'..'z' {
+            let pod = format!("ssh-pod-{}", letter.to_string().repeat(10));
+            let of_pod = held(&permits, &pod, Visitor::Anybody, everywhere());
+            assert!(!of_pod.is_empty(), "the visitors of other pods leave some to those of {pod}");
+            visits.extend(of_pod);
+        }
+        assert!(visits.len() > limits::APP_REQUESTS / 2);
+        // One of those is at the same address.
+        let customers =
+            held(&permits, "ssh-pod-zzzzzzzzzz", Visitor::Customer, everywhere().take(1));
+        assert_eq!(customers.len(), limits::APP_REQUESTS_OF_ONE[0]);
+    }
+
+    #[test]
+    fn some_customers_leave_room_for_others() {
+        let permits = AppPermits::new();
+        let mut all = Vec::new();
+        for letter in 'a'..='z' {
+            let pod = format!("ssh-pod-{}", letter.to_string().repeat(10));
+            let of_pod = held(&permits, &pod, Visitor::Customer, everywhere());
+            assert!(!of_pod.is_empty(), "{pod}");
+            all.extend(of_pod);
+        }
+        assert!(all.len() <= limits::APP_REQUESTS);
     }
 }
