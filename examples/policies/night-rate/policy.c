@@ -2,46 +2,6 @@
 // the night price for its whole duration.
 #include "settings.h"
 
-static const char SCHEMA[] =
-    "{\n"
-    "  \"$schema\": \"https://json-schema.org/draft/2020-12/schema\",\n"
-    "  \"title\": \"Night and weekend rates\",\n"
-    "  \"type\": \"object\",\n"
-    "  \"additionalProperties\": false,\n"
-    "  \"properties\": {\n"
-    "    \"sats_per_hour\": {\n"
-    "      \"type\": \"integer\", \"minimum\": 1, \"maximum\": 10000000000, \"default\": 60,\n"
-    "      \"description\": \"The price of an hour on weekdays, by day.\"\n"
-    "    },\n"
-    "    \"minimum_sat\": {\n"
-    "      \"type\": \"integer\", \"minimum\": 0, \"maximum\": 10000000000, \"default\": 1,\n"
-    "      \"description\": \"The smallest net amount that is accepted, in sat.\"\n"
-    "    },\n"
-    "    \"cpu_millicores\": {\"type\": \"integer\", \"minimum\": 1, \"maximum\": 1000000, \"default\": 1000},\n"
-    "    \"memory_mib\": {\"type\": \"integer\", \"minimum\": 1, \"maximum\": 16777216, \"default\": 1024},\n"
-    "    \"night_percent\": {\n"
-    "      \"type\": \"integer\", \"minimum\": 1, \"maximum\": 100, \"default\": 70,\n"
-    "      \"description\": \"The night price, in percent of the day price.\"\n"
-    "    },\n"
-    "    \"weekend_percent\": {\n"
-    "      \"type\": \"integer\", \"minimum\": 1, \"maximum\": 100, \"default\": 80,\n"
-    "      \"description\": \"The price on Saturdays and Sundays, in percent. In their nights the lower price applies.\"\n"
-    "    },\n"
-    "    \"night_from_hour\": {\n"
-    "      \"type\": \"integer\", \"minimum\": 0, \"maximum\": 23, \"default\": 22,\n"
-    "      \"description\": \"The hour at which the night begins, in local time.\"\n"
-    "    },\n"
-    "    \"night_to_hour\": {\n"
-    "      \"type\": \"integer\", \"minimum\": 0, \"maximum\": 23, \"default\": 6,\n"
-    "      \"description\": \"The hour at which the night ends. If equal to night_from_hour, there is no night.\"\n"
-    "    },\n"
-    "    \"utc_offset_minutes\": {\n"
-    "      \"type\": \"integer\", \"minimum\": -720, \"maximum\": 840, \"default\": 0,\n"
-    "      \"description\": \"The offset of local time from UTC. Daylight saving time is not supported.\"\n"
-    "    }\n"
-    "  }\n"
-    "}";
-
 enum {
     SATS_PER_HOUR,
     MINIMUM_SAT,
@@ -55,24 +15,28 @@ enum {
     COUNT
 };
 
-// The maximum is a hundred bitcoin per hour: more is a mistake in the settings.
+// A hundred bitcoin per hour: more is a mistake in the settings.
+#define MOST 10000000000
+
 static setting settings[COUNT] = {
-    [SATS_PER_HOUR] = {.name = "sats_per_hour", .number = 60, .least = 1, .most = 10000000000},
-    [MINIMUM_SAT] = {.name = "minimum_sat", .number = 1, .least = 0, .most = 10000000000},
-    [CPU_MILLICORES] = {.name = "cpu_millicores", .number = 1000, .least = 1, .most = 1000000},
-    [MEMORY_MIB] = {.name = "memory_mib", .number = 1024, .least = 1, .most = 16777216},
-    [NIGHT_PERCENT] = {.name = "night_percent", .number = 70, .least = 1, .most = 100},
-    [WEEKEND_PERCENT] = {.name = "weekend_percent", .number = 80, .least = 1, .most = 100},
-    [NIGHT_FROM_HOUR] = {.name = "night_from_hour", .number = 22, .least = 0, .most = 23},
-    [NIGHT_TO_HOUR] = {.name = "night_to_hour", .number = 6, .least = 0, .most = 23},
-    [UTC_OFFSET_MINUTES] = {.name = "utc_offset_minutes", .number = 0, .least = -720, .most = 840},
+    [SATS_PER_HOUR] = NUMBER("sats_per_hour", 60, 1, MOST, "The price of an hour on weekdays, by day."),
+    [MINIMUM_SAT] = NUMBER("minimum_sat", 1, 0, MOST, "The smallest net amount that is accepted, in sat."),
+    [CPU_MILLICORES] = NUMBER("cpu_millicores", 1000, 1, 1000000, NULL),
+    [MEMORY_MIB] = NUMBER("memory_mib", 1024, 1, 16777216, NULL),
+    [NIGHT_PERCENT] = NUMBER("night_percent", 70, 1, 100, "The night price, in percent of the day price."),
+    [WEEKEND_PERCENT] = NUMBER("weekend_percent", 80, 1, 100,
+                               "The price on Saturdays and Sundays, in percent. In their nights the lower price applies."),
+    [NIGHT_FROM_HOUR] = NUMBER("night_from_hour", 22, 0, 23, "The hour at which the night begins, in local time."),
+    [NIGHT_TO_HOUR] = NUMBER("night_to_hour", 6, 0, 23,
+                             "The hour at which the night ends. If equal to night_from_hour, there is no night."),
+    [UTC_OFFSET_MINUTES] = NUMBER("utc_offset_minutes", 0, -720, 840,
+                                  "The offset of local time from UTC. Daylight saving time is not supported."),
 };
 
-void exports_paygress_policy_settings_schema(string *schema) { *schema = TEXT(SCHEMA); }
+void exports_paygress_policy_settings_schema(string *schema) { *schema = write_schema("Night and weekend rates", settings, COUNT); }
 
 bool exports_paygress_policy_settings_configure(string *json, problem_list *problems) {
-    read_settings(*json, settings, COUNT, problems);
-    return problems->len == 0;
+    return read_settings(*json, settings, COUNT, NULL, problems);
 }
 
 // The price at this time, in percent of the day price.

@@ -88,6 +88,20 @@ fn build(project: &Path, language: Language, slot: Slot) {
     run(&what, Command::new(PAYGRESS).args(["policy", "test", "suite.yaml"]).current_dir(project));
 }
 
+/// The same in every language.
+fn assert_schema(project: &Path, language: Language, slot: Slot) {
+    let output = Command::new(PAYGRESS)
+        .args(["policy", "schema", slot.as_str(), "policy.wasm"])
+        .current_dir(project)
+        .output()
+        .unwrap();
+    let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/schemas");
+    let expected = fs::read(schemas.join(format!("{slot}.json"))).unwrap();
+    let [found, expected]: [serde_json::Value; 2] =
+        [&output.stdout, &expected].map(|json| serde_json::from_slice(json).unwrap());
+    assert_eq!(found, expected, "{language}, {slot}");
+}
+
 fn builds(language: Language) {
     for slot in Slot::ALL {
         let directory = tempdir().unwrap();
@@ -98,6 +112,9 @@ fn builds(language: Language) {
             new.args(["policy", "new", "--lang", language.as_str(), slot.as_str()]).arg(&project),
         );
         build(&project, language, slot);
+        if language != Language::Rust {
+            assert_schema(&project, language, slot);
+        }
     }
 }
 
@@ -176,5 +193,28 @@ fn builds_examples() {
                 Command::new("go").args(["test", "./bonus"]).current_dir(directory.path()),
             );
         }
+    }
+}
+
+/// The modules that read settings, on this machine: they are held to the cases of the SDK's tests,
+/// which are outside of their projects.
+#[test]
+#[ignore = "needs all languages"]
+fn settings_are_read_the_same() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/policies");
+    let directory = tempdir().unwrap();
+    let program = directory.path().join("settings");
+    let mut compile = Command::new("cc");
+    compile.args(["-std=c17", "-Wall", "-Wextra", "-Werror", "-I", "tests", "-I", "lib"]);
+    compile.args(["tests/settings.c", "lib/settings.c", "lib/json.c", "lib/text.c", "-o"]);
+    run("cc", compile.arg(&program).current_dir(examples.join("night-rate")));
+    run("settings.c", &mut Command::new(&program));
+    for (name, command) in [
+        ("loyalty", "node --test settings.test.js"),
+        ("npub-allowlist", "python3 -B -m unittest discover tests"),
+        ("bulk-bonus", "go test ./settings"),
+    ] {
+        let mut test = Command::new("sh");
+        run(command, test.args(["-c", command]).current_dir(examples.join(name)));
     }
 }

@@ -1,6 +1,6 @@
 //! The files of a new project. Those common to all projects of a language are taken from
-//! `examples/policies`, those of Rust from `plugins/sdk`; the schemas of the settings are the same in
-//! all languages.
+//! `examples/policies`, those of Rust from `plugins/sdk`: among them the module that makes the schema
+//! of the settings and reads them.
 
 use crate::language::Language;
 use paygress_core::backend::policy::Slot;
@@ -40,7 +40,7 @@ const JAVASCRIPT: [File; 6] = [
     ("build.mjs", include_str!("../../../examples/policies/loyalty/build.mjs")),
     ("build.sh", include_str!("../../../examples/policies/loyalty/build.sh")),
     (".gitignore", include_str!("../../../examples/policies/loyalty/.gitignore")),
-    ("reader.js", include_str!("../../../examples/policies/loyalty/reader.js")),
+    ("settings.js", include_str!("../../../examples/policies/loyalty/settings.js")),
 ];
 const PYTHON: [File; 4] = [
     (
@@ -49,7 +49,7 @@ const PYTHON: [File; 4] = [
     ),
     ("build.sh", include_str!("../../../examples/policies/npub-allowlist/build.sh")),
     (".gitignore", include_str!("../../../examples/policies/npub-allowlist/.gitignore")),
-    ("src/reader.py", include_str!("../../../examples/policies/npub-allowlist/src/reader.py")),
+    ("src/settings.py", include_str!("../../../examples/policies/npub-allowlist/src/settings.py")),
 ];
 const GO: [File; 5] = [
     ("go.mod", include_str!("../../../examples/policies/bulk-bonus/go.mod")),
@@ -57,8 +57,8 @@ const GO: [File; 5] = [
     ("build.sh", include_str!("../../../examples/policies/bulk-bonus/build.sh")),
     (".gitignore", include_str!("../../../examples/policies/bulk-bonus/.gitignore")),
     (
-        "settings/reader.go",
-        include_str!("../../../examples/policies/bulk-bonus/settings/reader.go"),
+        "settings/settings.go",
+        include_str!("../../../examples/policies/bulk-bonus/settings/settings.go"),
     ),
 ];
 const C: [File; 11] = [
@@ -113,7 +113,7 @@ pub(crate) fn files(language: Language, slot: Slot, name: &str) -> Vec<(&'static
         Slot::Duration => include_str!("../templates/suite/duration.yaml"),
         Slot::PodTemplate => include_str!("../templates/suite/pod-template.yaml"),
     };
-    let mut files = vec![("README.md", readme), (source, policy(language, slot))];
+    let mut files = vec![("README.md", readme), (source, policy(language, slot).to_owned())];
     files.extend([
         ("suite.yaml", suite.to_owned()),
         ("order.json", include_str!("../templates/order.json").to_owned()),
@@ -160,14 +160,8 @@ fn set_world(text: &str, slot: &str) -> String {
 }
 
 /// The policy itself, for the author to change.
-fn policy(language: Language, slot: Slot) -> String {
-    let schema = match slot {
-        Slot::Images => include_str!("../templates/schema/images.json"),
-        Slot::Pricing => include_str!("../templates/schema/pricing.json"),
-        Slot::Duration => include_str!("../templates/schema/duration.json"),
-        Slot::PodTemplate => include_str!("../templates/schema/pod-template.json"),
-    };
-    let text = match (language, slot) {
+fn policy(language: Language, slot: Slot) -> &'static str {
+    match (language, slot) {
         (Language::Rust, Slot::Images) => include_str!("../templates/rust/images.rs"),
         (Language::Rust, Slot::Pricing) => include_str!("../templates/rust/pricing.rs"),
         (Language::Rust, Slot::Duration) => include_str!("../templates/rust/duration.rs"),
@@ -192,16 +186,5 @@ fn policy(language: Language, slot: Slot) -> String {
         (Language::C, Slot::Pricing) => include_str!("../templates/c/pricing.c"),
         (Language::C, Slot::Duration) => include_str!("../templates/c/duration.c"),
         (Language::C, Slot::PodTemplate) => include_str!("../templates/c/pod-template.c"),
-    };
-    let schema = schema.trim_end();
-    match language {
-        // Each line is a separate literal.
-        Language::C => {
-            let literal =
-                |line: &str| format!("    \"{}\"", line.replace('\\', "\\\\").replace('"', "\\\""));
-            let lines: Vec<String> = schema.lines().map(literal).collect();
-            text.replace("{schema}", &lines.join("\n").replace("\"\n", "\\n\"\n"))
-        }
-        _ => text.replace("{schema}", schema),
     }
 }

@@ -19,10 +19,9 @@ fn every_language_has_a_project_for_every_slot() {
 }
 
 /// What the templates have in place of a project's own.
-const PLACEHOLDERS: [&str; 9] = [
+const PLACEHOLDERS: [&str; 8] = [
     "{name}",
     "{slot}",
-    "{schema}",
     "{language}",
     "{source}",
     "{tools}",
@@ -77,12 +76,16 @@ fn assert_project(language: Language, slot: Slot) {
         Language::Go => "policy/policy.go",
         Language::C => "policy.c",
     };
-    let schema = match language {
-        // It is derived.
-        Language::Rust => "deny_unknown_fields",
-        _ => "additionalProperties",
+    // It makes the schema of the settings, and reads them.
+    let module = match language {
+        Language::Rust => "sdk/src/settings.rs",
+        Language::JavaScript => "settings.js",
+        Language::Python => "src/settings.py",
+        Language::Go => "settings/settings.go",
+        Language::C => "lib/settings.c",
     };
-    assert!(read(source).contains(schema), "the schema in {language}");
+    assert!(read(module).contains("is not a setting") || language == Language::Rust, "{module}");
+    assert!(!read(source).contains("additionalProperties"), "{language} {slot}: a copied schema");
     assert!(read(source).lines().all(|line| line.chars().count() <= 170), "{language} {slot}");
 }
 

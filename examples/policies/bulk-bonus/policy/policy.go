@@ -5,6 +5,7 @@ import (
 	"wit_component/bonus"
 	"wit_component/paygress_policy_duration"
 	"wit_component/paygress_policy_types"
+	"wit_component/settings"
 
 	"go.bytecodealliance.org/pkg/wit/types"
 )
@@ -24,20 +25,14 @@ type (
 var config bonus.Settings
 
 // Schema returns the JSON Schema of the settings.
-func Schema() string { return bonus.Schema }
+func Schema() string { return config.Declare().Schema() }
 
 // Configure applies the settings.
 func Configure(json string) wit_types.Result[wit_types.Unit, []problem] {
-	read, found := bonus.Read(json)
-	if len(found) == 0 {
-		config = read
-		return wit_types.Ok[wit_types.Unit, []problem](wit_types.Unit{})
+	if problems := settings.Read[problem](config.Declare(), json); len(problems) > 0 {
+		return wit_types.Err[wit_types.Unit](problems)
 	}
-	problems := make([]problem, len(found))
-	for i, each := range found {
-		problems[i] = problem(each)
-	}
-	return wit_types.Err[wit_types.Unit](problems)
+	return wit_types.Ok[wit_types.Unit, []problem](wit_types.Unit{})
 }
 
 // Grant returns the duration that the net amount buys, with the bonus.

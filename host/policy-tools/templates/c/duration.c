@@ -1,26 +1,31 @@
 // A duration policy: the whole amount at the quoted price, between a minimum and a maximum.
 #include "settings.h"
 
-static const char SCHEMA[] =
-{schema};
+// Ten years, the most that the contract allows.
+#define LONGEST 315360000
 
 enum { MINIMUM, MAXIMUM, REFUND_PERCENT, COUNT };
 
 // The values are the defaults until `configure`, which the host calls first in every instance, has read others.
 static setting settings[COUNT] = {
-    [MINIMUM] = {.name = "minimum_seconds", .number = 60, .least = 1, .most = 315360000},
-    [MAXIMUM] = {.name = "maximum_seconds", .number = 2592000, .least = 1, .most = 315360000},
-    [REFUND_PERCENT] = {.name = "refund_percent", .number = 100, .least = 0, .most = 100},
+    [MINIMUM] = NUMBER("minimum_seconds", 60, 1, LONGEST, "A payment that buys less is refused."),
+    [MAXIMUM] = NUMBER("maximum_seconds", 2592000, 1, LONGEST,
+                       "A pod never has more than this before it; a payment that would exceed it is refused."),
+    [REFUND_PERCENT] = NUMBER("refund_percent", 100, 0, 100,
+                              "The part of the price of unused time that is refunded when a customer stops a pod."),
 };
 
-void exports_paygress_policy_settings_schema(string *schema) { *schema = TEXT(SCHEMA); }
+// What the declarations do not say.
+static void check(problem_list *problems) {
+    if (settings[MINIMUM].number > settings[MAXIMUM].number) {
+        note(problems, "minimum_seconds", "must not be more than maximum_seconds");
+    }
+}
+
+void exports_paygress_policy_settings_schema(string *schema) { *schema = write_schema("A minimum and a maximum", settings, COUNT); }
 
 bool exports_paygress_policy_settings_configure(string *json, problem_list *problems) {
-    bool object = read_settings(*json, settings, COUNT, problems);
-    if (object && settings[MINIMUM].number > settings[MAXIMUM].number) {
-        note(problems, "minimum_seconds", TEXT("must not be more than maximum_seconds"));
-    }
-    return problems->len == 0;
+    return read_settings(*json, settings, COUNT, check, problems);
 }
 
 static bool refuse(paygress_policy_types_refusal_t *refusal, string code, string message) {

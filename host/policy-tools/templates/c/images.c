@@ -1,11 +1,6 @@
 // An images policy: a default, and a list of what else customers may ask for.
 #include "settings.h"
 
-static const char SCHEMA[] =
-{schema};
-
-static const char USUAL[] = "paygress.local/ssh:1";
-
 // What is wrong with an image of the settings, or null. A digest has a colon too.
 static const char *incomplete(string image) {
     bool slash = false, tag = false;
@@ -20,15 +15,16 @@ enum { DEFAULT, ALLOW, COUNT };
 
 // The values are the defaults until `configure`, which the host calls first in every instance, has read others.
 static setting settings[COUNT] = {
-    [DEFAULT] = {.name = "default", .kind = A_TEXT, .text = {(uint8_t *)USUAL, sizeof USUAL - 1}, .wrong = incomplete},
-    [ALLOW] = {.name = "allow", .kind = SOME_TEXTS, .most = 1000, .wrong = incomplete},
+    [DEFAULT] = STRING("default", "paygress.local/ssh:1", incomplete,
+                       "The image of orders that name none: registry/repository:tag."),
+    [ALLOW] = STRINGS("allow", 1000, incomplete,
+                      "Other images that customers may choose, compared exactly: registry/repository:tag."),
 };
 
-void exports_paygress_policy_settings_schema(string *schema) { *schema = TEXT(SCHEMA); }
+void exports_paygress_policy_settings_schema(string *schema) { *schema = write_schema("A list of images", settings, COUNT); }
 
 bool exports_paygress_policy_settings_configure(string *json, problem_list *problems) {
-    read_settings(*json, settings, COUNT, problems);
-    return problems->len == 0;
+    return read_settings(*json, settings, COUNT, NULL, problems);
 }
 
 // True: it is admitted. False: it is refused.

@@ -2,21 +2,17 @@
 #include "settings.h"
 #include <stdlib.h>
 
-static const char SCHEMA[] =
-{schema};
-
 enum { USER_ID, COUNT };
 
 // The values are the defaults until `configure`, which the host calls first in every instance, has read others.
 static setting settings[COUNT] = {
-    [USER_ID] = {.name = "user_id", .number = 1000, .least = 1, .most = 2147483647},
+    [USER_ID] = NUMBER("user_id", 1000, 1, 2147483647, "The user and group that the pod runs as."),
 };
 
-void exports_paygress_policy_settings_schema(string *schema) { *schema = TEXT(SCHEMA); }
+void exports_paygress_policy_settings_schema(string *schema) { *schema = write_schema("A pod with SSH", settings, COUNT); }
 
 bool exports_paygress_policy_settings_configure(string *json, problem_list *problems) {
-    read_settings(*json, settings, COUNT, problems);
-    return problems->len == 0;
+    return read_settings(*json, settings, COUNT, NULL, problems);
 }
 
 // Writes a template, and fills in what begins with a dollar sign.

@@ -1,22 +1,21 @@
 // A pricing policy: one size, so many sat an hour.
 #include "settings.h"
 
-static const char SCHEMA[] =
-{schema};
+// More is a mistake in the settings.
+#define MOST 10000000000
 
 enum { SATS_PER_HOUR, MINIMUM_SAT, COUNT };
 
 // The values are the defaults until `configure`, which the host calls first in every instance, has read others.
 static setting settings[COUNT] = {
-    [SATS_PER_HOUR] = {.name = "sats_per_hour", .number = 60, .least = 1, .most = 10000000000},
-    [MINIMUM_SAT] = {.name = "minimum_sat", .number = 1, .least = 0, .most = 10000000000},
+    [SATS_PER_HOUR] = NUMBER("sats_per_hour", 60, 1, MOST, NULL),
+    [MINIMUM_SAT] = NUMBER("minimum_sat", 1, 0, MOST, "The least net amount that is accepted, in sat."),
 };
 
-void exports_paygress_policy_settings_schema(string *schema) { *schema = TEXT(SCHEMA); }
+void exports_paygress_policy_settings_schema(string *schema) { *schema = write_schema("One price", settings, COUNT); }
 
 bool exports_paygress_policy_settings_configure(string *json, problem_list *problems) {
-    read_settings(*json, settings, COUNT, problems);
-    return problems->len == 0;
+    return read_settings(*json, settings, COUNT, NULL, problems);
 }
 
 static paygress_policy_types_quote_t quote(void) {

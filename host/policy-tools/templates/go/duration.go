@@ -25,28 +25,39 @@ type (
 	terms   = paygress_policy_duration.RefundTerms
 )
 
-// Schema is a JSON Schema of the settings.
-func Schema() string {
-	return `{schema}`
-}
+// Ten years, the most that the contract allows.
+const longest = 315_360_000
 
 // Set by Configure, which the host calls first in every instance. An instance serves one call, so nothing else is kept.
-var minimum, maximum, percent uint64
+var (
+	minimum, maximum uint64
+	percent          uint8
+)
+
+var declared = settings.Settings{
+	Title: "A minimum and a maximum",
+	Fields: []settings.Field{
+		settings.Integer(&minimum, "minimum_seconds", 60, 1, longest,
+			"A payment that buys less is refused."),
+		settings.Integer(&maximum, "maximum_seconds", 2_592_000, 1, longest,
+			"A pod never has more than this before it; a payment that would exceed it is refused."),
+		settings.Integer(&percent, "refund_percent", 100, 0, 100,
+			"The part of the price of unused time that is refunded when a customer stops a pod."),
+	},
+	// What the fields do not say.
+	Check: func(note func(name, message string)) {
+		if minimum > maximum {
+			note("minimum_seconds", "must not be more than maximum_seconds")
+		}
+	},
+}
+
+// Schema is a JSON Schema of the settings.
+func Schema() string { return declared.Schema() }
 
 // Configure takes the settings.
 func Configure(json string) wit_types.Result[wit_types.Unit, []problem] {
-	reader := settings.Read(json)
-	minimum = reader.Number("minimum_seconds", 60, 1, 315_360_000)
-	maximum = reader.Number("maximum_seconds", 2_592_000, 1, 315_360_000)
-	percent = reader.Number("refund_percent", 100, 0, 100)
-	if minimum > maximum {
-		reader.Note("minimum_seconds", "must not be more than maximum_seconds")
-	}
-	problems := []problem{}
-	for _, each := range reader.Problems() {
-		problems = append(problems, problem(each))
-	}
-	if len(problems) > 0 {
+	if problems := settings.Read[problem](declared, json); len(problems) > 0 {
 		return wit_types.Err[wit_types.Unit](problems)
 	}
 	return wit_types.Ok[wit_types.Unit, []problem](wit_types.Unit{})
@@ -98,5 +109,5 @@ func Grant(order order, quote quote, payment payment, _ context) wit_types.Resul
 
 // Refund returns the terms for a customer who stops the pod. Used minutes are charged whole.
 func Refund(order, quote, payment, grant, context) terms {
-	return terms{StepSeconds: 60, Percent: uint8(percent)}
+	return terms{StepSeconds: 60, Percent: percent}
 }

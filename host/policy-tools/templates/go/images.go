@@ -19,27 +19,28 @@ type (
 	problem = paygress_policy_types.Problem
 )
 
-// Schema is a JSON Schema of the settings.
-func Schema() string {
-	return `{schema}`
-}
-
 // Set by Configure, which the host calls first in every instance. An instance serves one call, so nothing else is kept.
 var (
 	usual string
 	allow []string
 )
 
+var declared = settings.Settings{
+	Title: "A list of images",
+	Fields: []settings.Field{
+		settings.Text(&usual, "default", "paygress.local/ssh:1", incomplete,
+			"The image of orders that name none: registry/repository:tag."),
+		settings.Texts(&allow, "allow", 1_000, incomplete,
+			"Other images that customers may choose, compared exactly: registry/repository:tag."),
+	},
+}
+
+// Schema is a JSON Schema of the settings.
+func Schema() string { return declared.Schema() }
+
 // Configure takes the settings.
 func Configure(json string) wit_types.Result[wit_types.Unit, []problem] {
-	reader := settings.Read(json)
-	usual = reader.Text("default", "paygress.local/ssh:1", incomplete)
-	allow = reader.Texts("allow", 1_000, incomplete)
-	problems := []problem{}
-	for _, each := range reader.Problems() {
-		problems = append(problems, problem(each))
-	}
-	if len(problems) > 0 {
+	if problems := settings.Read[problem](declared, json); len(problems) > 0 {
 		return wit_types.Err[wit_types.Unit](problems)
 	}
 	return wit_types.Ok[wit_types.Unit, []problem](wit_types.Unit{})

@@ -20,23 +20,22 @@ type (
 	problem   = paygress_policy_types.Problem
 )
 
-// Schema is a JSON Schema of the settings.
-func Schema() string {
-	return `{schema}`
-}
-
 // Set by Configure, which the host calls first in every instance. An instance serves one call, so nothing else is kept.
 var userID uint64
 
+var declared = settings.Settings{
+	Title: "A pod with SSH",
+	Fields: []settings.Field{
+		settings.Integer(&userID, "user_id", 1_000, 1, 2_147_483_647, "The user and group that the pod runs as."),
+	},
+}
+
+// Schema is a JSON Schema of the settings.
+func Schema() string { return declared.Schema() }
+
 // Configure takes the settings.
 func Configure(json string) wit_types.Result[wit_types.Unit, []problem] {
-	reader := settings.Read(json)
-	userID = reader.Number("user_id", 1_000, 1, 2_147_483_647)
-	problems := []problem{}
-	for _, each := range reader.Problems() {
-		problems = append(problems, problem(each))
-	}
-	if len(problems) > 0 {
+	if problems := settings.Read[problem](declared, json); len(problems) > 0 {
 		return wit_types.Err[wit_types.Unit](problems)
 	}
 	return wit_types.Ok[wit_types.Unit, []problem](wit_types.Unit{})

@@ -19,24 +19,26 @@ type (
 	problem   = paygress_policy_types.Problem
 )
 
-// Schema is a JSON Schema of the settings.
-func Schema() string {
-	return `{schema}`
-}
+// More is a mistake in the settings.
+const most = 10_000_000_000
 
 // Set by Configure, which the host calls first in every instance. An instance serves one call, so nothing else is kept.
 var satsPerHour, minimumSat uint64
 
+var declared = settings.Settings{
+	Title: "One price",
+	Fields: []settings.Field{
+		settings.Integer(&satsPerHour, "sats_per_hour", 60, 1, most, ""),
+		settings.Integer(&minimumSat, "minimum_sat", 1, 0, most, "The least net amount that is accepted, in sat."),
+	},
+}
+
+// Schema is a JSON Schema of the settings.
+func Schema() string { return declared.Schema() }
+
 // Configure takes the settings.
 func Configure(json string) wit_types.Result[wit_types.Unit, []problem] {
-	reader := settings.Read(json)
-	satsPerHour = reader.Number("sats_per_hour", 60, 1, 10_000_000_000)
-	minimumSat = reader.Number("minimum_sat", 1, 0, 10_000_000_000)
-	problems := []problem{}
-	for _, each := range reader.Problems() {
-		problems = append(problems, problem(each))
-	}
-	if len(problems) > 0 {
+	if problems := settings.Read[problem](declared, json); len(problems) > 0 {
 		return wit_types.Err[wit_types.Unit](problems)
 	}
 	return wit_types.Ok[wit_types.Unit, []problem](wit_types.Unit{})

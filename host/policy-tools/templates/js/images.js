@@ -1,25 +1,29 @@
 // An images policy: a default, and a list of what else customers may ask for.
-import { Reader } from "./reader.js";
+import { Settings, list, text } from "./settings.js";
 
-const SCHEMA = `{schema}`;
+const declared = new Settings("A list of images", {
+  default: text({
+    check: incomplete,
+    default: "paygress.local/ssh:1",
+    description: "The image of orders that name none: registry/repository:tag.",
+  }),
+  allow: list(text({ check: incomplete }), {
+    maxItems: 1_000,
+    default: [],
+    description: "Other images that customers may choose, compared exactly: registry/repository:tag.",
+  }),
+});
 
 // Set by `configure`, which the host calls first in every instance. An instance serves one call, so nothing else is kept.
 let kept;
 
 // A `result` of the contract is returned when it is good and thrown when it is not.
 export const settings = {
-  schema: () => SCHEMA,
+  schema: () => declared.schema(),
   configure(json) {
-    kept = Reader.read(json, readSettings);
+    kept = declared.read(json);
   },
 };
-
-function readSettings(reader) {
-  return {
-    default: reader.text("default", "paygress.local/ssh:1", incomplete),
-    allow: reader.texts("allow", 1_000, incomplete),
-  };
-}
 
 // What is wrong with an image of the settings. A digest has a colon too.
 function incomplete(image) {

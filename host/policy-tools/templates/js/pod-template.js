@@ -1,22 +1,20 @@
 // A pod-template policy: one container that serves SSH on a port of its node, without any privilege.
-import { Reader } from "./reader.js";
+import { Settings, integer } from "./settings.js";
 
-const SCHEMA = `{schema}`;
+const declared = new Settings("A pod with SSH", {
+  user_id: integer(1, 2_147_483_647, { default: 1_000, description: "The user and group that the pod runs as." }),
+});
 
 // Set by `configure`, which the host calls first in every instance. An instance serves one call, so nothing else is kept.
 let kept;
 
 // A `result` of the contract is returned when it is good and thrown when it is not.
 export const settings = {
-  schema: () => SCHEMA,
+  schema: () => declared.schema(),
   configure(json) {
-    kept = Reader.read(json, readSettings);
+    kept = declared.read(json);
   },
 };
-
-function readSettings(reader) {
-  return { userId: reader.number("user_id", 1_000, 1, 2_147_483_647) };
-}
 
 export const podTemplate = {
   render(order, grant, placement) {
@@ -30,9 +28,9 @@ export const podTemplate = {
         terminationGracePeriodSeconds: 2,
         securityContext: {
           runAsNonRoot: true,
-          runAsUser: kept.userId,
-          runAsGroup: kept.userId,
-          fsGroup: kept.userId,
+          runAsUser: kept.user_id,
+          runAsGroup: kept.user_id,
+          fsGroup: kept.user_id,
           seccompProfile: { type: "RuntimeDefault" },
         },
         containers: [

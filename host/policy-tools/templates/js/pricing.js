@@ -1,32 +1,31 @@
 // A pricing policy: one size, so many sat an hour.
-import { Reader } from "./reader.js";
+import { Settings, integer } from "./settings.js";
 
-const SCHEMA = `{schema}`;
+// More is a mistake in the settings.
+const MOST = 10_000_000_000;
+
+const declared = new Settings("One price", {
+  sats_per_hour: integer(1, MOST, { default: 60 }),
+  minimum_sat: integer(0, MOST, { default: 1, description: "The least net amount that is accepted, in sat." }),
+});
 
 // Set by `configure`, which the host calls first in every instance. An instance serves one call, so nothing else is kept.
 let kept;
 
 // A `result` of the contract is returned when it is good and thrown when it is not.
 export const settings = {
-  schema: () => SCHEMA,
+  schema: () => declared.schema(),
   configure(json) {
-    kept = Reader.read(json, readSettings);
+    kept = declared.read(json);
   },
 };
-
-function readSettings(reader) {
-  return {
-    satsPerHour: reader.number("sats_per_hour", 60, 1, 10_000_000_000),
-    minimumSat: reader.number("minimum_sat", 1, 0, 10_000_000_000),
-  };
-}
 
 // What an offer and a quote have in common. 64-bit integers of the contract are BigInt.
 function goods() {
   return {
     resources: { cpuMillicores: 1_000, memoryMib: 1_024 },
-    price: { msat: BigInt(kept.satsPerHour) * 1_000n, seconds: 3_600n },
-    minimumSat: BigInt(kept.minimumSat),
+    price: { msat: BigInt(kept.sats_per_hour) * 1_000n, seconds: 3_600n },
+    minimumSat: BigInt(kept.minimum_sat),
   };
 }
 

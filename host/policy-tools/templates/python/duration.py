@@ -3,34 +3,35 @@
 The classes `Settings` and `Duration` are the interfaces that the component exports.
 """
 
-from dataclasses import dataclass
-
 from componentize_py_types import Err
 from wit_world import exports
 from wit_world.exports.duration import RefundTerms
 from wit_world.imports.types import Context, Grant, Order, Payment, Purpose_Extend, Quote, Refusal
 
-from reader import Reader
+from settings import Declared, Report, integer, read, schema
 
-SCHEMA = """{schema}"""
-
-
-@dataclass
-class Kept:
-    minimum: int = 60
-    maximum: int = 2_592_000
-    refund_percent: int = 100
+# Ten years, the most that the contract allows.
+LONGEST = 315_360_000
 
 
-def read(reader: Reader) -> Kept:
-    settings = Kept(
-        reader.number("minimum_seconds", 60, 1, 315_360_000),
-        reader.number("maximum_seconds", 2_592_000, 1, 315_360_000),
-        reader.number("refund_percent", 100, 0, 100),
+class Kept(Declared, title="A minimum and a maximum"):
+    minimum_seconds: int = integer(1, LONGEST, default=60, description="A payment that buys less is refused.")
+    maximum_seconds: int = integer(
+        1,
+        LONGEST,
+        default=2_592_000,
+        description="A pod never has more than this before it; a payment that would exceed it is refused.",
     )
-    if settings.minimum > settings.maximum:
-        reader.note("minimum_seconds", "must not be more than maximum_seconds")
-    return settings
+    refund_percent: int = integer(
+        0,
+        100,
+        default=100,
+        description="The part of the price of unused time that is refunded when a customer stops a pod.",
+    )
+
+    def check(self, note: Report) -> None:
+        if self.minimum_seconds > self.maximum_seconds:
+            note("minimum_seconds", "must not be more than maximum_seconds")
 
 
 # Set by `configure`, which the host calls first in every instance. An instance serves one call, so nothing else is kept.
@@ -39,13 +40,11 @@ kept = Kept()
 
 class Settings(exports.Settings):
     def schema(self) -> str:
-        return SCHEMA
+        return schema(Kept)
 
     def configure(self, json: str) -> None:
         global kept
-        reader = Reader.parse(json)
-        kept = read(reader)
-        reader.end()
+        kept = read(Kept, json)
 
 
 def refusal(code: str, message: str) -> Err[Refusal]:
@@ -63,14 +62,14 @@ class Duration(exports.Duration):
                 raise refusal("lease_expired", "this pod has ended; order a new one")
             if not lease.owned_by_customer:
                 raise refusal("not_owner", "only the customer who bought this pod may extend it")
-        room = max(kept.maximum - remaining, 0)
-        least = max(kept.minimum, order.wanted_seconds or 0)
+        room = max(kept.maximum_seconds - remaining, 0)
+        least = max(kept.minimum_seconds, order.wanted_seconds or 0)
         if quote.price.msat > 0:
             seconds = payment.net_sat * 1_000 * quote.price.seconds // quote.price.msat
         else:
             # Free time lasts as long as requested, or an hour.
             wanted = 3_600 if order.wanted_seconds is None else order.wanted_seconds
-            seconds = min(max(wanted, kept.minimum), room)
+            seconds = min(max(wanted, kept.minimum_seconds), room)
         if seconds < least:
             message = f"the token is worth {payment.net_sat} sat and buys {seconds} s; the least is {least} s"
             raise refusal("insufficient_payment", message)

@@ -3,27 +3,11 @@
 The classes `Settings` and `Images` are the interfaces that the component exports.
 """
 
-from dataclasses import dataclass, field
-
 from componentize_py_types import Err
 from wit_world import exports
 from wit_world.imports.types import Context, ImageRef, Order, Refusal
 
-from reader import Reader
-
-SCHEMA = """{schema}"""
-
-DEFAULT = "paygress.local/ssh:1"
-
-
-@dataclass
-class Kept:
-    default: str = DEFAULT
-    allow: list[str] = field(default_factory=list)
-
-
-def read(reader: Reader) -> Kept:
-    return Kept(reader.text("default", DEFAULT, complete), reader.texts("allow", 1000, complete))
+from settings import Declared, list_of, read, schema, text
 
 
 def complete(image: str) -> str:
@@ -34,19 +18,31 @@ def complete(image: str) -> str:
     return image
 
 
+class Kept(Declared, title="A list of images"):
+    default: str = text(
+        parse=complete,
+        default="paygress.local/ssh:1",
+        description="The image of orders that name none: registry/repository:tag.",
+    )
+    allow: list[str] = list_of(
+        text(parse=complete),
+        most=1_000,
+        default=[],
+        description="Other images that customers may choose, compared exactly: registry/repository:tag.",
+    )
+
+
 # Set by `configure`, which the host calls first in every instance. An instance serves one call, so nothing else is kept.
 kept = Kept()
 
 
 class Settings(exports.Settings):
     def schema(self) -> str:
-        return SCHEMA
+        return schema(Kept)
 
     def configure(self, json: str) -> None:
         global kept
-        reader = Reader.parse(json)
-        kept = read(reader)
-        reader.end()
+        kept = read(Kept, json)
 
 
 class Images(exports.Images):

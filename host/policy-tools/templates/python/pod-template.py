@@ -4,23 +4,15 @@ The classes `Settings` and `PodTemplate` are the interfaces that the component e
 """
 
 import json
-from dataclasses import dataclass
 
 from wit_world import exports
 from wit_world.imports.types import Grant, Order, Placement, Rendered
 
-from reader import Reader
-
-SCHEMA = """{schema}"""
+from settings import Declared, integer, read, schema
 
 
-@dataclass
-class Kept:
-    user_id: int = 1_000
-
-
-def read(reader: Reader) -> Kept:
-    return Kept(reader.number("user_id", 1_000, 1, 2_147_483_647))
+class Kept(Declared, title="A pod with SSH"):
+    user_id: int = integer(1, 2_147_483_647, default=1_000, description="The user and group that the pod runs as.")
 
 
 # Set by `configure`, which the host calls first in every instance. An instance serves one call, so nothing else is kept.
@@ -29,13 +21,11 @@ kept = Kept()
 
 class Settings(exports.Settings):
     def schema(self) -> str:
-        return SCHEMA
+        return schema(Kept)
 
     def configure(self, json: str) -> None:
         global kept
-        reader = Reader.parse(json)
-        kept = read(reader)
-        reader.end()
+        kept = read(Kept, json)
 
 
 class PodTemplate(exports.PodTemplate):

@@ -3,28 +3,19 @@
 The classes `Settings` and `Pricing` are the interfaces that the component exports.
 """
 
-from dataclasses import dataclass
-
 from componentize_py_types import Err
 from wit_world import exports
 from wit_world.imports.types import Context, Offer, Order, Price, Purpose_Extend, Quote, Refusal, Resources
 
-from reader import Reader
+from settings import Declared, integer, read, schema
 
-SCHEMA = """{schema}"""
-
-
-@dataclass
-class Kept:
-    sats_per_hour: int = 60
-    minimum_sat: int = 1
+# More is a mistake in the settings.
+MOST = 10_000_000_000
 
 
-def read(reader: Reader) -> Kept:
-    return Kept(
-        reader.number("sats_per_hour", 60, 1, 10_000_000_000),
-        reader.number("minimum_sat", 1, 0, 10_000_000_000),
-    )
+class Kept(Declared, title="One price"):
+    sats_per_hour: int = integer(1, MOST, default=60)
+    minimum_sat: int = integer(0, MOST, default=1, description="The least net amount that is accepted, in sat.")
 
 
 # Set by `configure`, which the host calls first in every instance. An instance serves one call, so nothing else is kept.
@@ -33,13 +24,11 @@ kept = Kept()
 
 class Settings(exports.Settings):
     def schema(self) -> str:
-        return SCHEMA
+        return schema(Kept)
 
     def configure(self, json: str) -> None:
         global kept
-        reader = Reader.parse(json)
-        kept = read(reader)
-        reader.end()
+        kept = read(Kept, json)
 
 
 SIZE = Resources(cpu_millicores=1_000, memory_mib=1_024)
