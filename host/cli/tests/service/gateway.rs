@@ -180,7 +180,11 @@ async fn answers_and_offers_name_the_ways_and_none_without_a_gateway() {
 }
 
 /// The gateway of `paygress gateway`, opened in this process, with health and metrics.
-pub(super) async fn standalone_gateway(sandbox: &Sandbox, app: &App, operator_token: &str) -> StandaloneGateway {
+pub(super) async fn standalone_gateway(
+    sandbox: &Sandbox,
+    app: &App,
+    operator_token: &str,
+) -> StandaloneGateway {
     let mut settings = sandbox.config.gateway.clone().unwrap();
     settings.http = Some(GatewayHttpConfig {
         listen: ([127, 0, 0, 1], 0).into(),
