@@ -201,8 +201,8 @@ mod tests {
     fn visitors_of_public_ports_take_nothing_of_what_customers_have() {
         let permits = AppPermits::new();
         let mut visits = Vec::new();
-        for letter in 'a'..'z' {
-            let pod = format!("ssh-pod-{}", letter.to_string().repeat(10));
+        for name in 'a'..='y' {
+            let pod = format!("ssh-pod-{}", name.to_string().repeat(10));
             let of_pod = held(&permits, &pod, Visitor::Anybody, everywhere());
             assert!(!of_pod.is_empty(), "the visitors of other pods leave some to those of {pod}");
             visits.extend(of_pod);
@@ -218,8 +218,8 @@ mod tests {
     fn some_customers_leave_room_for_others() {
         let permits = AppPermits::new();
         let mut all = Vec::new();
-        for letter in 'a'..='z' {
-            let pod = format!("ssh-pod-{}", letter.to_string().repeat(10));
+        for name in 'a'..='z' {
+            let pod = format!("ssh-pod-{}", name.to_string().repeat(10));
             let of_pod = held(&permits, &pod, Visitor::Customer, everywhere());
             assert!(!of_pod.is_empty(), "{pod}");
             all.extend(of_pod);
