@@ -30,7 +30,7 @@ const CROWD: u64 = 1_400;
 /// How long the mint takes for each request.
 const LATENCY: Duration = Duration::from_millis(40);
 /// Longer than a crowd takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(180);
+const LONGEST_WAIT: Duration = Duration::from_secs(180);
 
 struct Service {
     orders: Arc<OrderService>,
@@ -114,7 +114,7 @@ impl Service {
     async fn until(&self, state: State, orders: u64) {
         let begun = Instant::now();
         while self.count(state).await != orders {
-            assert!(begun.elapsed() < PATIENCE, "{orders} are not {state:?}");
+            assert!(begun.elapsed() < LONGEST_WAIT, "{orders} are not {state:?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -126,7 +126,7 @@ impl Service {
             self.count(State::Refused).await.saturating_add(self.count(State::PaymentUnknown).await)
         };
         while unpaid().await != orders {
-            assert!(begun.elapsed() < PATIENCE, "{orders} are not unpaid");
+            assert!(begun.elapsed() < LONGEST_WAIT, "{orders} are not unpaid");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -293,7 +293,7 @@ async fn unknown_payments_hold_few_ports_and_requests_together() {
     }
     // They give their ports back as soon as they are worked: none of them is proven.
     while service.ledger.ports_in_use().await.unwrap() > 0 {
-        assert!(begun.elapsed() < PATIENCE);
+        assert!(begun.elapsed() < LONGEST_WAIT);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let orders = service.count(State::PaymentUnknown).await;
@@ -314,7 +314,7 @@ async fn unknown_payments_hold_few_ports_and_requests_together() {
     service.until(State::PaymentUnknown, orders + 20).await;
     let ports = async || usize::try_from(service.ledger.ports_in_use().await.unwrap()).unwrap();
     while ports().await > limits::UNKNOWN_PORTS_AT_MINT {
-        assert!(begun.elapsed() < PATIENCE);
+        assert!(begun.elapsed() < LONGEST_WAIT);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     // A token that cannot be forged is served there all the same, and every token elsewhere.
@@ -421,7 +421,7 @@ async fn refusals_that_nobody_takes_do_not_pile_up_in_memory() {
     // A resume loop finds those that are not delivered, and keeps no more of them.
     service.orders.resume().await.unwrap();
     service.buy("a", 1_000_000).await;
-    let delivered = tokio::time::timeout(PATIENCE, relay.paid.acquire()).await;
+    let delivered = tokio::time::timeout(LONGEST_WAIT, relay.paid.acquire()).await;
     assert!(delivered.is_ok(), "the paid answer waits for the others");
     let (kept, sending) = (tasks() - before, relay.unpaid.load(Ordering::SeqCst));
     println!("{ORDERS} refusals that nobody takes: {kept} are kept, {sending} of them being sent");
