@@ -1,5 +1,5 @@
-//! The versions of the contract as WIT packages: as files, and as artifacts of a registry in the form
-//! of `wkg publish`. Run by `cargo xtask publish-wit`.
+//! The versions of the contract as WIT packages: as files, and as artifacts of a registry in the
+//! form of `wkg publish`. Run by `cargo xtask publish-wit`.
 #![allow(clippy::print_stdout)]
 
 use anyhow::{Context, Result, bail};
@@ -42,8 +42,8 @@ struct WitPackage {
 #[derive(Debug, PartialEq, Eq)]
 enum Published {
     New(Reference),
-    /// The same contract, perhaps with other comments or in another encoding. Its digest stays, since
-    /// authors have it in their lock files.
+    /// The same contract, perhaps with other comments or in another encoding. Its digest stays,
+    /// since authors have it in their lock files.
     Before(Reference),
 }
 

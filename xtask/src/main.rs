@@ -58,7 +58,8 @@ enum Command {
     },
     /// Build the policies into target/plugins.
     Plugins,
-    /// Write each version of the contract into target/wit as a WIT package, and publish it for `wkg`.
+    /// Write each version of the contract into target/wit as a WIT package, and publish it for
+    /// `wkg`.
     PublishWit {
         /// Where: a registry, and a prefix if it needs one. Versions are the tags of
         /// `/paygress/policy` below it. Left out: nothing is published.

@@ -1,5 +1,5 @@
-//! The HTTP API with independent clients: cashu-ts, nostr-tools, jco, nginx, schemathesis. Run by `cargo xtask
-//! test`, which installs them.
+//! The HTTP API with independent clients: cashu-ts, nostr-tools, jco, nginx, schemathesis. Run by
+//! `cargo xtask test`, which installs them.
 #![cfg(test)]
 
 mod support;
