@@ -1,26 +1,18 @@
-// Verifies a Paygress receipt with nostr-tools, without any code in common with the service.
+// Verifies a Paygress receipt with nostr-tools and jco, without any code in common with the service.
 //
-//   node verify.mjs FILE [SERVICE]    FILE: a receipt, or an answer with one; SERVICE: the signer's key in hex
+//   node verify.mjs FILE [SERVICE] [--components DIRECTORY]
 //
-// It checks the signature, the form and the amounts. It does not recompute price, time and refund terms in the policies'
-// components: that takes a host for WebAssembly components, as `paygress receipt verify --components` is.
-import { createRequire } from 'node:module';
+// FILE: a receipt, or an answer with one; SERVICE: the signer's key in hex; DIRECTORY: images.wasm, pricing.wasm and
+// duration.wasm, with the settings of each as JSON beside it (pricing.json, left out for `{}`).
+//
+// It checks the signature, the form and the amounts; with the components, image, price, time and refund terms too.
 import { readFileSync } from 'node:fs';
-
-// The packages of the other example: one installation for both.
-const require = createRequire(new URL('../customer-js/package.json', import.meta.url));
-const { verifyEvent } = require('nostr-tools/pure');
+import { parseArgs } from 'node:util';
+import { verifyEvent } from 'nostr-tools/pure';
+import { canonical } from './canonical.mjs';
 
 const KIND = 9383;
 const CLAIMS = ['decision.context.active_leases', 'decision.context.capacity_leases'];
-
-function canonical(value) {
-  if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`;
-  if (value === null || typeof value !== 'object') return JSON.stringify(value);
-  // By code points, as UTF-8 sorts; the names in receipts are ASCII.
-  const fields = Object.keys(value).sort().map((name) => `${JSON.stringify(name)}:${canonical(value[name])}`);
-  return `{${fields.join(',')}}`;
-}
 
 /** What is wrong with a receipt; nothing if it is good. */
 function* problems(receipt, service) {
@@ -44,11 +36,24 @@ function* problems(receipt, service) {
   }
 }
 
-const [file, service] = process.argv.slice(2);
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { components: { type: 'string' } } });
+const [file, service] = positionals;
 const read = JSON.parse(readFileSync(file ?? '/dev/stdin', 'utf8'));
 const receipt = read.receipt ?? read;
 const found = [...problems(receipt, service)];
+if (!found.length && values.components) {
+  const { recompute } = await import('./recompute.mjs');
+  for (const order of JSON.parse(receipt.content).orders) {
+    const { id } = order.decision.order;
+    try {
+      for await (const problem of recompute(order, values.components)) found.push(`${id}: ${problem}`);
+    } catch (error) {
+      found.push(`${id}: not recomputed: ${error.message}`);
+    }
+  }
+}
 for (const problem of found) console.error(problem);
 if (found.length) process.exit(1);
 const content = JSON.parse(receipt.content);
-console.log(`good: ${content.answer} of ${content.pod_name}, signed by ${receipt.pubkey}; nothing was recomputed`);
+const recomputed = values.components ? 'image, price, time and refund terms were' : 'nothing was';
+console.log(`good: ${content.answer} of ${content.pod_name}, signed by ${receipt.pubkey}; ${recomputed} recomputed`);

@@ -13,6 +13,7 @@ mod fuzz;
 mod generate;
 mod images;
 mod plugins;
+mod publish_wit;
 mod python;
 #[cfg(test)]
 mod release;
@@ -57,6 +58,16 @@ enum Command {
     },
     /// Build the policies into target/plugins.
     Plugins,
+    /// Write each version of the contract into target/wit as a WIT package, and publish it for
+    /// `wkg`.
+    PublishWit {
+        /// Where: a registry, and a prefix if it needs one. Versions are the tags of
+        /// `/paygress/policy` below it. Left out: nothing is published.
+        reference: Option<String>,
+        /// The file with credentials, as docker's config.json or podman's auth.json.
+        #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
+        auth: Option<PathBuf>,
+    },
     /// Write the files that are derived from Rust types.
     Generate {
         /// Write nothing; fail if a file is out of date.
@@ -146,6 +157,9 @@ fn main() -> Result<()> {
             test::test((!without_cluster).then_some(extent), &Cli::command())
         }
         Command::Plugins => plugins::build(),
+        Command::PublishWit { reference, auth } => {
+            publish_wit::publish(reference.as_deref(), auth.as_deref())
+        }
         Command::Generate { check } => {
             let mode = if check { generate::Mode::Check } else { generate::Mode::Write };
             generate::generate(mode, Compiler::Rustc)

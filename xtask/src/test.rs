@@ -157,6 +157,7 @@ fn packages() -> Result<()> {
     python::schemathesis()?;
     python::ssh_clients()?;
     web::packages("host/sshd/tests/clients")?;
+    web::packages("examples/receipts")?;
     web::packages("examples/customer-js")
 }
 

@@ -1,17 +1,20 @@
-//! The HTTP API with independent clients: cashu-ts, nginx, schemathesis. Run by `cargo xtask
-//! test`, which installs them.
+//! The HTTP API with independent clients: cashu-ts, nostr-tools, jco, nginx, schemathesis. Run by
+//! `cargo xtask test`, which installs them.
 #![cfg(test)]
 
 mod support;
 
 use paygress::sandbox::Sandbox;
+use paygress_core::backend::receipt::ReceiptSigner;
+use paygress_core::model::units::UnixTime;
 use paygress_core::testing::HOST_KEY;
+use paygress_nostr::ServiceReceipts;
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
-use support::command::text;
+use support::command::{built, paygress, published, text};
 use support::customer::{Buyer, Running};
 use support::testbed::{root, wait_for};
 use support::web::Web;
@@ -88,27 +91,85 @@ async fn the_example_in_javascript_logs_in_to_the_pod_and_to_no_other_server() {
     assert!(text(&refused.stderr).contains("REMOTE HOST IDENTIFICATION HAS CHANGED"));
 }
 
+/// Verifies an answer's receipt with the example, which has no code in common with the service.
+async fn verify(sandbox: &Sandbox, answer: &Value, arguments: &[&str]) -> Output {
+    let file = sandbox.directory.path().join("answer.json");
+    std::fs::write(&file, answer.to_string()).unwrap();
+    let mut command = Command::new("timeout");
+    command.args(["60", "node"]).arg(root().join("examples/receipts/verify.mjs"));
+    command.arg(&file).arg(sandbox.config.keys.public_key().to_hex()).args(arguments);
+    run(command).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs npm's packages: run `cargo xtask test`"]
 async fn nostr_tools_verifies_a_receipt() {
     let (sandbox, _running, web) = opened(&[]).await;
     let token = Buyer::new(&sandbox).await.token(9).await;
     let mut bought = web.spawn(json!({"cashu_token": token})).await.good();
-    let file = sandbox.directory.path().join("answer.json");
-    let service = sandbox.config.keys.public_key().to_hex();
-    let verify = async |answer: &Value| {
-        std::fs::write(&file, answer.to_string()).unwrap();
-        let mut command = Command::new("timeout");
-        command.args(["60", "node"]).arg(root().join("examples/receipts/verify.mjs"));
-        command.arg(&file).arg(&service);
-        run(command).await
-    };
-    let good = verify(&bought).await;
+    let good = verify(&sandbox, &bought, &[]).await;
     assert!(good.status.success(), "{}", text(&good.stderr));
-    assert!(text(&good.stdout).starts_with("good: access of "), "{}", text(&good.stdout));
+    let printed = text(&good.stdout);
+    assert!(printed.starts_with("good: access of "), "{printed}");
+    assert!(printed.contains("nothing was recomputed"), "{printed}");
     bought["receipt"]["created_at"] = json!(1);
-    let forged = verify(&bought).await;
+    let forged = verify(&sandbox, &bought, &[]).await;
     assert!(!forged.status.success() && text(&forged.stderr).contains("forged"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs npm's packages: run `cargo xtask test`"]
+async fn jco_recomputes_a_receipt_and_names_what_differs() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let app = sandbox.app().await.unwrap();
+    let components = published(&sandbox, &app.policies);
+    let web = Web::new(app.http_address().unwrap());
+    let _running = Running::start(app);
+    let token = Buyer::new(&sandbox).await.token(9).await;
+    let mut answer = web.spawn(json!({"cashu_token": token})).await.good();
+    let recomputed = ["--components", &components];
+    let good = verify(&sandbox, &answer, &recomputed).await;
+    assert!(good.status.success(), "{}", text(&good.stderr));
+    let printed = text(&good.stdout);
+    assert!(printed.contains("image, price, time and refund terms were recomputed"), "{printed}");
+
+    let price = double_price(&sandbox, &mut answer);
+    let signed = verify(&sandbox, &answer, &[]).await;
+    assert!(signed.status.success(), "the service has signed that: {}", text(&signed.stderr));
+    let changed = verify(&sandbox, &answer, &recomputed).await;
+    assert_eq!(changed.status.code(), Some(1), "{}", text(&changed.stdout));
+    // Each begins with the order.
+    let lines = text(&changed.stderr);
+    let found: Vec<&str> =
+        lines.lines().filter_map(|line| line.split_once(": ")).map(|(_, found)| found).collect();
+    let of_price = format!(
+        "decision.quote.price.msat: the receipt has {}, and must have {price}",
+        price.saturating_mul(2)
+    );
+    assert!(found.contains(&of_price.as_str()), "{lines}");
+    let file = sandbox.directory.path().join("answer.json").to_string_lossy().into_owned();
+    let by_program = ["receipt", "verify", &file, "--components", &components];
+    let by_program = text(&paygress(&sandbox, &by_program).await.stdout);
+    let expected = by_program.lines().filter(|line| line.contains("must have")).map(str::trim);
+    assert_eq!(found, expected.collect::<Vec<_>>(), "as the program does: {by_program}");
+
+    let other = Path::new(&components).join("pricing.wasm");
+    std::fs::copy(built("plugins/duration.wasm"), other).unwrap();
+    let refused = text(&verify(&sandbox, &answer, &recomputed).await.stderr);
+    assert!(refused.contains("not recomputed: pricing.wasm has not the SHA-256"), "{refused}");
+}
+
+/// Doubles the price in an answer's receipt, which the service signs anew. Returns the price that it
+/// was.
+fn double_price(sandbox: &Sandbox, answer: &mut Value) -> u64 {
+    let content = answer["receipt"]["content"].as_str().unwrap();
+    let mut content: Value = serde_json::from_str(content).unwrap();
+    let msat = &mut content["orders"][0]["decision"]["quote"]["price"]["msat"];
+    let price = msat.as_u64().unwrap();
+    *msat = json!(price.saturating_mul(2));
+    let signer = ServiceReceipts::new(sandbox.config.keys.clone());
+    answer["receipt"] = json!(signer.sign(content.to_string(), UnixTime(7)).unwrap());
+    price
 }
 
 /// nginx, with the example's configuration.

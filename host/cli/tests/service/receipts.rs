@@ -2,7 +2,7 @@
 //! and a service that does not grant what its policies decide.
 
 use super::order;
-use crate::support::command::{built, paygress, text};
+use crate::support::command::{paygress, published, text};
 use crate::support::customer::{Buyer, Running};
 use crate::support::fake::FakeCluster;
 use crate::support::web::Web;
@@ -11,32 +11,18 @@ use paygress::app::App;
 use paygress::sandbox::Sandbox;
 use paygress_core::backend::policy::{
     Context, Digests, Grant, ImageOffer, Offer, Payment, Placement, Policy, PolicyError, PolicySet,
-    Quote, RefundTerms, Rendered, Slot, SlotStats,
+    Quote, RefundTerms, Rendered, SlotStats,
 };
 use paygress_core::backend::receipt::ReceiptSigner;
 use paygress_core::model::order::{Order, OrderView};
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_core::orders::Backends;
 use paygress_nostr::{Keys, ServiceReceipts, npub};
-use paygress_policy::Publisher;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Output;
 use std::sync::Arc;
 use tokio::sync::watch;
-
-/// A directory with the active components and their settings, as the operator publishes them.
-fn published(sandbox: &Sandbox, policies: &Publisher) -> String {
-    let directory = sandbox.directory.path().join("published");
-    std::fs::create_dir(&directory).unwrap();
-    let active = policies.history().pop().unwrap().set;
-    for slot in Slot::ALL {
-        let component = directory.join(format!("{slot}.wasm"));
-        std::fs::copy(built(&format!("plugins/{slot}.wasm")), &component).unwrap();
-        std::fs::write(component.with_extension("json"), &active[&slot].settings).unwrap();
-    }
-    directory.to_string_lossy().into_owned()
-}
 
 async fn verify(sandbox: &Sandbox, file: &str, arguments: &[&str]) -> Output {
     let command = ["receipt", "verify", file];
