@@ -3,9 +3,9 @@
 use crate::bindings::common::paygress::policy::types as wit;
 use crate::cache::CompileError;
 use crate::contract::{self, ContractVersion};
-use crate::engine::PolicyEngine;
+use crate::engine::{Deadline, PolicyEngine};
 use crate::fault::classify;
-use crate::limits::{COMPONENT_BYTES, CallLimiter, SETTINGS_BYTES, SETTINGS_PROBLEMS};
+use crate::limits::{COMPONENT_BYTES, CallLimiter, QUICK, SETTINGS_BYTES, SETTINGS_PROBLEMS};
 use crate::snapshot::{self, Configuration, SnapshotError};
 use crate::stats::CallStats;
 use crate::v1_0;
@@ -16,6 +16,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 use wasmtime::Store;
 use wasmtime::component::Linker;
 
@@ -201,7 +202,7 @@ impl<W: World> LoadedComponent<W> {
     }
 
     fn read_schema(&self) -> Result<String, RejectReason> {
-        let mut store = self.engine.store();
+        let mut store = self.engine.store(Deadline::Full);
         // A differing signature shows only here.
         let world =
             W::instantiate(&self.pre, &mut store).map_err(|error| match classify(&error) {
@@ -215,7 +216,7 @@ impl<W: World> LoadedComponent<W> {
     }
 
     fn test_settings(&self) -> Result<(), RejectReason> {
-        let mut store = self.engine.store();
+        let mut store = self.engine.store(Deadline::Full);
         let world = W::instantiate(&self.pre, &mut store).map_err(|error| mismatch(&error))?;
         let configured = world
             .configure(&mut store, &self.settings)
@@ -235,17 +236,28 @@ impl<W: World> LoadedComponent<W> {
         self.stats.report(W::SLOT, &self.digest, self.configured)
     }
 
-    /// Calls the component on a thread that may block.
-    pub(crate) async fn call_blocking<R: Send + 'static>(
+    /// Calls the component on this thread if it is quick. If it is not, calls it on a thread that may
+    /// block: it gets the same arguments and imports nothing, so that it does the same again.
+    pub(crate) async fn call_or_move<R: Send + 'static>(
         &self,
-        call: impl FnOnce(&Self) -> Result<R, FaultKind> + Send + 'static,
+        call: impl Fn(&Self, Deadline) -> Result<R, FaultKind> + Send + 'static,
     ) -> Result<R, FaultKind> {
         let trap = |error: &dyn fmt::Display| FaultKind::Trap(error.to_string());
         let permit =
             Arc::clone(&self.engine.calls).acquire_owned().await.map_err(|error| trap(&error))?;
+        if self.stats.is_quick() {
+            match call(self, Deadline::Short) {
+                Err(FaultKind::Deadline(_)) => self.stats.mark_slow(),
+                done => return done,
+            }
+        }
         let component = self.clone();
         let job = move || {
-            let done = call(&component);
+            let begun = Instant::now();
+            let done = call(&component, Deadline::Full);
+            if begun.elapsed() < QUICK {
+                component.stats.mark_quick();
+            }
             drop(permit);
             done
         };
@@ -255,9 +267,10 @@ impl<W: World> LoadedComponent<W> {
     /// One call in a fresh instance, on this thread.
     pub(crate) fn call<R>(
         &self,
+        deadline: Deadline,
         function: impl FnOnce(&W, &mut Store<CallLimiter>) -> wasmtime::Result<R>,
     ) -> Result<R, FaultKind> {
-        let mut store = self.engine.store();
+        let mut store = self.engine.store(deadline);
         let run = || {
             let world = W::instantiate(&self.pre, &mut store)?;
             if self.configured == Configured::EachCall
@@ -287,6 +300,7 @@ fn mismatch(error: &wasmtime::Error) -> RejectReason {
 mod tests {
     use super::*;
     use crate::limits::DEADLINE;
+    use std::sync::Mutex;
 
     #[test]
     fn settings_that_are_the_same_json_have_the_same_digest() {
@@ -296,15 +310,45 @@ mod tests {
         assert_ne!(digest, settings_digest("{}"));
     }
 
+    fn images() -> LoadedComponent<Images> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/plugins/images.wasm");
+        let bytes = std::fs::read(path).unwrap();
+        LoadedComponent::load(&PolicyEngine::start(None).unwrap(), &bytes, "{}").unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_not_quick_is_made_on_another_thread_until_it_is() {
+        let component = images();
+        let this = std::thread::current().id();
+        let made: Arc<Mutex<Vec<(Deadline, bool)>>> = Arc::default();
+        let call = |took: std::time::Duration| {
+            let made = Arc::clone(&made);
+            component.call_or_move(move |_, deadline| {
+                let is_here = std::thread::current().id() == this;
+                made.lock().unwrap().push((deadline, is_here));
+                match deadline {
+                    Deadline::Short if took > QUICK => Err(FaultKind::Deadline(100)),
+                    _ => {
+                        std::thread::sleep(took);
+                        Ok(took)
+                    }
+                }
+            })
+        };
+        let (quick, slow) = (std::time::Duration::ZERO, QUICK.saturating_mul(2));
+        for took in [quick, slow, slow, quick, quick] {
+            assert_eq!(call(took).await, Ok(took));
+        }
+        let [here, begun_here, elsewhere] =
+            [(Deadline::Short, true), (Deadline::Short, true), (Deadline::Full, false)];
+        let expected = [here, begun_here, elsewhere, elsewhere, elsewhere, here];
+        assert_eq!(*made.lock().unwrap(), expected);
+    }
+
     #[test]
     fn a_call_that_was_not_scheduled_is_not_interrupted() {
-        let bytes =
-            std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/plugins/images.wasm"))
-                .unwrap();
-        let component =
-            LoadedComponent::<Images>::load(&PolicyEngine::start(None).unwrap(), &bytes, "{}")
-                .unwrap();
-        let schema = component.call(|world, store| {
+        let component = images();
+        let schema = component.call(Deadline::Full, |world, store| {
             // As if other threads had the processor.
             std::thread::sleep(DEADLINE.saturating_mul(2));
             world.schema(store)

@@ -5,7 +5,9 @@ use crate::cache::{CompileError, CompiledCache};
 use crate::compiler::Compiler;
 use crate::engine_config::{Metering, config};
 use crate::files::DirectoryError;
-use crate::limits::{CALLS, CPU_TIME, CallLimiter, DEADLINE, INITIAL_ELEMENTS, OUTPUT_BYTES, TICK};
+use crate::limits::{
+    CALLS, CPU_TIME, CallLimiter, DEADLINE, INITIAL_ELEMENTS, OUTPUT_BYTES, SHORT_DEADLINE, TICK,
+};
 use paygress_core::backend::policy::{FaultKind, Placement, Rendered};
 use paygress_core::model::access::AccessModes;
 use paygress_core::sanitize::plain;
@@ -44,6 +46,15 @@ pub enum EngineError {
 
 /// Checks a rendered pod template against what the cluster allows.
 pub type TemplateGuard = Box<dyn Fn(&Rendered, &Placement) -> Result<(), BoxError> + Send + Sync>;
+
+/// How long one call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deadline {
+    /// [`SHORT_DEADLINE`] at most, whatever the machine does beside it.
+    Short,
+    /// [`DEADLINE`].
+    Full,
+}
 
 /// Whether calls start from snapshots of configured components.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,10 +185,10 @@ impl PolicyEngine {
     }
 
     /// A store for one call on this thread.
-    pub(crate) fn store(&self) -> Store<CallLimiter> {
+    pub(crate) fn store(&self, deadline: Deadline) -> Store<CallLimiter> {
         let mut store = Store::new(&self.engine, CallLimiter::default());
         store.limiter(|limits| limits);
-        Self::start_deadline(&mut store);
+        Self::start_deadline(&mut store, deadline);
         store.set_hostcall_fuel(OUTPUT_BYTES);
         if self.metering == Metering::Fuel {
             // Counted, not limited: the deadline limits it.
@@ -187,15 +198,25 @@ impl PolicyEngine {
     }
 
     /// Gives the store the time of one call, from now on.
-    pub(crate) fn start_deadline(store: &mut Store<CallLimiter>) {
-        let begun = thread_time();
-        let ticks = DEADLINE.as_millis().div_ceil(TICK.as_millis().max(1));
-        // One more: the first tick may come at once.
-        store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(1).saturating_add(1));
-        store.epoch_deadline_callback(move |_| {
-            let over = thread_time().saturating_sub(begun) >= CPU_TIME;
-            Ok(if over { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(1) })
-        });
+    pub(crate) fn start_deadline(store: &mut Store<CallLimiter>, deadline: Deadline) {
+        let ticks = |time: Duration| {
+            u64::try_from(time.as_millis().div_ceil(TICK.as_millis().max(1))).unwrap_or(1)
+        };
+        match deadline {
+            Deadline::Short => {
+                store.set_epoch_deadline(ticks(SHORT_DEADLINE));
+                store.epoch_deadline_trap();
+            }
+            Deadline::Full => {
+                let begun = thread_time();
+                // One more: the first tick may come at once.
+                store.set_epoch_deadline(ticks(DEADLINE).saturating_add(1));
+                store.epoch_deadline_callback(move |_| {
+                    let over = thread_time().saturating_sub(begun) >= CPU_TIME;
+                    Ok(if over { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(1) })
+                });
+            }
+        }
     }
 
     /// Instructions of a store's call; 0 unless they are counted.

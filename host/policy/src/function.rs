@@ -5,6 +5,7 @@
 
 use crate::bindings::common::paygress::policy::types as wit;
 use crate::component::LoadedComponent;
+use crate::engine::Deadline;
 use crate::limits::CallLimiter;
 use crate::v1_0;
 use crate::world::{Duration, Images, PodTemplate, Pricing, World};
@@ -20,10 +21,11 @@ pub(crate) type Outcome<T> = Result<Result<T, Refusal>, FaultKind>;
 
 fn checked<W: World, R, T>(
     component: &LoadedComponent<W>,
+    deadline: Deadline,
     check: impl FnOnce(R) -> Result<T, FaultKind>,
     call: impl FnOnce(&W, &mut Store<CallLimiter>) -> wasmtime::Result<Result<R, wit::Refusal>>,
 ) -> Outcome<T> {
-    match component.call(call)? {
+    match component.call(deadline, call)? {
         Ok(value) => check(value).map(Ok),
         Err(refusal) => v1_0::refusal(refusal).map(Err),
     }
@@ -32,10 +34,10 @@ fn checked<W: World, R, T>(
 pub(crate) fn admit(
     order: &OrderView,
     context: &Context,
-) -> impl FnOnce(&LoadedComponent<Images>) -> Outcome<String> + Send + use<> {
+) -> impl Fn(&LoadedComponent<Images>, Deadline) -> Outcome<String> + Send + use<> {
     let (order, context) = (v1_0::order(order), v1_0::context(context));
-    move |component| {
-        checked(component, v1_0::checked_image, |world, store| {
+    move |component, deadline| {
+        checked(component, deadline, v1_0::checked_image, |world, store| {
             world.call_admit(store, &order, &context)
         })
     }
@@ -44,10 +46,10 @@ pub(crate) fn admit(
 /// Empty from a component before contract 1.2, which has no list.
 pub(crate) fn catalog(
     context: &Context,
-) -> impl FnOnce(&LoadedComponent<Images>) -> Outcome<Vec<ImageOffer>> + Send + use<> {
+) -> impl Fn(&LoadedComponent<Images>, Deadline) -> Outcome<Vec<ImageOffer>> + Send + use<> {
     let context = v1_0::context(context);
-    move |component| {
-        checked(component, crate::v1_2::checked_images, |world, store| {
+    move |component, deadline| {
+        checked(component, deadline, crate::v1_2::checked_images, |world, store| {
             world.call_catalog(store, &context).map(Ok)
         })
     }
@@ -55,10 +57,10 @@ pub(crate) fn catalog(
 
 pub(crate) fn offers(
     context: &Context,
-) -> impl FnOnce(&LoadedComponent<Pricing>) -> Outcome<Vec<Offer>> + Send + use<> {
+) -> impl Fn(&LoadedComponent<Pricing>, Deadline) -> Outcome<Vec<Offer>> + Send + use<> {
     let context = v1_0::context(context);
-    move |component| {
-        checked(component, v1_0::checked_offers, |world, store| {
+    move |component, deadline| {
+        checked(component, deadline, v1_0::checked_offers, |world, store| {
             world.paygress_policy_pricing().call_offers(store, &context).map(Ok)
         })
     }
@@ -67,10 +69,10 @@ pub(crate) fn offers(
 pub(crate) fn quote(
     order: &OrderView,
     context: &Context,
-) -> impl FnOnce(&LoadedComponent<Pricing>) -> Outcome<Quote> + Send + use<> {
+) -> impl Fn(&LoadedComponent<Pricing>, Deadline) -> Outcome<Quote> + Send + use<> {
     let (order, context) = (v1_0::order(order), v1_0::context(context));
-    move |component| {
-        checked(component, v1_0::checked_quote, |world, store| {
+    move |component, deadline| {
+        checked(component, deadline, v1_0::checked_quote, |world, store| {
             world.paygress_policy_pricing().call_quote(store, &order, &context)
         })
     }
@@ -81,11 +83,11 @@ pub(crate) fn grant(
     quote: &Quote,
     payment: &Payment,
     context: &Context,
-) -> impl FnOnce(&LoadedComponent<Duration>) -> Outcome<Grant> + Send + use<> {
+) -> impl Fn(&LoadedComponent<Duration>, Deadline) -> Outcome<Grant> + Send + use<> {
     let (order, quote, payment, context) =
         (v1_0::order(order), v1_0::quote(quote), v1_0::payment(payment), v1_0::context(context));
-    move |component| {
-        checked(component, v1_0::checked_grant, |world, store| {
+    move |component, deadline| {
+        checked(component, deadline, v1_0::checked_grant, |world, store| {
             world.call_grant(store, &order, &quote, &payment, &context)
         })
     }
@@ -98,12 +100,12 @@ pub(crate) fn refund(
     payment: &Payment,
     grant: &Grant,
     context: &Context,
-) -> impl FnOnce(&LoadedComponent<Duration>) -> Outcome<Option<RefundTerms>> + Send + use<> {
+) -> impl Fn(&LoadedComponent<Duration>, Deadline) -> Outcome<Option<RefundTerms>> + Send + use<> {
     let (order, quote, payment) = (v1_0::order(order), v1_0::quote(quote), v1_0::payment(payment));
     let (grant, context) = (v1_0::grant(grant), v1_0::context(context));
-    move |component| {
+    move |component, deadline| {
         let check = |terms: Option<_>| terms.map(crate::v1_1::checked_refund_terms).transpose();
-        checked(component, check, |world, store| {
+        checked(component, deadline, check, |world, store| {
             world.call_refund(store, &order, &quote, &payment, &grant, &context).map(Ok)
         })
     }
@@ -114,17 +116,17 @@ pub(crate) fn render(
     quote: &Quote,
     grant: &Grant,
     placement: &Placement,
-) -> impl FnOnce(&LoadedComponent<PodTemplate>) -> Outcome<Rendered> + Send + use<> {
+) -> impl Fn(&LoadedComponent<PodTemplate>, Deadline) -> Outcome<Rendered> + Send + use<> {
     let (wanted, access) = (placement.clone(), crate::v1_2::access(&placement.access));
     let tier = quote.tier.clone();
     let (order, grant, placement) =
         (v1_0::order(order), v1_0::grant(grant), v1_0::placement(placement));
-    move |component| {
+    move |component, deadline| {
         let check = |rendered| {
             let rendered = crate::v1_2::checked_pod(rendered)?;
             component.engine.check_template(&rendered, &wanted).map(|()| rendered)
         };
-        checked(component, check, |world, store| {
+        checked(component, deadline, check, |world, store| {
             world.call_render(store, &order, &grant, &placement, &access, &tier)
         })
     }

@@ -2,7 +2,7 @@
 //! it.
 
 use crate::component::{LoadedComponent, RejectReason};
-use crate::engine::PolicyEngine;
+use crate::engine::{Deadline, PolicyEngine};
 use crate::function::{Outcome, admit, catalog, grant, offers, quote, refund, render};
 use crate::stats::{CallStats, CallUsage};
 use crate::world::{Duration, Images, PodTemplate, Pricing};
@@ -182,33 +182,41 @@ impl Harness {
     pub fn call(&self, call: Call<'_>) -> Result<CallRecord, WrongSlot> {
         Ok(match (&self.component, call) {
             (AnyComponent::Images(component), Call::Admit { order, context }) => {
-                record(&component.stats, Output::Image, || admit(order, context)(component))
+                record(&component.stats, Output::Image, || {
+                    admit(order, context)(component, Deadline::Full)
+                })
             }
             (AnyComponent::Images(component), Call::Catalog { context }) => {
-                record(&component.stats, Output::Images, || catalog(context)(component))
+                record(&component.stats, Output::Images, || {
+                    catalog(context)(component, Deadline::Full)
+                })
             }
             (AnyComponent::Pricing(component), Call::Offers { context }) => {
-                record(&component.stats, Output::Offers, || offers(context)(component))
+                record(&component.stats, Output::Offers, || {
+                    offers(context)(component, Deadline::Full)
+                })
             }
             (AnyComponent::Pricing(component), Call::Quote { order, context }) => {
-                record(&component.stats, Output::Quote, || quote(order, context)(component))
+                record(&component.stats, Output::Quote, || {
+                    quote(order, context)(component, Deadline::Full)
+                })
             }
             (AnyComponent::Duration(component), Call::Grant { order, quote, payment, context }) => {
                 record(&component.stats, Output::Grant, || {
-                    grant(order, quote, payment, context)(component)
+                    grant(order, quote, payment, context)(component, Deadline::Full)
                 })
             }
             (
                 AnyComponent::Duration(component),
                 Call::Refund { order, quote, payment, grant, context },
             ) => record(&component.stats, Output::RefundTerms, || {
-                refund(order, quote, payment, grant, context)(component)
+                refund(order, quote, payment, grant, context)(component, Deadline::Full)
             }),
             (
                 AnyComponent::PodTemplate(component),
                 Call::Render { order, quote, grant, placement },
             ) => record(&component.stats, Output::Rendered, || {
-                render(order, quote, grant, placement)(component)
+                render(order, quote, grant, placement)(component, Deadline::Full)
             }),
             _ => return Err(WrongSlot(self.slot)),
         })

@@ -10,6 +10,11 @@ pub const TICK: Duration = Duration::from_millis(5);
 /// Wall-clock time of one call, including instantiation and `configure`: a customer waits for four
 /// calls.
 pub const DEADLINE: Duration = Duration::from_millis(100);
+/// Time that a call may have on a thread that other work waits for. Another thread costs more than most
+/// calls take.
+pub(crate) const SHORT_DEADLINE: Duration = Duration::from_millis(10);
+/// A call that took so long on another thread does without one the next time.
+pub(crate) const QUICK: Duration = Duration::from_millis(1);
 /// CPU time that a call must have used before the deadline ends it: a call that a busy machine did
 /// not schedule is not at fault.
 pub(crate) const CPU_TIME: Duration = Duration::from_millis(50);

@@ -2,6 +2,7 @@
 //! as everything is as recorded, slots without a candidate repeat their recorded decisions; from
 //! the first difference on, they are called.
 
+use crate::engine::Deadline;
 use crate::function::{Outcome, admit, grant, quote, refund, render};
 use crate::recorded::{Decisions, Recorded, parse_objects};
 use crate::set::{ComponentSet, sample_placement};
@@ -81,28 +82,31 @@ fn run(recorded: &Recorded, pass: &mut Pass<'_>, decisions: &mut Decisions) -> O
     let Recorded { order, context, payment, placement, decisions: old, host_refusal: _ } = recorded;
     let image = match order.extends {
         None => {
-            let call = |set: &ComponentSet| admit(order, context)(&set.images);
+            let call = |set: &ComponentSet| admit(order, context)(&set.images, Deadline::Full);
             Some(pass.step(Slot::Images, old.image.as_ref(), call, &mut decisions.image)?)
         }
         Some(_) => None,
     };
-    let call = |set: &ComponentSet| quote(order, context)(&set.pricing);
+    let call = |set: &ComponentSet| quote(order, context)(&set.pricing, Deadline::Full);
     let quoted = pass.step(Slot::Pricing, old.quote.as_ref(), call, &mut decisions.quote)?;
-    let call = |set: &ComponentSet| grant(order, &quoted, payment, context)(&set.duration);
+    let call =
+        |set: &ComponentSet| grant(order, &quoted, payment, context)(&set.duration, Deadline::Full);
     let granted = pass.step(Slot::Duration, old.grant.as_ref(), call, &mut decisions.grant)?;
     if payment.net < quoted.minimum {
         // The host enforces the minimum, whether or not a policy does.
         return None;
     }
-    let call =
-        |set: &ComponentSet| refund(order, &quoted, payment, &granted, context)(&set.duration);
+    let call = |set: &ComponentSet| {
+        refund(order, &quoted, payment, &granted, context)(&set.duration, Deadline::Full)
+    };
     pass.step(Slot::Duration, old.refund.as_ref(), call, &mut decisions.refund)?;
     let image = image?;
     let mut placement =
         placement.clone().unwrap_or_else(|| sample_placement(image.clone(), quoted.resources));
     (placement.image, placement.resources) = (image, quoted.resources);
     let call = |set: &ComponentSet| {
-        let rendered = render(order, &quoted, &granted, &placement)(&set.pod_template)?;
+        let rendered =
+            render(order, &quoted, &granted, &placement)(&set.pod_template, Deadline::Full)?;
         Ok(rendered.map(|rendered| parse_objects(&rendered)))
     };
     pass.step(Slot::PodTemplate, old.template.as_ref(), call, &mut decisions.template).map(drop)

@@ -1,7 +1,7 @@
 //! Four components that decide together, published and replaced as one value.
 
 use crate::component::{LoadedComponent, RejectReason};
-use crate::engine::PolicyEngine;
+use crate::engine::{Deadline, PolicyEngine};
 use crate::function::{Outcome, admit, catalog, grant, offers, quote, refund, render};
 use crate::world::{Duration, Images, PodTemplate, Pricing, World};
 use async_trait::async_trait;
@@ -213,18 +213,16 @@ impl ComponentSet {
             ..OrderView::default()
         };
         let context = Context { now: UnixTime::now(), capacity_leases: 1, ..Context::default() };
-        let image = tested(Slot::Images, admit(&order, &context)(&self.images))?
+        let image = tested(Slot::Images, admit(&order, &context)(&self.images, Deadline::Full))?
             .unwrap_or_else(|| "example.invalid/image:1".to_owned());
-        tested(Slot::Images, catalog(&context)(&self.images))?;
-        tested(Slot::Pricing, offers(&context)(&self.pricing))?;
-        let quoted =
-            tested(Slot::Pricing, quote(&order, &context)(&self.pricing))?.unwrap_or_else(|| {
-                Quote {
-                    tier: "sample".to_owned(),
-                    resources: Resources { cpu_millicores: 1_000, memory_mib: 1_024 },
-                    price: Price { msat: Msat(1_000), seconds: Seconds(60) },
-                    minimum: Sat(1),
-                }
+        tested(Slot::Images, catalog(&context)(&self.images, Deadline::Full))?;
+        tested(Slot::Pricing, offers(&context)(&self.pricing, Deadline::Full))?;
+        let quoted = tested(Slot::Pricing, quote(&order, &context)(&self.pricing, Deadline::Full))?
+            .unwrap_or_else(|| Quote {
+                tier: "sample".to_owned(),
+                resources: Resources { cpu_millicores: 1_000, memory_mib: 1_024 },
+                price: Price { msat: Msat(1_000), seconds: Seconds(60) },
+                minimum: Sat(1),
             });
         let payment = Payment {
             mint: "https://mint.invalid".to_owned(),
@@ -232,17 +230,22 @@ impl ComponentSet {
             fee: Sat(0),
             net: Sat(1_000),
         };
-        let granted =
-            tested(Slot::Duration, grant(&order, &quoted, &payment, &context)(&self.duration))?
-                .unwrap_or(Grant { seconds: Seconds(60), note: None });
+        let granted = tested(
+            Slot::Duration,
+            grant(&order, &quoted, &payment, &context)(&self.duration, Deadline::Full),
+        )?
+        .unwrap_or(Grant { seconds: Seconds(60), note: None });
         tested(
             Slot::Duration,
-            refund(&order, &quoted, &payment, &granted, &context)(&self.duration),
+            refund(&order, &quoted, &payment, &granted, &context)(&self.duration, Deadline::Full),
         )?;
         let access = self.pod_template.engine.access().clone();
         let placement = placement_by(access, image, quoted.resources);
-        tested(Slot::PodTemplate, render(&order, &quoted, &granted, &placement)(&self.pod_template))
-            .map(drop)
+        tested(
+            Slot::PodTemplate,
+            render(&order, &quoted, &granted, &placement)(&self.pod_template, Deadline::Full),
+        )
+        .map(drop)
     }
 }
 
@@ -277,11 +280,10 @@ fn load_slot<W: World>(
     )
 }
 
-/// Calls a component on a thread that may block, records the call, and tells a refusal from a
-/// fault. Faults are logged for the operator.
+/// Calls a component, records the call, and tells a refusal from a fault. Faults are logged for the operator.
 async fn call<W: World, T: Send + 'static>(
     component: &LoadedComponent<W>,
-    function: impl FnOnce(&LoadedComponent<W>) -> Outcome<T> + Send + 'static,
+    function: impl Fn(&LoadedComponent<W>, Deadline) -> Outcome<T> + Send + 'static,
 ) -> Result<T, PolicyError> {
     let begun = Instant::now();
     let span = tracing::info_span!(
@@ -290,7 +292,7 @@ async fn call<W: World, T: Send + 'static>(
         digest = component.digest,
         outcome = tracing::field::Empty
     );
-    let result = component.call_blocking(function).instrument(span.clone()).await;
+    let result = component.call_or_move(function).instrument(span.clone()).await;
     let result =
         result.map_err(|kind| Fault { slot: W::SLOT, digest: component.digest.clone(), kind });
     component.stats.record(begun.elapsed(), &result);

@@ -16,7 +16,7 @@
 use crate::bindings::common::paygress::policy::types as wit;
 use crate::cache::CompileError;
 use crate::contract::{ContractVersion, PACKAGE};
-use crate::engine::PolicyEngine;
+use crate::engine::{Deadline, PolicyEngine};
 use crate::fault::classify;
 use crate::limits::{
     CallLimiter, MEMORY_BYTES, OUTPUT_BYTES, SNAPSHOT_BYTES, SNAPSHOT_FORMAT, SNAPSHOT_RUNS,
@@ -170,7 +170,7 @@ impl ConfiguredState {
         configuration: &Configuration<'_>,
     ) -> Result<Self, SnapshotError> {
         let component = engine.parse(instrumented)?;
-        let mut store = engine.store();
+        let mut store = engine.store(Deadline::Full);
         let configured = Linker::<CallLimiter>::new(&engine.engine)
             .instantiate_pre(&component)
             .and_then(|pre| pre.instantiate(&mut store))
@@ -191,7 +191,7 @@ impl ConfiguredState {
     /// Calls one of the functions that wizer has added.
     fn read<R: Lift + 'static>(&mut self, interface: &str, name: &str) -> wasmtime::Result<R> {
         // Time passes while wizer works on what it has read.
-        PolicyEngine::start_deadline(&mut self.store);
+        PolicyEngine::start_deadline(&mut self.store, Deadline::Full);
         let export = export(&mut self.store, self.instance, interface, name)?;
         let function = self.instance.get_typed_func::<(), (R,)>(&mut self.store, &export)?;
         let (value,) = function.call(&mut self.store, ())?;

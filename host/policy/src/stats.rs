@@ -14,6 +14,8 @@ struct Counts {
     faults: u64,
     memory_bytes: u64,
     last: CallUsage,
+    // The last call of which that is known took longer than a busy thread has for it.
+    is_slow: bool,
     total_us: u64,
     // One bucket per bound, and one for the rest.
     latency: [u64; LATENCY_BUCKETS_US.len() + 1],
@@ -61,13 +63,26 @@ impl CallStats {
         counts.last = CallUsage { memory_bytes, fuel };
     }
 
+    /// Whether the next call may be made on a thread that other work waits for.
+    pub(crate) fn is_quick(&self) -> bool {
+        !self.0.lock().unwrap_or_else(PoisonError::into_inner).is_slow
+    }
+
+    pub(crate) fn mark_slow(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_slow = true;
+    }
+
+    pub(crate) fn mark_quick(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_slow = false;
+    }
+
     pub(crate) fn last_usage(&self) -> CallUsage {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).last
     }
 
     pub(crate) fn report(&self, slot: Slot, digest: &str, configured: Configured) -> SlotStats {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Counts { calls, refusals, faults, memory_bytes, last: _, total_us, latency } = counts;
+        let Counts { calls, refusals, faults, memory_bytes, total_us, latency, .. } = counts;
         SlotStats {
             slot,
             digest: digest.to_owned(),
