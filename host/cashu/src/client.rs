@@ -7,6 +7,7 @@ use crate::health::{CircuitBreaker, RateLimit};
 use crate::http::{JsonClient, ResponseLimits};
 use crate::keyset::cheapest_active;
 use crate::keyset_owners::MAX_KEYSETS;
+use crate::pace::Pace;
 use crate::spent::SpentProofs;
 use backon::Retryable;
 use cdk::mint_url::MintUrl;
@@ -29,9 +30,6 @@ use tokio::sync::{Mutex, OnceCell, Semaphore};
 
 /// Requests in flight to one mint; the rest wait.
 const MAX_CONCURRENT_REQUESTS: usize = 8;
-/// Between the starts of two requests: mints rate-limit their clients, and a busy provider is one
-/// client.
-const MIN_REQUEST_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a list of keysets is used, unless a token of a newer one arrives…
 const KEYSETS_TTL: Duration = Duration::from_secs(60);
 /// …but it is not requested more often than this, and waited for: anybody can invent a keyset.
@@ -58,7 +56,7 @@ pub(crate) struct MintClient {
     pub(crate) url: MintUrl,
     http: JsonClient,
     permits: Semaphore,
-    next_start: Mutex<tokio::time::Instant>,
+    pace: Pace,
     pub(crate) breaker: CircuitBreaker,
     pub(crate) rate_limit: RateLimit,
     pub(crate) spent: SpentProofs,
@@ -79,7 +77,7 @@ impl MintClient {
             url,
             http,
             permits: Semaphore::new(MAX_CONCURRENT_REQUESTS),
-            next_start: Mutex::new(tokio::time::Instant::now()),
+            pace: Pace::default(),
             breaker: CircuitBreaker::default(),
             rate_limit: RateLimit::default(),
             spent: SpentProofs::default(),
@@ -91,17 +89,6 @@ impl MintClient {
             preloading: Mutex::default(),
             not_preloaded: sync::Mutex::new(Recent::new(MAX_KEYSETS, PRELOAD_RETRY)),
         }
-    }
-
-    /// Spaces the starts of requests.
-    async fn pace(&self) {
-        let start = {
-            let mut next = self.next_start.lock().await;
-            let start = (*next).max(tokio::time::Instant::now());
-            *next = start.checked_add(MIN_REQUEST_INTERVAL).unwrap_or(start);
-            start
-        };
-        tokio::time::sleep_until(start).await;
     }
 
     async fn request<T>(
@@ -148,7 +135,7 @@ impl MintClient {
             .acquire()
             .await
             .map_err(|_| MintError::Unavailable(UnavailableReason::Closed))?;
-        self.pace().await;
+        self.pace.wait().await;
         let started = Instant::now();
         let error = match self.http.exchange(None, method, url, body, limits).await {
             Ok(response) => {

@@ -89,6 +89,7 @@ mod mint_check;
 mod mint_wallet;
 mod operation;
 mod operator;
+mod pace;
 mod purpose;
 mod refusal;
 mod restore;
