@@ -31,6 +31,46 @@ fn listens(bought: &Value) -> bool {
     std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
 }
 
+/// Has the ledger's file list the states of orders as they are written from now on.
+fn list_written_states(sandbox: &Sandbox) -> rusqlite::Connection {
+    let ledger = rusqlite::Connection::open(&sandbox.config.ledger).unwrap();
+    ledger.busy_timeout(TIMEOUT).unwrap();
+    let list = "CREATE TABLE written (state TEXT NOT NULL);
+         CREATE TRIGGER written_first AFTER INSERT ON orders
+         BEGIN INSERT INTO written VALUES (NEW.state); END;
+         CREATE TRIGGER written_again AFTER UPDATE OF state ON orders
+         BEGIN INSERT INTO written VALUES (NEW.state); END;";
+    ledger.execute_batch(list).unwrap();
+    ledger
+}
+
+/// Those since the last call.
+fn written_states(ledger: &rusqlite::Connection) -> Vec<String> {
+    let mut select = ledger.prepare("SELECT state FROM written ORDER BY rowid").unwrap();
+    let rows = select.query_map([], |row| row.get(0)).unwrap();
+    let states = rows.map(Result::unwrap).collect();
+    ledger.execute("DELETE FROM written", []).unwrap();
+    states
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_written_once_before_each_effect() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let app = sandbox.app().await.unwrap();
+    let ledger = list_written_states(&sandbox);
+    let _running = Running::start(app);
+    let buyer = Buyer::new(&sandbox).await;
+    let bought = buyer.ask(json!({"cashu_token": buyer.token(5).await})).await;
+    let pod = bought["pod_name"].as_str().unwrap_or_else(|| panic!("{bought}"));
+    // Before the swap, the launch, the deadline, and the answer.
+    let of_spawn = ["received", "decided", "redeeming", "provisioning", "provisioning", "active"];
+    assert_eq!(written_states(&ledger), of_spawn);
+    let more = buyer.ask(json!({"pod_name": pod, "cashu_token": buyer.token(3).await})).await;
+    assert_eq!(more["success"], true, "{more}");
+    let of_top_up = ["received", "decided", "redeeming", "provisioning", "active"];
+    assert_eq!(written_states(&ledger), of_top_up);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_pod_is_refunded_by_the_minute() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();

@@ -1,8 +1,8 @@
 //! What an order knows in each of its states.
 //!
 //! ```text
-//! Received ─▶ Decided ─▶ Redeeming ─▶ Paid ─▶ Provisioning ─▶ Active ─▶ Ended
-//!             (Unpaid)   (Unpaid)    (Paid)   (Paid)          (Paid)    (Sale)
+//! Received ─▶ Decided ─▶ Redeeming ─▶ Provisioning ─▶ Active ─▶ Ended
+//!             (Unpaid)   (Unpaid)     (Paid)          (Paid)    (Sale)
 //! ```
 
 use crate::model::decision::{Decision, Grant, Payment, PodDecision, PolicyTrace, Quote};
@@ -31,6 +31,7 @@ pub enum OrderState {
         unpaid: Unpaid,
         abandoned: Option<Refusal>,
     },
+    /// Of earlier versions.
     Paid(Paid),
     /// `expires_at`: the pod takes logins, and its deadline is being set.
     Provisioning {

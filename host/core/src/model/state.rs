@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 /// How far an order has come. Each state is in the ledger before the effect that it announces.
 ///
 /// ```text
-/// received ─▶ decided ─▶ redeeming ─▶ paid ─▶ provisioning ─▶ active ─▶ ended
-///     │          │         │    │                  │           │ (unused time)
-///     ▼          ▼         │    ▼                  ▼           ▼
-///   refused ◀──────────────┘  payment-unknown    refund-pending ─▶ refunded
+/// received ─▶ decided ─▶ redeeming ─▶ provisioning ─▶ active ─▶ ended
+///     │          │         │    │               │         │ (unused time)
+///     ▼          ▼         │    ▼               ▼         ▼
+///   refused ◀──────────────┘  payment-unknown  refund-pending ─▶ refunded
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -21,7 +21,7 @@ pub enum State {
     Redeeming,
     /// The mint's answer was lost.
     PaymentUnknown,
-    /// The money is ours.
+    /// The money is ours. Of earlier versions, which wrote it before they wrote `Provisioning`.
     Paid,
     /// The cluster is making or extending the pod.
     Provisioning,

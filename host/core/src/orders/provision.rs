@@ -20,7 +20,9 @@ use std::sync::PoisonError;
 use std::time::Instant;
 
 impl OrderService {
-    /// paid → provisioning. A top-up's time is on the lease before the cluster is called.
+    /// redeeming, payment-unknown, or paid by an earlier version → provisioning: nothing is done
+    /// between payment and launch that a state of its own would announce. A top-up's time is on the
+    /// lease before the cluster is called.
     pub(super) async fn start_provisioning(
         &self,
         order: &mut Order,

@@ -15,7 +15,7 @@ use crate::model::units::Sat;
 use crate::protocol::Response;
 
 impl OrderService {
-    /// decided → redeeming → paid, refused or payment-unknown.
+    /// decided → redeeming → provisioning, refused or payment-unknown.
     pub(super) async fn receive<'a>(
         &'a self,
         order: &mut Order,
@@ -86,9 +86,7 @@ impl OrderService {
         let promised = agreement.payment.net;
         let paid = Paid { redeemed: net, agreement, task, launched };
         let refusal = match abandoned {
-            None if net >= promised => {
-                return self.transition(order, OrderState::Paid(paid), LeaseUpdate::Keep).await;
-            }
+            None if net >= promised => return self.start_provisioning(order, paid).await,
             None => Refusal::new(
                 ErrorType::MintError,
                 format!("the mint gave {net} for a token that it had valued at {promised}"),
