@@ -1,6 +1,6 @@
 //! [`CashuWallet`] as the order service's wallet.
 
-use crate::compute::compute;
+use crate::compute::{Effort, compute, compute_sized};
 use crate::error::{MintWalletError, Unresolved};
 use crate::keyset::gross_of;
 use crate::mint_wallet::MintWallet;
@@ -50,9 +50,11 @@ impl CashuWallet {
 #[async_trait]
 impl TokenReader for CashuWallet {
     async fn decode(&self, token: &Secret) -> Result<TokenInfo, Refusal> {
+        let effort = Effort::of_text(token.expose());
         let (token, accepted) = (token.clone(), self.accepted.clone());
         let key = self.p2pk_secret_key.clone();
-        compute(move || token::decode(token.expose(), &accepted, key.as_ref())).await
+        let decode = move || token::decode(token.expose(), &accepted, key.as_ref());
+        compute_sized(effort, decode).await
     }
 
     async fn verify(&self, token: &Secret, token_info: &TokenInfo) -> Result<Payment, Refusal> {
@@ -72,8 +74,8 @@ impl TokenReader for CashuWallet {
         if wallet.is_known_spent(token_info) {
             return false;
         }
-        let token = token.clone();
-        match compute(move || token_format::parse(token.expose())).await {
+        let (effort, token) = (Effort::of_text(token.expose()), token.clone());
+        match compute_sized(effort, move || token_format::parse(token.expose())).await {
             Ok(token) => wallet.is_proven(&token).await,
             Err(_) => false,
         }

@@ -1,5 +1,6 @@
 //! Elliptic-curve operations over many proofs and whatever else blocks, on threads of their own: a
-//! token of 500 proofs takes tens of milliseconds, which an async thread must not be held for.
+//! token of 500 proofs takes tens of milliseconds, which an async thread must not be held for. What
+//! takes no longer than waking another thread is done where it is.
 
 use std::sync::{Arc, LazyLock};
 use std::thread::available_parallelism;
@@ -9,6 +10,41 @@ use tokio::sync::Semaphore;
 /// clients could fill the runtime's blocking threads, which the database needs.
 static PERMITS: LazyLock<Arc<Semaphore>> =
     LazyLock::new(|| Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from))));
+
+/// A text of this length has at most some twenty proofs, and the token of an order mostly fewer than
+/// five.
+const SHORT_TEXT: usize = 1 << 10;
+/// Signing for so many proofs, or reading so many points, takes less than a millisecond.
+const FEW_PROOFS: usize = 8;
+
+/// How much work there is: reading a token, or signing for its proofs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// Less than a millisecond.
+    Small,
+    Large,
+}
+
+impl Effort {
+    pub(crate) fn of_text(text: &str) -> Self {
+        if text.len() <= SHORT_TEXT { Self::Small } else { Self::Large }
+    }
+
+    pub(crate) fn of_proofs(proofs: usize) -> Self {
+        if proofs <= FEW_PROOFS { Self::Small } else { Self::Large }
+    }
+}
+
+/// Runs `work` on a blocking thread if it is large, and else on this one.
+pub(crate) async fn compute_sized<T: Send + 'static>(
+    effort: Effort,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    match effort {
+        Effort::Small => work(),
+        Effort::Large => compute(work).await,
+    }
+}
 
 /// Runs `work` on a blocking thread.
 pub(crate) async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -23,6 +59,18 @@ impl ComputeShare {
     pub(crate) fn half() -> Self {
         let half = available_parallelism().map_or(1, usize::from).div_euclid(2);
         Self(Arc::new(Semaphore::new(half.max(1))))
+    }
+
+    /// As [`compute_sized`].
+    pub(crate) async fn compute_sized<T: Send + 'static>(
+        &self,
+        effort: Effort,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        match effort {
+            Effort::Small => work(),
+            Effort::Large => self.compute(work).await,
+        }
     }
 
     /// As [`compute`].
@@ -77,6 +125,22 @@ mod tests {
     async fn work_runs_on_another_thread_than_the_tasks() {
         let here = std::thread::current().id();
         assert_ne!(compute(|| std::thread::current().id()).await, here);
+    }
+
+    #[tokio::test]
+    async fn small_work_wakes_no_other_thread() {
+        let here = std::thread::current().id();
+        let share = ComputeShare::half();
+        for (effort, is_here) in [
+            (Effort::of_text(&"a".repeat(SHORT_TEXT)), true),
+            (Effort::of_text(&"a".repeat(SHORT_TEXT + 1)), false),
+            (Effort::of_proofs(FEW_PROOFS), true),
+            (Effort::of_proofs(FEW_PROOFS + 1), false),
+        ] {
+            let by_all = compute_sized(effort, || std::thread::current().id()).await;
+            let of_share = share.compute_sized(effort, || std::thread::current().id()).await;
+            assert_eq!((by_all == here, of_share == here), (is_here, is_here), "{effort:?}");
+        }
     }
 
     #[tokio::test]

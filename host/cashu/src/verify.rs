@@ -1,5 +1,6 @@
 //! What a token is worth, checked without spending it.
 
+use crate::compute::Effort;
 use crate::conditions;
 use crate::error::MintError;
 use crate::keyset::proofs_of_keysets;
@@ -39,9 +40,10 @@ impl CashuWallet {
         wallet: &MintWallet,
         token: &Secret,
     ) -> Result<Proofs, Refusal> {
-        let token = token.clone();
+        let (effort, token) = (Effort::of_text(token.expose()), token.clone());
         let share = &wallet.client.share;
-        let token = share.compute(move || token_format::parse(token.expose())).await?;
+        let parse = move || token_format::parse(token.expose());
+        let token = share.compute_sized(effort, parse).await?;
         let is_missing = |keysets: &[KeySetInfo]| proofs_of_keysets(&token, keysets).is_none();
         let refused = |error| refusal::of_wallet_error(&error);
         let keysets = wallet.keysets(is_missing).await.map_err(refused)?;
@@ -50,12 +52,12 @@ impl CashuWallet {
         for proof in &proofs {
             keysets.get(proof.keyset_id).map_err(refused)?;
         }
-        let key = self.p2pk_secret_key.clone();
+        let (effort, key) = (Effort::of_proofs(proofs.len()), self.p2pk_secret_key.clone());
         let sign = move || {
             conditions::sign(&mut proofs, key.as_ref(), UnixTime::now())?;
             Ok(proofs)
         };
-        share.compute(sign).await
+        share.compute_sized(effort, sign).await
     }
 
     pub(crate) async fn verify_token(
@@ -169,12 +171,12 @@ async fn curve_points(
     wallet: &MintWallet,
     token_info: &TokenInfo,
 ) -> Result<Vec<PublicKey>, Refusal> {
-    let ys = token_info.ys.clone();
+    let (effort, ys) = (Effort::of_proofs(token_info.ys.len()), token_info.ys.clone());
     let points = move || {
         let point = |y: &str| PublicKey::from_hex(y).map_err(|_| refusal::unusable_secret());
         ys.iter().map(|y| point(y.as_str())).collect()
     };
-    wallet.client.share.compute(points).await
+    wallet.client.share.compute_sized(effort, points).await
 }
 
 #[cfg(test)]

@@ -174,7 +174,9 @@ impl OrderService {
 
     /// Whether the disks have room for one more order, and for what is paid already.
     pub(super) async fn has_room(&self) -> bool {
-        self.backends.ledger.has_room().await && self.backends.wallet.has_room().await
+        let (ledger, wallet) = (&self.backends.ledger, &self.backends.wallet);
+        let (ledger, wallet) = tokio::join!(ledger.has_room(), wallet.has_room());
+        ledger && wallet
     }
 
     /// The same order, for a customer who sent it again.
