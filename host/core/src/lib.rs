@@ -17,7 +17,7 @@
 //! - [`limits`]: every limit that untrusted input meets. [`keyed_limit`]: how many of something a
 //!   customer or a host has. [`recent`]: what was seen lately. [`every_nth`]: when to look at what
 //!   piles up. [`networks`]: which addresses share limits. [`backoff`]: pauses between attempts.
-//!   [`logged_failures`]: which of them are logged. [`live_leases`]: when leases end.
+//!   [`logged_failures`]: which failures are logged. [`live_leases`]: when leases end.
 //!   [`readiness`]: why a process cannot serve. [`sanitize`]: untrusted text for terminals.
 //!
 //! ```
