@@ -24,7 +24,7 @@ use paygress_policy::{COMPONENT_BYTES, PolicyEngine, Publisher, TemplateGuard};
 use paygress_store::SqlStore;
 use paygress_store::db::Database;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -93,11 +93,12 @@ async fn policies(config: &Config) -> Result<Arc<Publisher>> {
     open_policies(config, Some(config.policy_cache.clone()), config.policy_state.clone()).await
 }
 
-/// The same with what was compiled, and what was active, elsewhere.
+/// The same with what was compiled, and what was active, elsewhere. `state` is held until all are
+/// compiled, also if nobody waits for it any more.
 pub(crate) async fn open_policies(
     config: &Config,
     cache: Option<PathBuf>,
-    state: PathBuf,
+    state: impl AsRef<Path> + Send + 'static,
 ) -> Result<Arc<Publisher>> {
     let (guard, directory) = (guard(config.allowed.clone()), config.policy_dir());
     let access = config.access.modes().clone();
@@ -107,7 +108,7 @@ pub(crate) async fn open_policies(
             .with_snapshots()
             .with_access(access)
             .with_template_guard(guard);
-        Ok(Arc::new(Publisher::open(engine, &state, directory)?))
+        Ok(Arc::new(Publisher::open(engine, state.as_ref(), directory)?))
     };
     tokio::task::spawn_blocking(open).await?
 }

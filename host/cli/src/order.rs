@@ -15,11 +15,13 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use keep::{KeepArguments, RemoteService};
+use paygress_cashu::token_amount;
+use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::protocol::{OfferContent, OfferedWay, RequestBody, sorted, token_text};
 use paygress_core::sanitize::plain;
 use paygress_nostr::client::{Client, DiscoveredOffer};
 use paygress_nostr::{Keys, PublicKey, RelayUrl, npub, nsec};
-use print::{print_answer, yes_or_no};
+use print::{print_answer, print_refusal, yes_or_no};
 use receipts::Receipts;
 use record::Record;
 use request::of_pod;
@@ -132,8 +134,8 @@ enum Action {
 /// Runs one order.
 ///
 /// # Errors
-/// When there is no service, no relay or no answer. An error, or an answer that cannot be read, is
-/// printed, with exit code 1.
+/// When there is no service, no relay or no answer. An error, an answer that cannot be read, or why a
+/// token is not sent, is printed, with exit code 1.
 pub async fn order(arguments: Arguments) -> Result<ExitCode> {
     if let Action::Proxy { pod, ticket } = &arguments.action {
         return ssh::proxy(pod, ticket).await;
@@ -142,7 +144,12 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
     let key_file = key_file(arguments.key_file.as_deref())?;
     let keys = keys(&key_file)?;
     let service = arguments.service.as_deref().map(parse_service).transpose()?;
-    let prepared = prepare(&arguments.action, &key_file)?;
+    let prepared = match prepare(&arguments.action, &key_file) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            return error.downcast::<Refusal>().map(|it| print_refusal(&it, arguments.json));
+        }
+    };
     let progress = Progress::new();
     progress.show("connecting");
     let client = Client::connect(keys, relays).await?;
@@ -233,7 +240,7 @@ fn only_service(offers: &[DiscoveredOffer]) -> Result<PublicKey> {
     }
 }
 
-/// What an action reads before it connects to relays, so that a wrong file fails at once.
+/// What an action reads before it connects to relays, so that a wrong file or token fails at once.
 enum Prepared<'a> {
     Offers,
     Keep(&'a KeepArguments, Record),
@@ -288,16 +295,20 @@ fn prepare<'a>(action: &'a Action, key_file: &Path) -> Result<Prepared<'a>> {
     Ok(Prepared::Request(Box::new(request)))
 }
 
+/// A token that can be read. Whether it is worth what it says is for the service to find out.
 fn read_token(argument: &str) -> Result<String> {
-    if argument != "-" {
-        return Ok(token_text(argument).expose().to_owned());
+    let mut text = argument.to_owned();
+    if argument == "-" {
+        text.clear();
+        let input = std::io::stdin().take(100_000).read_to_string(&mut text);
+        input.context("no token on standard input")?;
     }
-    let mut text = String::new();
-    std::io::stdin()
-        .take(100_000)
-        .read_to_string(&mut text)
-        .context("no token on standard input")?;
-    Ok(token_text(&text).expose().to_owned())
+    let token = token_text(&text).expose().to_owned();
+    match token_amount(&token) {
+        // Of other units a later service may know more.
+        Err(refusal) if refusal.code == ErrorType::InvalidToken => Err(refusal.into()),
+        Ok(_) | Err(_) => Ok(token),
+    }
 }
 
 fn key_file(named: Option<&Path>) -> Result<PathBuf> {

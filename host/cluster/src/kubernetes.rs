@@ -36,6 +36,7 @@ use paygress_core::backend::cluster::{
 };
 use paygress_core::backend::pod_streams::PodStreams;
 use paygress_core::limits::ORPHAN_AGE;
+use paygress_core::logged_failures::LoggedFailures;
 use paygress_core::model::ids::{LeaseId, PodName};
 use paygress_core::model::run::{ProgramState, Run};
 use paygress_core::model::units::{Seconds, UnixTime};
@@ -115,6 +116,8 @@ pub struct Kubernetes {
     probes: Mutex<BTreeSet<PodName>>,
     /// The names of the nodes that are lost.
     lost_nodes: Mutex<BTreeSet<String>>,
+    /// Of the watches of pods that are waited for, together.
+    pod_failures: LoggedFailures,
 }
 
 /// What pods are to write to their customers that have no node yet.
@@ -159,6 +162,7 @@ impl Kubernetes {
             replies: Mutex::default(),
             probes: Mutex::default(),
             lost_nodes: Mutex::default(),
+            pod_failures: LoggedFailures::default(),
         })
     }
 

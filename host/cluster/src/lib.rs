@@ -25,11 +25,11 @@
 //! `rights` is the table of what the service may do there; `admission` tries what it may not.
 //! `pod_streams` connects the gateway with pods' SSH servers, which `recent_pods` knows for a moment, and
 //! visitors with their HTTP ports, as many as `visit_permits` allows.
-//! `watch_errors` says which failures of the watches are logged.
 //! [`check_plan()`] and [`lease_end()`] are public for other implementations of `Cluster`, such as the
 //! sandbox's local pods.
 //!
-//! Only this crate and `paygress-policy-controller` know kube. [`connection`] is what they share.
+//! Only this crate and `paygress-policy-controller` know kube. [`connection`] and [`watches`] are what
+//! they share.
 
 mod admission;
 mod capacity;
@@ -56,7 +56,7 @@ mod settings;
 mod ssh_server;
 mod status;
 mod visit_permits;
-mod watch_errors;
+pub mod watches;
 
 pub use admission::{AdmissionFinding, AdmissionOutcome, HostPorts};
 pub use capacity::{ExtraCapacity, ExtraCapacityError};

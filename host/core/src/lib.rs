@@ -17,8 +17,8 @@
 //! - [`limits`]: every limit that untrusted input meets. [`keyed_limit`]: how many of something a
 //!   customer or a host has. [`recent`]: what was seen lately. [`every_nth`]: when to look at what
 //!   piles up. [`networks`]: which addresses share limits. [`backoff`]: pauses between attempts.
-//!   [`live_leases`]: when leases end. [`readiness`]: why a process cannot serve.
-//!   [`sanitize`]: untrusted text for terminals.
+//!   [`logged_failures`]: which failures are logged. [`live_leases`]: when leases end.
+//!   [`readiness`]: why a process cannot serve. [`sanitize`]: untrusted text for terminals.
 //!
 //! ```
 //! use paygress_core::protocol::{Request, Response};
@@ -38,6 +38,7 @@ pub mod keyed_limit;
 pub mod limits;
 mod listen_addresses;
 pub mod live_leases;
+pub mod logged_failures;
 pub mod model;
 pub mod networks;
 pub mod orders;

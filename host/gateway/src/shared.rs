@@ -6,6 +6,7 @@ use crate::metrics::{Counts, OpenSession, Rejection, Way};
 use paygress_core::backend::pod_streams::{ByteStream, PodPort, PodStreams};
 use paygress_core::error_chain;
 use paygress_core::keyed_limit::{KeyedLimit, Permit};
+use paygress_core::logged_failures::LoggedFailures;
 use paygress_core::model::ids::PodName;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -16,6 +17,8 @@ pub(crate) struct Shared {
     pub(crate) counts: Arc<Counts>,
     /// By both ways together.
     sessions: KeyedLimit<PodName>,
+    /// Each session needs a lookup, and whoever knocks causes one.
+    lookup_failures: LoggedFailures,
 }
 
 /// Held by a session of a lease.
@@ -26,7 +29,13 @@ pub(crate) struct SessionPermit {
 
 impl Shared {
     pub(crate) fn new(access: Arc<dyn LeaseAccess>, streams: Arc<dyn PodStreams>) -> Self {
-        Self { access, streams, counts: Arc::default(), sessions: KeyedLimit::default() }
+        Self {
+            access,
+            streams,
+            counts: Arc::default(),
+            sessions: KeyedLimit::default(),
+            lookup_failures: LoggedFailures::default(),
+        }
     }
 
     /// The name of a pod, if a lease can have it; other names are not looked up.
@@ -49,12 +58,13 @@ impl Shared {
         pod: &PodName,
         lookup: impl Future<Output = Result<T, LookupError>>,
     ) -> Option<T> {
-        match tokio::time::timeout(limits::LOOKUP, lookup).await {
+        let failure = match tokio::time::timeout(limits::LOOKUP, lookup).await {
             Ok(Ok(found)) => return Some(found),
-            Ok(Err(error)) => {
-                tracing::warn!(%pod, error = %error_chain(&error), "a lease cannot be looked up");
-            }
-            Err(_) => tracing::warn!(%pod, "the lookup of a lease takes too long"),
+            Ok(Err(error)) => error_chain(&error),
+            Err(_) => "it takes too long".to_owned(),
+        };
+        if let Some(error) = self.lookup_failures.admit(failure) {
+            tracing::warn!(%pod, error, "a lease cannot be looked up");
         }
         self.counts.reject(Rejection::Lookup);
         None
@@ -97,6 +107,9 @@ mod tests {
     use super::*;
     use async_trait::async_trait;
     use paygress_core::backend::pod_streams::OpenError;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Level, Metadata, Subscriber};
 
     /// Neither leases nor pods.
     struct Nothing;
@@ -162,6 +175,44 @@ mod tests {
         assert!(shared.open(&pod).await.is_none());
         assert_eq!(shared.counts.rejections(Rejection::Lookup), 2);
         assert_eq!(shared.counts.rejections(Rejection::Unreachable), 1);
+    }
+
+    /// Counts warnings.
+    struct Warnings(Arc<AtomicUsize>);
+
+    impl Subscriber for Warnings {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            if *event.metadata().level() == Level::WARN {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_away_is_logged_once_and_not_for_each_lookup() {
+        let (shared, warnings) = (shared(), Arc::default());
+        let _logged = tracing::subscriber::set_default(Warnings(Arc::clone(&warnings)));
+        for pod in ["ssh-pod-aaaaaaaaaa", "ssh-pod-bbbbbbbbbb"].into_iter().cycle().take(100) {
+            assert!(shared.login(&self::pod(pod)).await.is_none());
+        }
+        assert_eq!(warnings.load(Ordering::Relaxed), 1);
+        assert_eq!(shared.counts.rejections(Rejection::Lookup), 100);
     }
 
     #[test]

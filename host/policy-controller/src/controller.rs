@@ -9,11 +9,12 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt};
 use paygress_cluster::connection::{ConnectError, RequestError, client, with_timeout};
+use paygress_cluster::watches::watch;
 use paygress_core::error_chain;
+use paygress_core::logged_failures::LoggedFailures;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -82,9 +83,9 @@ impl Controller {
 
     /// Reconciles whenever a resource changes, until it is dropped.
     pub async fn run(self) {
-        let watch = watcher(self.context.policies.clone(), watcher::Config::default());
-        let mut events = std::pin::pin!(watch.default_backoff());
-        let mut observed = ObservedGenerations::default();
+        let policies = watch(self.context.policies.clone(), watcher::Config::default());
+        let mut events = std::pin::pin!(policies);
+        let (mut observed, failures) = (ObservedGenerations::default(), LoggedFailures::default());
         let mut resync = interval(RESYNC);
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first reconciliation is due once the watch has listed the resources: the tick that is
@@ -95,7 +96,7 @@ impl Controller {
                 event = events.next() => match event {
                     None => return,
                     Some(Err(error)) => {
-                        tracing::warn!(error = error_chain(&error), "Policy resources cannot be watched; apply k8s/base, or unset POLICY_NAMESPACE");
+                        log(&failures, &error);
                         continue;
                     }
                     Some(Ok(event)) if !observed.is_due(&event) => continue,
@@ -106,7 +107,11 @@ impl Controller {
             for _ in 0..MAX_DEBOUNCED {
                 match timeout(DEBOUNCE, events.next()).await {
                     Ok(Some(Ok(event))) => drop(observed.is_due(&event)),
-                    _ => break,
+                    Ok(Some(Err(error))) => {
+                        log(&failures, &error);
+                        break;
+                    }
+                    Ok(None) | Err(_) => break,
                 }
             }
             self.reconcile_once().await;
@@ -141,6 +146,15 @@ impl ObservedGenerations {
                 true
             }
         }
+    }
+}
+
+fn log(failures: &LoggedFailures, error: &watcher::Error) {
+    if let Some(error) = failures.admit(error_chain(error)) {
+        tracing::warn!(
+            error,
+            "Policy resources cannot be watched; apply k8s/base, or unset POLICY_NAMESPACE"
+        );
     }
 }
 

@@ -99,14 +99,24 @@ fn version(
     else {
         let others = exported.iter().filter(|(interface, _)| Slot::named(interface).is_some());
         let mut reasons: Vec<String> = others
-            .map(|(interface, _)| format!("it is a component for the slot {interface}"))
+            .map(|(other, version)| {
+                format!(
+                    "it is a component for the slot {other} (of version {version}), not for {slot}"
+                )
+            })
             .collect();
-        reasons
-            .push(format!("it does not export {PACKAGE}{slot}@{}", ContractVersion::V1_0.as_str()));
+        if reasons.is_empty() {
+            let versions = supported();
+            reasons.push(format!("it does not export {PACKAGE}{slot} in a version of {versions}"));
+        }
         return Err(reasons);
     };
     ContractVersion::ALL.into_iter().find(|known| known.as_str() == version).ok_or_else(|| {
-        let supported = ContractVersion::ALL.map(ContractVersion::as_str).join(", ");
-        vec![format!("it implements version {version}; this host supports {supported}")]
+        vec![format!("it implements version {version}; this host supports {}", supported())]
     })
+}
+
+/// The versions that this host supports.
+fn supported() -> String {
+    ContractVersion::ALL.map(ContractVersion::as_str).join(", ")
 }

@@ -1,5 +1,8 @@
 //! The table of all settings: names, defaults and descriptions. Reading, error messages and the
-//! documentation use it, and a test compares it with `docs/operating.md`.
+//! documentation use it, a test compares it with `docs/operating.md`, and `cargo xtask generate` writes
+//! its names into the schema of the chart's values.
+
+use std::collections::BTreeSet;
 
 /// A setting.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +16,23 @@ pub struct Key {
 
 /// Read from the environment only, before the configuration is.
 pub const ENVIRONMENT_ONLY: [&str; 3] = ["LOG_FORMAT", "PAYGRESS_CONFIG", "RUST_LOG"];
+
+/// What a deployment has beside them among its settings: parameters of the admission policy alone, and
+/// variables that libraries read.
+pub const BESIDE: [&str; 12] = [
+    "ALL_PROXY",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "POD_ANNOTATIONS",
+    "POD_IMAGE_PULL_SECRETS",
+    "POD_NODE_LABELS",
+    "POD_PRIORITY_CLASSES",
+    "RUST_BACKTRACE",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TZ",
+];
 
 pub const KEYS: &[Key] = &[
     Key { name: "RUN_MODE", default: Some("nostr"), about: "the transports: nostr, http or both" },
@@ -398,4 +418,10 @@ pub const KEYS: &[Key] = &[
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
+}
+
+/// Every name that the settings of a deployment may have.
+#[must_use]
+pub fn deployed() -> BTreeSet<&'static str> {
+    KEYS.iter().map(|key| key.name).chain(BESIDE).collect()
 }

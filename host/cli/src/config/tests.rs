@@ -1,4 +1,4 @@
-use super::keys::{ENVIRONMENT_ONLY, KEYS, Key};
+use super::keys::{BESIDE, ENVIRONMENT_ONLY, KEYS, Key, deployed};
 use super::*;
 use paygress_core::model::access::AccessMode;
 use paygress_oci::{CredentialHelpers, SignatureMode};
@@ -450,4 +450,20 @@ fn every_key_of_the_table_is_read_and_documented() {
     for name in rows.filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_')) {
         assert!(KEYS.iter().any(|key| key.name == name), "{name} is documented and not read");
     }
+}
+
+#[test]
+fn the_settings_of_the_overlays_have_names_that_the_chart_takes() {
+    let known = deployed();
+    for file in [
+        include_str!("../../../../k8s/overlays/cluster/config.env"),
+        include_str!("../../../../k8s/overlays/gateway/gateway.env"),
+        include_str!("../../../../k8s/overlays/gateway-process/gateway.env"),
+    ] {
+        let names = file.lines().filter(|line| !line.starts_with('#'));
+        for (name, _) in names.filter_map(|line| line.split_once('=')) {
+            assert!(known.contains(name), "{name}");
+        }
+    }
+    assert!(BESIDE.iter().all(|name| !KEYS.iter().any(|key| key.name == *name)));
 }

@@ -12,6 +12,7 @@ use paygress_cluster::{
     RightPurpose,
 };
 use paygress_core::Cluster;
+use paygress_core::backend::cluster::ClusterError;
 use paygress_core::error_chain;
 use paygress_core::model::access::{AccessMode, AccessModes};
 use std::collections::BTreeSet;
@@ -26,10 +27,20 @@ const PORTS: Area = Area::new(Group::Cluster, "ports");
 
 /// Ports that a line names.
 const NAMED_PORTS: usize = 10;
+/// What to do about an API server that does not answer.
+const REACH: &str = "check KUBECONFIG, and that the API server is reached from here";
 
+/// Whether the API server answers.
+pub(super) enum Connection {
+    /// Maybe only that a right is missing.
+    Answers(Vec<Check>),
+    /// Every other check of the cluster would fail by the same cause.
+    Unavailable(Check),
+}
+
+/// What needs an API server that answers.
 pub(super) fn checks<'a>(config: &'a Config, cluster: &'a Arc<Kubernetes>) -> Vec<Checks<'a>> {
     vec![
-        within(CONNECTION, LIMIT, connection(config, cluster)).boxed_local(),
         within(PERMISSIONS, LIMIT, permissions(config, cluster)).boxed_local(),
         within(ADMISSION, LIMIT, admission(config, cluster)).boxed_local(),
         within(SECURITY, LIMIT, pod_security(config, cluster)).boxed_local(),
@@ -39,18 +50,22 @@ pub(super) fn checks<'a>(config: &'a Config, cluster: &'a Arc<Kubernetes>) -> Ve
 }
 
 fn failed(area: Area, error: &RequestError) -> Check {
-    area.fail(error_chain(error), "check KUBECONFIG, and that the API server is reached from here")
+    area.fail(error_chain(error), REACH)
 }
 
-async fn connection(config: &Config, cluster: &Kubernetes) -> Vec<Check> {
+/// Its requests have limits of their own.
+pub(super) async fn connection(config: &Config, cluster: &Kubernetes) -> Connection {
     let listed = match cluster.check().await {
         Ok(()) => CONNECTION.ok(format!("the Jobs of {} are listed", config.namespace)),
+        Err(error @ ClusterError::Unavailable(_)) => {
+            return Connection::Unavailable(CONNECTION.fail(error_chain(&error), REACH));
+        }
         Err(error) => CONNECTION
             .fail(error_chain(&error), "check KUBECONFIG and POD_NAMESPACE; apply k8s/base"),
     };
     let offset = cluster.clock().await.ok().flatten();
     let offset = offset.map(|ahead| clock(ClockOf::ApiServer, ahead));
-    std::iter::once(listed).chain(offset).collect()
+    Connection::Answers(std::iter::once(listed).chain(offset).collect())
 }
 
 /// Where a right is needed; none: it is not.

@@ -24,6 +24,7 @@ use crate::output::print_line;
 use crate::serve::{cluster_settings, configured};
 use anyhow::{Context, Result};
 use clap::Args;
+use cluster::Connection;
 use futures::FutureExt;
 use futures::future::join_all;
 use limit::{Checks, LIMIT, within};
@@ -120,12 +121,9 @@ async fn all(config: &Config, cluster: Option<&Arc<Kubernetes>>) -> Vec<Check> {
         async { vec![CONFIGURATION.ok("the configuration is valid")] }.boxed_local(),
         async move { host::checks(config, served) }.boxed_local(),
         within(stores::DATABASE, LIMIT, stores::checks(config)).boxed_local(),
-        pods::checks(config, cluster).boxed_local(),
+        policies_and_cluster(config, cluster).boxed_local(),
         gateway::checks(config, served).boxed_local(),
     ];
-    if let Some(cluster) = cluster {
-        all.extend(cluster::checks(config, cluster));
-    }
     all.extend(
         config
             .mints
@@ -138,4 +136,19 @@ async fn all(config: &Config, cluster: Option<&Arc<Kubernetes>>) -> Vec<Check> {
             .map(|relay| within(relays::RELAY, LIMIT, relays::checks(config, relay)).boxed_local()),
     );
     join_all(all).await.into_iter().flatten().collect()
+}
+
+/// The policies, and the cluster and probe pods if its API server answers.
+async fn policies_and_cluster(config: &Config, cluster: Option<&Arc<Kubernetes>>) -> Vec<Check> {
+    let (mut found, reached) = match cluster {
+        Some(cluster) => match cluster::connection(config, cluster).await {
+            Connection::Answers(checks) => (checks, Some(cluster)),
+            Connection::Unavailable(check) => (vec![check], None),
+        },
+        None => (Vec::new(), None),
+    };
+    let mut all = reached.map_or_else(Vec::new, |cluster| cluster::checks(config, cluster));
+    all.push(pods::checks(config, reached).boxed_local());
+    found.extend(join_all(all).await.into_iter().flatten());
+    found
 }

@@ -14,7 +14,7 @@ use paygress_core::error_chain;
 use paygress_core::orders::{Backends, OrderService, ProbeFindings};
 use paygress_policy::Publisher;
 use paygress_store::SqlStore;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -30,13 +30,13 @@ const PODS: u64 = 6;
 
 pub(super) async fn checks(config: &Config, cluster: Option<&Arc<Kubernetes>>) -> Vec<Check> {
     let directory = match temporary_directory(config) {
-        Ok(directory) => directory,
+        Ok(directory) => Arc::new(directory),
         Err(error) => {
             let text = format!("no temporary directory can be made: {error}");
             return vec![COMPONENTS.fail(text, "set TMPDIR to one that this user can write")];
         }
     };
-    let opened = tokio::time::timeout(LIMIT, policies(config, directory.path())).await;
+    let opened = tokio::time::timeout(LIMIT, policies(config, &directory)).await;
     let (policies, check) = match opened {
         Ok(Ok(policies)) => {
             let text = format!("those of {} are valid", config.policies.display());
@@ -68,9 +68,23 @@ fn temporary_directory(config: &Config) -> std::io::Result<TempDir> {
     })
 }
 
-/// As at the start of a service that has never run here.
-async fn policies(config: &Config, directory: &Path) -> Result<Arc<Publisher>> {
-    open_policies(config, None, directory.join("policies")).await
+/// A directory below a temporary one, which is removed with the last of those who use it.
+struct PolicyState {
+    path: PathBuf,
+    _below: Arc<TempDir>,
+}
+
+impl AsRef<Path> for PolicyState {
+    fn as_ref(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// As at the start of a service that has never run here. Policies are compiled to the end, also when
+/// this check is given up.
+async fn policies(config: &Config, directory: &Arc<TempDir>) -> Result<Arc<Publisher>> {
+    let path = directory.path().join("policies");
+    open_policies(config, None, PolicyState { path, _below: Arc::clone(directory) }).await
 }
 
 async fn probes(

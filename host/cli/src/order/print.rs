@@ -4,6 +4,7 @@
 use super::pod_message::{PodCheck, check};
 use crate::output::{print_line, print_note};
 use crate::ssh_command::{KnownHosts, PodLogin};
+use paygress_core::model::refusal::Refusal;
 use paygress_core::model::secret::Secret;
 use paygress_core::protocol::{
     AccessDetails, ErrorResponse, PodHttp, PodStatus, Response, StatusResponse,
@@ -38,6 +39,16 @@ pub(super) fn print_answer(answer: &Answer, json: bool, known_hosts: &KnownHosts
         Some(response) if response.error().is_none() => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
+}
+
+/// Prints why a request is not sent, as if the service had answered that.
+pub(super) fn print_refusal(refusal: &Refusal, json: bool) -> ExitCode {
+    let response = Response::from(refusal);
+    match response.error() {
+        Some(error) if !json => print_error(error),
+        Some(_) | None => print_line(response.to_json()),
+    }
+    ExitCode::FAILURE
 }
 
 fn print_pod_check(check: &PodCheck) {

@@ -432,6 +432,7 @@ fn values_that_cannot_work_are_refused() {
         "config.OPERATOR_TOKEN=secret",
         "config.NOSTR_PRIVATE_KEY=secret",
         "config.ssh_host=lower",
+        "config.SSH_HOSTT=misspelt",
         "network.except={203.0.113.7}",
         "gateway.process.enabled=true",
         "gateway.process.enabled=true,postgres.enabled=true,gateway.enabled=true",

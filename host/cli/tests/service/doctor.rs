@@ -1,14 +1,15 @@
 //! `paygress doctor` beside a relay and a mint, without a cluster.
 
 use crate::support::command::{built, paygress, printed, text};
-use crate::support::customer::Running;
+use crate::support::customer::{Running, until};
 use iroh_relay::server::{RelayConfig, Server, ServerConfig};
 use paygress::sandbox::Sandbox;
 use paygress_gateway::{EndpointKey, GatewayHostKey};
 use paygress_sandbox::Relay;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 const DOCTOR: [&str; 2] = ["doctor", "--no-cluster"];
 
@@ -119,6 +120,59 @@ async fn all_problems_of_the_configuration_are_shown_at_once() {
         assert!(failures.iter().any(is_named), "{key}: {failures:?}");
     }
     assert!(failures.iter().all(|check| check["group"] == "configuration"), "{failures:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_that_are_still_compiled_when_it_is_ended_log_no_error_and_leave_nothing() {
+    // It does not answer: no other check ends first.
+    let mint = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", mint.local_addr().unwrap());
+    let sandbox = Sandbox::accepting(&url).await.unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_paygress"));
+    command.args(DOCTOR).env_clear().envs(&sandbox.environment).env("TMPDIR", temporary.path());
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let left = || std::fs::read_dir(temporary.path()).unwrap().map(|it| it.unwrap().path());
+    let are_opened = async || left().any(|it| it.join("policies/lock").exists()).then_some(());
+    until("no policies are opened", are_opened).await;
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
+    let ended = ended.await.unwrap();
+    let notes = text(&ended.stderr);
+    assert!(ended.status.code() == Some(1) && notes.contains("interrupted"), "{notes}");
+    assert!(!notes.contains("ERROR"), "{notes}");
+    assert_eq!(left().count(), 0, "{notes}");
+}
+
+/// A kubeconfig of an API server that is not there.
+fn unreachable_cluster() -> String {
+    let named = |kind: &str, what: Value| json!([{"name": "away", kind: what}]);
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "away",
+        "clusters": named("cluster", json!({"server": "http://127.0.0.1:9"})),
+        "users": named("user", json!({})),
+        "contexts": named("context", json!({"cluster": "away", "user": "away"})),
+    });
+    kubeconfig.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_does_not_answer_is_one_line() {
+    let mut sandbox = Sandbox::new(&[], "").await.unwrap();
+    let file = sandbox.directory.path().join("kubeconfig");
+    std::fs::write(&file, unreachable_cluster()).unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    sandbox.environment.insert("KUBECONFIG".to_owned(), file);
+    let output = paygress(&sandbox, &["doctor", "--json"]).await;
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let of_group = |name: &'static str| checks.iter().filter(move |check| check["group"] == name);
+    let of_cluster: Vec<&Value> = of_group("cluster").chain(of_group("pods")).collect();
+    let [check] = of_cluster.as_slice() else { panic!("{of_cluster:#?}") };
+    assert_eq!((&check["area"], &check["outcome"]), (&json!("connection"), &json!("fail")));
+    assert!(check["text"].as_str().unwrap().contains("cannot be reached"), "{check}");
+    assert!(of_group("policies").all(|check| check["outcome"] == "ok"), "{report:#}");
 }
 
 /// A relay of iroh, without TLS.

@@ -207,7 +207,7 @@ async fn the_keys_and_all_mistakes_are_printed_at_once() {
     let keys = text(&paygress(&sandbox, &["keys", "generate"], "").await.stdout);
     let lines: Vec<&str> = keys.lines().collect();
     assert!(lines.len() == 2 && lines[0].starts_with("nsec1") && lines[1].starts_with("npub1"));
-    let nobody = paygress(&sandbox, &["order", "spawn", "--token", "cashuBx"], "").await;
+    let nobody = paygress(&sandbox, &["order", "status", "ssh-pod-aaaaaaaaaa"], "").await;
     assert!(
         text(&nobody.stderr).contains("no service has an offer on these relays"),
         "{}",
@@ -217,6 +217,29 @@ async fn the_keys_and_all_mistakes_are_printed_at_once() {
     let printed = text(&served.stderr);
     for missing in ["NOSTR_PRIVATE_KEY", "WHITELISTED_MINTS", "SSH_HOST"] {
         assert!(printed.contains(missing), "{printed}");
+    }
+}
+
+/// Nobody is there who could refuse it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_cannot_be_read_is_refused_before_a_service_is_looked_for() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let top_up = ["order", "top-up", "ssh-pod-aaaaaaaaaa", "--token"];
+    for (command, token, why) in [
+        (&["order", "spawn", "--token"][..], "", "not a Cashu token"),
+        (&["order", "spawn", "--token"][..], "cashuBx", "incomplete or damaged"),
+        (&top_up[..], " ", "not a Cashu token"),
+        (&top_up[..], "cashuAx", "incomplete or damaged"),
+    ] {
+        for (argument, input) in [(token, ""), ("-", token)] {
+            let refused = paygress(&sandbox, &[command, &[argument]].concat(), input).await;
+            let notes = text(&refused.stderr);
+            assert_eq!((refused.status.code(), text(&refused.stdout).as_str()), (Some(1), ""));
+            assert!(notes.starts_with("invalid_token: ") && notes.contains(why), "{notes}");
+        }
+        let refused = paygress(&sandbox, &[command, &[token, "--json"]].concat(), "").await;
+        let answer: Value = serde_json::from_slice(&refused.stdout).unwrap();
+        assert_eq!(answer["error_type"], "invalid_token", "{answer}");
     }
 }
 

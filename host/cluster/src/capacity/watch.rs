@@ -9,15 +9,16 @@ use super::shapes::{Shapes, usable_nodes};
 use super::snapshot::View;
 use crate::connection::with_timeout;
 use crate::guard::Allowed;
-use crate::watch_errors::WatchErrors;
+use crate::watches;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod, ResourceQuota, Service};
 use kube::api::{Api, ListParams};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Client, Resource};
 use paygress_core::backend::capacity::{Capacity, Demand, Tier};
 use paygress_core::backoff::{Doubling, doubling};
+use paygress_core::error_chain;
+use paygress_core::logged_failures::LoggedFailures;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -319,14 +320,14 @@ async fn follow<K>(
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut events = std::pin::pin!(watcher(api, config).default_backoff());
-    let mut errors = WatchErrors::default();
+    let mut events = std::pin::pin!(watches::watch(api, config));
+    let failures = LoggedFailures::default();
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => pass_on(event),
             Err(error) if is_forbidden(&error) => return Forbidden(what),
             Err(error) => {
-                if let Some(error) = errors.admit(&error, Instant::now()) {
+                if let Some(error) = failures.admit(error_chain(&error)) {
                     tracing::warn!(what, error, "a watch for capacity failed");
                 }
             }

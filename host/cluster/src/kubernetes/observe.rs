@@ -2,21 +2,21 @@
 
 use super::{Kubernetes, pod_of};
 use crate::status::{cause, finished, is_ready, is_replaced};
-use crate::watch_errors::WatchErrors;
+use crate::watches::watch;
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use paygress_core::backend::cluster::{ClusterEvent, EndReason};
-use std::time::Instant;
+use paygress_core::error_chain;
+use paygress_core::logged_failures::LoggedFailures;
 use tokio::sync::mpsc;
 
 impl Kubernetes {
     /// Reports what becomes of pods, by their Jobs, until the receiver is dropped.
     pub(super) async fn observe_jobs(&self, sink: &mpsc::Sender<ClusterEvent>) {
         let selector = watcher::Config::default().labels(&self.selector());
-        let mut events = std::pin::pin!(watcher(self.jobs.clone(), selector).default_backoff());
-        let (mut listed, mut errors) = (Vec::new(), WatchErrors::default());
+        let mut events = std::pin::pin!(watch(self.jobs.clone(), selector));
+        let (mut listed, failures) = (Vec::new(), LoggedFailures::default());
         while let Some(event) = events.next().await {
             let event = match event {
                 Ok(Event::Init) => {
@@ -33,7 +33,7 @@ impl Kubernetes {
                     pod_of(&job).map(|pod| ClusterEvent::Ended(pod, EndReason::Removed))
                 }
                 Err(error) => {
-                    if let Some(error) = errors.admit(&error, Instant::now()) {
+                    if let Some(error) = failures.admit(error_chain(&error)) {
                         tracing::warn!(error, "the watch of the Jobs failed");
                     }
                     None

@@ -6,11 +6,11 @@ use crate::pod_reply::ready_pod;
 use crate::pod_server::{PodServer, Portless, answering};
 use crate::requests::Result;
 use crate::status::{readiness, unready};
+use crate::watches::watch;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use paygress_core::backend::cluster::{ClusterError, ReadyPod};
 use paygress_core::error_chain;
 use paygress_core::model::host_key::HostKey;
@@ -26,7 +26,7 @@ const PROOF_TIMEOUT: Duration = Duration::from_secs(5);
 impl Kubernetes {
     pub(super) async fn wait_ready(&self, name: &PodName) -> Result<ReadyPod> {
         let selector = watcher::Config::default().labels(&lease_selector(name)?);
-        let mut events = std::pin::pin!(watcher(self.pods.clone(), selector).default_backoff());
+        let mut events = std::pin::pin!(watch(self.pods.clone(), selector));
         let start = Instant::now();
         let deadline =
             start.checked_add(Duration::from_secs(self.settings.ready_within.0)).unwrap_or(start);
@@ -46,7 +46,9 @@ impl Kubernetes {
                     Some(Ok(_)) => {}
                     Some(Err(error)) => {
                         is_watched = false;
-                        tracing::warn!(error = error_chain(&error), "the watch of a pod failed");
+                        if let Some(error) = self.pod_failures.admit(error_chain(&error)) {
+                            tracing::warn!(error, "the watch of a pod failed");
+                        }
                     }
                     None => return Err(ClusterError::unavailable("the watch ended")),
                 },

@@ -35,6 +35,7 @@ use paygress_core::backend::pod_streams::{ByteStream, OpenError, PodPort, PodStr
 use paygress_core::backend::store::MessageLog;
 use paygress_core::error_chain;
 use paygress_core::live_leases::LiveLeases;
+use paygress_core::logged_failures::LoggedFailures;
 use paygress_core::model::apps_domain::{AppHost, AppsDomain};
 use paygress_core::model::http_port::{HttpAccess, HttpPort};
 use paygress_core::model::ids::PodName;
@@ -65,6 +66,8 @@ pub(crate) struct AppProxy {
     rates: RequestRates,
     customer_rates: CustomerRates,
     permits: AppPermits,
+    /// Of the ledger: each request needs it.
+    ledger_failures: LoggedFailures,
 }
 
 /// A request's pod, and who asks.
@@ -90,6 +93,7 @@ impl AppProxy {
             customer_rates: CustomerRates::new(a_minute),
             permits: AppPermits::new(),
             login: Mutex::default(),
+            ledger_failures: LoggedFailures::default(),
             app,
             domain,
             leases,
@@ -171,7 +175,9 @@ impl AppProxy {
         };
         checked.map_err(too_fast)?;
         let lease = self.leases.find(&pod).await.map_err(|error| {
-            tracing::warn!(%pod, %error, "a lease cannot be looked up");
+            if let Some(error) = self.ledger_failures.admit(error_chain(&error)) {
+                tracing::warn!(%pod, error, "a lease cannot be looked up");
+            }
             Problem::internal("the service cannot look this pod up right now; try again later")
         })?;
         let lease = lease.ok_or_else(no_such_app)?;
@@ -224,7 +230,9 @@ impl AppProxy {
             Ok(true) => Ok(()),
             Ok(false) => Err(bad_code()),
             Err(error) => {
-                tracing::warn!(%error, "the use of a login link cannot be stored");
+                if let Some(error) = self.ledger_failures.admit(error_chain(&error)) {
+                    tracing::warn!(error, "the use of a login link cannot be stored");
+                }
                 Err(Problem::internal("the service cannot log you in right now; try again later"))
             }
         }
