@@ -13,9 +13,11 @@ use crate::alpn;
 use crate::close::CloseReason;
 use crate::endpoint::IrohEndpoint;
 use crate::limits;
-use crate::metrics::{Rejection, Way};
+use crate::metrics::Rejection;
+use crate::proof::{Proof, ProofReader, Sides};
 use crate::pump;
 use crate::rates::Rates;
+use crate::sessions::Origin;
 use crate::shared::{SessionPermit, Shared, is_set};
 use crate::startups::{Startup, Startups};
 use iroh::endpoint::{Connection, Incoming, IncomingAddr, VarInt};
@@ -45,6 +47,15 @@ impl From<IncomingAddr> for Source {
             IncomingAddr::Ip(addr) => Self::Network(customer_network(addr.ip())),
             IncomingAddr::Relay { endpoint_id, .. } => Self::Relayed(endpoint_id),
             _ => Self::Other,
+        }
+    }
+}
+
+impl Source {
+    fn origin(&self) -> Origin {
+        match self {
+            Self::Network(network) => Some(*network),
+            Self::Relayed(_) | Self::Other => None,
         }
     }
 }
@@ -94,7 +105,7 @@ pub(crate) async fn serve(
 struct Admitted {
     connection: Connection,
     pod: PodName,
-    _session: SessionPermit,
+    session: SessionPermit,
     _of_endpoint: Permit<EndpointId>,
 }
 
@@ -156,21 +167,28 @@ impl Gate {
             },
         };
         drop(handshake);
-        let Some(admitted) = admitted else { return };
-        let Admitted { connection, pod, .. } = &admitted;
+        let Some(mut admitted) = admitted else { return };
+        let Admitted { connection, pod, session, .. } = &mut admitted;
+        let (connection, pod) = (&*connection, &*pod);
+        let (sides, proof) = Proof::of_session();
         // It holds the stream, which must not end before the connection does: to the client that
         // would be the pod's end.
-        let mut carry = pin!(self.carry(connection, pod));
+        let mut carry = pin!(self.carry(connection, pod, sides));
         tokio::select! {
             () = &mut carry => {}
             () = self.shared.access.ended(pod) => close(connection, CloseReason::LeaseEnded),
             () = is_set(&mut stop) => close(connection, CloseReason::Stopping),
+            () = session.place.lost(proof.given(limits::POD_LOGIN_GRACE)) => {
+                self.shared.counts.reject(Rejection::NotAuthenticated);
+                close(connection, CloseReason::TooMany);
+            }
         }
     }
 
     /// The handshake, if the client names a live lease that has room.
     async fn shake(&self, incoming: Incoming) -> Option<Admitted> {
         let named = named(&incoming);
+        let origin = Source::from(incoming.remote_addr()).origin();
         let is_live = match &named {
             Some(pod) => self.shared.is_live(pod).await,
             None => Some(false),
@@ -197,11 +215,11 @@ impl Gate {
             close(&connection, CloseReason::TooMany);
             return None;
         };
-        let Some(session) = self.shared.begin_session(&pod, Way::Iroh) else {
+        let Some(session) = self.shared.begin_unproven(&pod, origin) else {
             close(&connection, CloseReason::TooMany);
             return None;
         };
-        Some(Admitted { connection, pod, _session: session, _of_endpoint: of_endpoint })
+        Some(Admitted { connection, pod, session, _of_endpoint: of_endpoint })
     }
 
     /// Accepts a connection by this protocol alone.
@@ -218,7 +236,7 @@ impl Gate {
     }
 
     /// Carries the connection's one stream to the pod and back, then closes the connection.
-    async fn carry(&self, connection: &Connection, pod: &PodName) {
+    async fn carry(&self, connection: &Connection, pod: &PodName, sides: Sides) {
         let stream = tokio::time::timeout(limits::FIRST_STREAM, connection.accept_bi()).await;
         let (send, receive) = match stream {
             Ok(Ok(stream)) => stream,
@@ -232,6 +250,8 @@ impl Gate {
             return close(connection, CloseReason::Unreachable);
         };
         let (from_pod, to_pod) = tokio::io::split(stream);
+        let receive = ProofReader::new(receive, sides.client);
+        let from_pod = ProofReader::new(from_pod, sides.pod);
         let carried = async {
             let (up, down) = (pump::copy(receive, to_pod), pump::copy(from_pod, send));
             pump::both(up, down, limits::LINGER).await;

@@ -3,7 +3,7 @@
 use super::queue::{Backlog, Excess, InputReceiver, InputSender};
 use crate::access::LeaseLogin;
 use crate::limits;
-use crate::metrics::{Rejection, Way};
+use crate::metrics::Rejection;
 use crate::pump;
 use crate::shared::{SessionPermit, Shared};
 use bytes::Bytes;
@@ -238,7 +238,7 @@ impl Handler for Connection {
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Error> {
         let Some(named) = &self.named else { return Err(Error::Inconsistent) };
-        self.permit = self.shared.begin_session(&named.pod, Way::JumpHost);
+        self.permit = self.shared.begin_session(&named.pod);
         if self.permit.is_none() {
             return session.disconnect(Disconnect::TooManyConnections, TOO_MANY_SESSIONS, "en");
         }
