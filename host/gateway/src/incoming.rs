@@ -65,13 +65,18 @@ fn handshakes() -> Startups<Source> {
     Startups::new(EarlyDrop::new(limits::HANDSHAKES), EarlyDrop::new(limits::HANDSHAKES_OF_ONE))
 }
 
+/// How often somebody from one place connects to one lease: never yet.
+fn lease_rates() -> Rates<(PodName, Origin)> {
+    Rates::new(limits::OF_LEASE, limits::RATED)
+}
+
 /// What bounds the connections of an endpoint.
 struct Gate {
     endpoint: Endpoint,
     shared: Arc<Shared>,
     handshakes: Startups<Source>,
     sources: Rates<Source>,
-    leases: Rates<PodName>,
+    leases: Rates<(PodName, Origin)>,
     endpoints: KeyedLimit<EndpointId>,
 }
 
@@ -116,7 +121,7 @@ impl Gate {
             shared,
             handshakes: handshakes(),
             sources: Rates::new(limits::OF_SOURCE, limits::RATED),
-            leases: Rates::new(limits::OF_LEASE, limits::RATED),
+            leases: lease_rates(),
             endpoints: KeyedLimit::default(),
         }
     }
@@ -204,7 +209,7 @@ impl Gate {
             drop(connected);
             return None;
         };
-        if !self.leases.allows(&pod) {
+        if !self.leases.allows(&(pod.clone(), origin)) {
             return self.refuse(incoming, Rejection::TooFast);
         }
         let connection = self.accept(incoming, alpn::of_pod(&pod)).await?;
@@ -285,6 +290,19 @@ mod tests {
     fn of_site(number: u128) -> Source {
         let site = (0x2001_0db8_0001_u128 << 80) | (number << 64);
         Source::Network(customer_network(Ipv6Addr::from_bits(site).into()))
+    }
+
+    /// By a relay each has as many sources as they like.
+    #[test]
+    fn who_connects_too_often_keeps_nobody_from_elsewhere_out() {
+        let (leases, pod) = (lease_rates(), Shared::pod_name("ssh-pod-aaaaaaaaaa").unwrap());
+        let relayed = Source::Relayed(iroh::SecretKey::generate().public()).origin();
+        let direct = Source::Network([192, 0, 2, 7].into()).origin();
+        let flood = (0..1_000).filter(|_| leases.allows(&(pod.clone(), relayed))).count();
+        assert!((128..1_000).contains(&flood), "{flood}");
+        let other = Source::Relayed(iroh::SecretKey::generate().public()).origin();
+        assert!(!leases.allows(&(pod.clone(), other)), "it is the same flood");
+        assert!(leases.allows(&(pod, direct)));
     }
 
     /// A site of IPv6 has 65 536 networks, each of which is an address of its own.

@@ -69,8 +69,9 @@ pub(crate) const CONNECTIONS_OF_ENDPOINT: usize = 32;
 /// New connections a second of one address, or of one endpoint by a relay, and so many at once:
 /// each costs a handshake and a lookup…
 pub(crate) const OF_SOURCE: [u32; 2] = [4, 64];
-/// …and of one lease: anybody who knows its name may connect, as to a port of the node. A script that
-/// runs one command after another fits.
+/// …and of one lease, from one [origin](crate::sessions::Origin): anybody who knows its name may connect,
+/// as to a port of the node, and keeps out nobody from elsewhere. A script that runs one command after
+/// another fits.
 pub(crate) const OF_LEASE: [u32; 2] = [8, 128];
 /// Addresses, networks and endpoints whose rate is known at the same time. Beyond that new ones are
 /// refused, or wait.
