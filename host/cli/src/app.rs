@@ -263,14 +263,21 @@ async fn open_gateway(
     Ok(Some(opened))
 }
 
-/// Serves the gateway, if there is one, until the future is dropped.
-async fn serve_gateway(gateway: Option<OpenGateway>, ends: watch::Receiver<()>) {
-    // Held until then.
-    let (_stop, stopped) = watch::channel(false);
+/// Serves the gateway, if there is one, until `stop` is `true`, and until its clients know of it.
+async fn serve_gateway(
+    gateway: Option<OpenGateway>,
+    ends: watch::Receiver<()>,
+    mut stop: watch::Receiver<bool>,
+) {
     match gateway {
-        Some(gateway) => gateway.serve(Some(ends), stopped).await,
-        None => std::future::pending().await,
+        Some(gateway) => gateway.serve(Some(ends), stop).await,
+        None => is_set(&mut stop).await,
     }
+}
+
+/// Waits until the flag is `true` or its sender is dropped.
+async fn is_set(flag: &mut watch::Receiver<bool>) {
+    let _ = flag.wait_for(|set| *set).await.is_ok();
 }
 
 /// How often the directory of policies is polled.
@@ -363,6 +370,17 @@ impl App {
     /// # Errors
     /// When a transport cannot be served.
     pub async fn run(self) -> Result<()> {
+        // Held until then.
+        let (_stop, stopped) = watch::channel(false);
+        Box::pin(self.run_until(stopped)).await
+    }
+
+    /// The same until `stop` is `true` or its sender is dropped. Then no order is taken any more, the
+    /// clients of the gateway learn why their sessions end, and within some seconds nothing is left.
+    ///
+    /// # Errors
+    /// When a transport cannot be served.
+    pub async fn run_until(mut self, mut stop: watch::Receiver<bool>) -> Result<()> {
         let digests = paygress_core::Policy::current(&**self.policies.host()).digests();
         tracing::info!(
             images = digests.images,
@@ -371,7 +389,24 @@ impl App {
             pod_template = digests.pod_template,
             "policies loaded"
         );
-        self.orders.resume().await?;
+        tokio::select! {
+            () = is_set(&mut stop) => return Ok(()),
+            resumed = self.orders.resume() => resumed?,
+        }
+        let gateway = serve_gateway(self.gateway.take(), self.orders.lease_ends(), stop.clone());
+        let mut gateway = std::pin::pin!(gateway);
+        tokio::select! {
+            biased;
+            () = is_set(&mut stop) => {}
+            () = &mut gateway => return Err(anyhow!("the gateway ended")),
+            ended = Box::pin(self.serve_orders()) => return ended,
+        }
+        gateway.await;
+        Ok(())
+    }
+
+    /// Serves everything but the gateway, until the future is dropped.
+    async fn serve_orders(self) -> Result<()> {
         let watch = Arc::clone(&self.orders).watch();
         let admin = self.admin.run();
         let policy_dir = poll_policy_dir(Arc::clone(&self.policies));
@@ -389,7 +424,6 @@ impl App {
                 None => std::future::pending().await,
             }
         };
-        let gateway = serve_gateway(self.gateway, self.orders.lease_ends());
         let wallet = Arc::clone(&self.wallet);
         let payouts = async {
             match self.payout {
@@ -403,7 +437,6 @@ impl App {
             () = admin => Err(anyhow!("the admin socket closed")),
             () = payouts => Err(anyhow!("the payouts ended")),
             () = http => Err(anyhow!("the HTTP server ended")),
-            () = gateway => Err(anyhow!("the gateway ended")),
             ended = nostr => ended,
         }
     }

@@ -126,13 +126,19 @@ pub async fn serve(config: Config) -> Result<()> {
             None => std::future::pending().await,
         }
     };
+    let (stop, stopped) = watch::channel(false);
+    let mut served = Box::pin(app.run_until(stopped));
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
-        ended = app.run() => ended,
-        () = controller => Err(anyhow!("the watch of the Policy resources ended")),
-        _ = terminate.recv() => stop(),
-        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Into::into).and_then(|()| stop()),
+        ended = &mut served => return ended,
+        () = controller => return Err(anyhow!("the watch of the Policy resources ended")),
+        _ = terminate.recv() => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
     }
+    // Nothing needs to be saved: every order is in the ledger, and `OrderService::resume` continues it.
+    tracing::info!("stopping; orders under way go on at the next start");
+    stop.send_replace(true);
+    served.await
 }
 
 /// Serves the gateway alone until it is stopped, beside services with the same configuration.
@@ -168,12 +174,5 @@ pub async fn serve_gateway(config: Config) -> Result<()> {
     tracing::info!("stopping; clients are disconnected");
     stop.send_replace(true);
     served.await;
-    Ok(())
-}
-
-/// Nothing needs to be saved: every order is in the ledger, and `OrderService::resume` continues
-/// it.
-fn stop() -> Result<()> {
-    tracing::info!("stopping; orders under way go on at the next start");
     Ok(())
 }

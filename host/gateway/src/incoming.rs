@@ -13,9 +13,11 @@ use crate::alpn;
 use crate::close::CloseReason;
 use crate::endpoint::IrohEndpoint;
 use crate::limits;
-use crate::metrics::{Rejection, Way};
+use crate::metrics::Rejection;
+use crate::proof::{Proof, ProofReader, Sides};
 use crate::pump;
 use crate::rates::Rates;
+use crate::sessions::Origin;
 use crate::shared::{SessionPermit, Shared, is_set};
 use crate::startups::{Startup, Startups};
 use iroh::endpoint::{Connection, Incoming, IncomingAddr, VarInt};
@@ -49,9 +51,23 @@ impl From<IncomingAddr> for Source {
     }
 }
 
+impl Source {
+    fn origin(&self) -> Origin {
+        match self {
+            Self::Network(network) => Some(*network),
+            Self::Relayed(_) | Self::Other => None,
+        }
+    }
+}
+
 /// The handshakes of an endpoint: none yet.
 fn handshakes() -> Startups<Source> {
     Startups::new(EarlyDrop::new(limits::HANDSHAKES), EarlyDrop::new(limits::HANDSHAKES_OF_ONE))
+}
+
+/// How often somebody from one place connects to one lease: never yet.
+fn lease_rates() -> Rates<(PodName, Origin)> {
+    Rates::new(limits::OF_LEASE, limits::RATED)
 }
 
 /// What bounds the connections of an endpoint.
@@ -60,7 +76,7 @@ struct Gate {
     shared: Arc<Shared>,
     handshakes: Startups<Source>,
     sources: Rates<Source>,
-    leases: Rates<PodName>,
+    leases: Rates<(PodName, Origin)>,
     endpoints: KeyedLimit<EndpointId>,
 }
 
@@ -94,7 +110,7 @@ pub(crate) async fn serve(
 struct Admitted {
     connection: Connection,
     pod: PodName,
-    _session: SessionPermit,
+    session: SessionPermit,
     _of_endpoint: Permit<EndpointId>,
 }
 
@@ -105,7 +121,7 @@ impl Gate {
             shared,
             handshakes: handshakes(),
             sources: Rates::new(limits::OF_SOURCE, limits::RATED),
-            leases: Rates::new(limits::OF_LEASE, limits::RATED),
+            leases: lease_rates(),
             endpoints: KeyedLimit::default(),
         }
     }
@@ -156,21 +172,28 @@ impl Gate {
             },
         };
         drop(handshake);
-        let Some(admitted) = admitted else { return };
-        let Admitted { connection, pod, .. } = &admitted;
+        let Some(mut admitted) = admitted else { return };
+        let Admitted { connection, pod, session, .. } = &mut admitted;
+        let (connection, pod) = (&*connection, &*pod);
+        let (sides, proof) = Proof::of_session();
         // It holds the stream, which must not end before the connection does: to the client that
         // would be the pod's end.
-        let mut carry = pin!(self.carry(connection, pod));
+        let mut carry = pin!(self.carry(connection, pod, sides));
         tokio::select! {
             () = &mut carry => {}
             () = self.shared.access.ended(pod) => close(connection, CloseReason::LeaseEnded),
             () = is_set(&mut stop) => close(connection, CloseReason::Stopping),
+            () = session.place.lost(proof.given(limits::POD_LOGIN_GRACE)) => {
+                self.shared.counts.reject(Rejection::NotAuthenticated);
+                close(connection, CloseReason::TooMany);
+            }
         }
     }
 
     /// The handshake, if the client names a live lease that has room.
     async fn shake(&self, incoming: Incoming) -> Option<Admitted> {
         let named = named(&incoming);
+        let origin = Source::from(incoming.remote_addr()).origin();
         let is_live = match &named {
             Some(pod) => self.shared.is_live(pod).await,
             None => Some(false),
@@ -186,7 +209,7 @@ impl Gate {
             drop(connected);
             return None;
         };
-        if !self.leases.allows(&pod) {
+        if !self.leases.allows(&(pod.clone(), origin)) {
             return self.refuse(incoming, Rejection::TooFast);
         }
         let connection = self.accept(incoming, alpn::of_pod(&pod)).await?;
@@ -197,11 +220,11 @@ impl Gate {
             close(&connection, CloseReason::TooMany);
             return None;
         };
-        let Some(session) = self.shared.begin_session(&pod, Way::Iroh) else {
+        let Some(session) = self.shared.begin_unproven(&pod, origin) else {
             close(&connection, CloseReason::TooMany);
             return None;
         };
-        Some(Admitted { connection, pod, _session: session, _of_endpoint: of_endpoint })
+        Some(Admitted { connection, pod, session, _of_endpoint: of_endpoint })
     }
 
     /// Accepts a connection by this protocol alone.
@@ -218,7 +241,7 @@ impl Gate {
     }
 
     /// Carries the connection's one stream to the pod and back, then closes the connection.
-    async fn carry(&self, connection: &Connection, pod: &PodName) {
+    async fn carry(&self, connection: &Connection, pod: &PodName, sides: Sides) {
         let stream = tokio::time::timeout(limits::FIRST_STREAM, connection.accept_bi()).await;
         let (send, receive) = match stream {
             Ok(Ok(stream)) => stream,
@@ -232,6 +255,8 @@ impl Gate {
             return close(connection, CloseReason::Unreachable);
         };
         let (from_pod, to_pod) = tokio::io::split(stream);
+        let receive = ProofReader::new(receive, sides.client);
+        let from_pod = ProofReader::new(from_pod, sides.pod);
         let carried = async {
             let (up, down) = (pump::copy(receive, to_pod), pump::copy(from_pod, send));
             pump::both(up, down, limits::LINGER).await;
@@ -265,6 +290,19 @@ mod tests {
     fn of_site(number: u128) -> Source {
         let site = (0x2001_0db8_0001_u128 << 80) | (number << 64);
         Source::Network(customer_network(Ipv6Addr::from_bits(site).into()))
+    }
+
+    /// By a relay each has as many sources as they like.
+    #[test]
+    fn who_connects_too_often_keeps_nobody_from_elsewhere_out() {
+        let (leases, pod) = (lease_rates(), Shared::pod_name("ssh-pod-aaaaaaaaaa").unwrap());
+        let relayed = Source::Relayed(iroh::SecretKey::generate().public()).origin();
+        let direct = Source::Network([192, 0, 2, 7].into()).origin();
+        let flood = (0..1_000).filter(|_| leases.allows(&(pod.clone(), relayed))).count();
+        assert!((128..1_000).contains(&flood), "{flood}");
+        let other = Source::Relayed(iroh::SecretKey::generate().public()).origin();
+        assert!(!leases.allows(&(pod.clone(), other)), "it is the same flood");
+        assert!(leases.allows(&(pod, direct)));
     }
 
     /// A site of IPv6 has 65 536 networks, each of which is an address of its own.

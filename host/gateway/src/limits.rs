@@ -31,9 +31,16 @@ pub(crate) const SSH_KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Connections of one lease at the same time, by both ways: an editor, a few terminals and a
 /// parallel copy fit, and the pod's own server takes hardly more.
 pub(crate) const SESSIONS_OF_LEASE: usize = 64;
-/// While a lease has so many, none begins over iroh: there the pod's own server authenticates, and
-/// whoever knows the name of the pod may connect. The rest is for those who have logged in here.
+/// Of these, over iroh, those that have not proved themselves: there the pod's own server
+/// authenticates, and whoever knows the name of the pod may connect. While there are so many, one more
+/// takes the place of another: see [`Sessions`](crate::sessions::Sessions). The rest is for others.
 pub(crate) const UNPROVEN_SESSIONS_OF_LEASE: usize = 48;
+/// Both sides of a session that has proved itself have sent as much: more than a greeting, and less
+/// than any exchange of keys…
+pub(crate) const PROOF_BYTES: usize = 512;
+/// …and since then it has stayed open for this long. The pod's own server, and OpenSSH's, disconnects
+/// a client that has not logged in after 120 seconds.
+pub(crate) const POD_LOGIN_GRACE: Duration = Duration::from_secs(130);
 /// Forwarded channels of one connection to the jump host: `ProxyJump` needs one.
 pub(crate) const CHANNELS: usize = 8;
 /// What a client may send ahead on one channel.
@@ -62,8 +69,9 @@ pub(crate) const CONNECTIONS_OF_ENDPOINT: usize = 32;
 /// New connections a second of one address, or of one endpoint by a relay, and so many at once:
 /// each costs a handshake and a lookup…
 pub(crate) const OF_SOURCE: [u32; 2] = [4, 64];
-/// …and of one lease: anybody who knows its name may connect, as to a port of the node. A script that
-/// runs one command after another fits.
+/// …and of one lease, from one [origin](crate::sessions::Origin): anybody who knows its name may connect,
+/// as to a port of the node, and keeps out nobody from elsewhere. A script that runs one command after
+/// another fits.
 pub(crate) const OF_LEASE: [u32; 2] = [8, 128];
 /// Addresses, networks and endpoints whose rate is known at the same time. Beyond that new ones are
 /// refused, or wait.

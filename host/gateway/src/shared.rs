@@ -3,9 +3,9 @@
 use crate::access::{LeaseAccess, LeaseLogin, LookupError};
 use crate::limits;
 use crate::metrics::{Counts, OpenSession, Rejection, Way};
+use crate::sessions::{Origin, Place, Sessions};
 use paygress_core::backend::pod_streams::{ByteStream, PodPort, PodStreams};
 use paygress_core::error_chain;
-use paygress_core::keyed_limit::{KeyedLimit, Permit};
 use paygress_core::logged_failures::LoggedFailures;
 use paygress_core::model::ids::PodName;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ pub(crate) struct Shared {
     pub(crate) streams: Arc<dyn PodStreams>,
     pub(crate) counts: Arc<Counts>,
     /// By both ways together.
-    sessions: KeyedLimit<PodName>,
+    sessions: Sessions,
     /// Each session needs a lookup, and whoever knocks causes one.
     lookup_failures: LoggedFailures,
 }
 
 /// Held by a session of a lease.
 pub(crate) struct SessionPermit {
-    _of_lease: Permit<PodName>,
+    pub(crate) place: Place,
     _open: OpenSession,
 }
 
@@ -33,7 +33,7 @@ impl Shared {
             access,
             streams,
             counts: Arc::default(),
-            sessions: KeyedLimit::default(),
+            sessions: Sessions::default(),
             lookup_failures: LoggedFailures::default(),
         }
     }
@@ -70,17 +70,22 @@ impl Shared {
         None
     }
 
-    /// One more session of a lease, unless it has as many as it may by this way.
-    pub(crate) fn begin_session(&self, pod: &PodName, way: Way) -> Option<SessionPermit> {
-        let most = match way {
-            Way::JumpHost => limits::SESSIONS_OF_LEASE,
-            Way::Iroh => limits::UNPROVEN_SESSIONS_OF_LEASE,
-        };
-        let of_lease = self.sessions.try_acquire(pod.clone(), most);
-        if of_lease.is_none() {
+    /// One more session of a client whom the jump host has logged in, unless the lease has as many as
+    /// it may.
+    pub(crate) fn begin_session(&self, pod: &PodName) -> Option<SessionPermit> {
+        self.permit(self.sessions.begin(pod), Way::JumpHost)
+    }
+
+    /// One more over iroh, of anybody: another may lose its place to it.
+    pub(crate) fn begin_unproven(&self, pod: &PodName, origin: Origin) -> Option<SessionPermit> {
+        self.permit(self.sessions.begin_unproven(pod, origin), Way::Iroh)
+    }
+
+    fn permit(&self, place: Option<Place>, way: Way) -> Option<SessionPermit> {
+        if place.is_none() {
             self.counts.reject(Rejection::TooMany);
         }
-        Some(SessionPermit { _of_lease: of_lease?, _open: self.counts.open(way) })
+        Some(SessionPermit { place: place?, _open: self.counts.open(way) })
     }
 
     /// A connection to the pod's SSH server.
@@ -138,34 +143,23 @@ mod tests {
         Shared::pod_name(name).unwrap()
     }
 
+    /// Whoever knows its name begins sessions over iroh.
     #[test]
-    fn a_lease_has_so_many_sessions_by_both_ways_together_and_others_have_theirs() {
-        let (shared, pod, other) = (shared(), pod("ssh-pod-aaaaaaaaaa"), pod("ssh-pod-bbbbbbbbbb"));
-        let ways = Way::ALL.into_iter().cycle().take(2 * limits::SESSIONS_OF_LEASE);
-        let held: Vec<SessionPermit> =
-            ways.filter_map(|way| shared.begin_session(&pod, way)).collect();
-        assert_eq!(held.len(), limits::SESSIONS_OF_LEASE);
-        assert!(shared.begin_session(&other, Way::JumpHost).is_some());
-        let rejected = u64::try_from(limits::SESSIONS_OF_LEASE).unwrap();
-        assert_eq!(shared.counts.rejections(Rejection::TooMany), rejected);
-        drop(held);
-        assert!(shared.begin_session(&pod, Way::Iroh).is_some());
-        assert_eq!(shared.counts.open_sessions(Way::Iroh), 0);
-    }
-
-    /// The name of a pod is no secret: it is in the URL of its HTTP port.
-    #[test]
-    fn whoever_knows_the_name_of_a_pod_alone_leaves_its_customer_room() {
+    fn a_customer_gets_in_by_each_way_however_many_others_begin_sessions() {
         let (shared, pod) = (shared(), pod("ssh-pod-aaaaaaaaaa"));
-        let begin = |way: Way| -> Vec<SessionPermit> {
-            std::iter::from_fn(|| shared.begin_session(&pod, way)).collect()
-        };
-        let others = begin(Way::Iroh);
-        assert_eq!(others.len(), limits::UNPROVEN_SESSIONS_OF_LEASE);
-        let customers = begin(Way::JumpHost);
-        let all = others.len() + customers.len();
-        assert_eq!(all, limits::SESSIONS_OF_LEASE);
-        assert!(customers.len() >= 16, "{}", customers.len());
+        let others: Vec<SessionPermit> =
+            std::iter::repeat_with(|| shared.begin_unproven(&pod, None).expect("a newcomer"))
+                .take(2 * limits::SESSIONS_OF_LEASE)
+                .collect();
+        assert!(shared.begin_unproven(&pod, None).is_some());
+        assert_eq!(shared.counts.rejections(Rejection::TooMany), 0);
+        let customers: Vec<SessionPermit> =
+            std::iter::from_fn(|| shared.begin_session(&pod)).collect();
+        assert_eq!(customers.len(), limits::SESSIONS_OF_LEASE);
+        assert!(shared.begin_unproven(&pod, None).is_none(), "no place of these is taken");
+        assert_eq!(shared.counts.rejections(Rejection::TooMany), 2);
+        drop((others, customers));
+        assert_eq!(Way::ALL.map(|way| shared.counts.open_sessions(way)), [0, 0]);
     }
 
     #[tokio::test]

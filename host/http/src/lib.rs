@@ -82,6 +82,7 @@ mod orders;
 mod paid_order;
 mod pay;
 mod payment;
+mod places;
 mod pods;
 mod problem;
 mod rate_limit;

@@ -7,7 +7,8 @@ use std::time::Duration;
 /// Connections at the same time: each costs two buffers and a task.
 pub(crate) const CONNECTIONS: usize = 2_048;
 /// Of these, of each of the networks that an address is in, unless it is a trusted proxy's: nobody
-/// blocks the others by holding connections, whatever number of addresses they have.
+/// blocks the others by holding connections, whatever number of addresses they have. Where there are
+/// so many, a connection without a request loses its [place](crate::places::Places) to a new one.
 pub(crate) const CONNECTIONS_OF_ONE: [usize; NETWORKS] = [64, 256, 1_024];
 /// How many times `REQUESTS_PER_MINUTE` each of these networks has.
 pub(crate) const ALLOWANCES: [u32; NETWORKS] = [1, 16, 256];

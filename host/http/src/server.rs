@@ -2,6 +2,7 @@
 //! and do not affect the others.
 
 use crate::limits;
+use crate::places::{Client, Place, PlacedStream, Places};
 use crate::unread_body::UnreadBody;
 use axum::extract::Request;
 use axum::response::Response;
@@ -10,59 +11,25 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
-use paygress_core::keyed_limit::{KeyedLimit, Permit};
-use paygress_core::networks::networks;
 use std::convert::Infallible;
+use std::future::pending;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 use tower_service::Service;
 
-/// The client's address and the permit of its connection: an extension of every request.
+/// The client's address and the place of its connection: an extension of every request.
 #[derive(Clone)]
 pub(crate) struct Peer {
     pub(crate) address: IpAddr,
-    _permit: ConnectionPermit,
+    place: Arc<Place>,
 }
 
 /// After the system had no descriptor for a connection.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
-
-/// Held as long as anything of the connection is in use.
-#[derive(Clone)]
-pub(crate) struct ConnectionPermit {
-    _all: Arc<OwnedSemaphorePermit>,
-    _of_networks: Arc<[Permit<IpNet>]>,
-}
-
-/// A trusted proxy's connections are not limited by its networks.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Client {
-    Direct,
-    Proxy,
-}
-
-impl ConnectionPermit {
-    fn acquire(
-        all: &Arc<Semaphore>,
-        counts: &KeyedLimit<IpNet>,
-        address: IpAddr,
-        client: Client,
-    ) -> Option<Self> {
-        let all = Arc::new(Arc::clone(all).try_acquire_owned().ok()?);
-        let limited = match client {
-            Client::Direct => networks(address).into_iter().zip(limits::CONNECTIONS_OF_ONE),
-            Client::Proxy => return Some(Self { _all: all, _of_networks: Arc::default() }),
-        };
-        let of_networks: Option<Arc<[Permit<IpNet>]>> =
-            limited.map(|(network, limit)| counts.try_acquire(network, limit)).collect();
-        Some(Self { _all: all, _of_networks: of_networks? })
-    }
-}
 
 /// What answers requests.
 pub(crate) trait Site:
@@ -80,7 +47,7 @@ impl<S> Site for S where
 
 /// Serves until it is dropped; its connections end with it, but for terminals.
 pub(crate) async fn serve<S: Site>(listener: &TcpListener, site: &S, proxies: &[IpNet]) {
-    let (all, counts) = (Arc::new(Semaphore::new(limits::CONNECTIONS)), KeyedLimit::default());
+    let places = Places::default();
     let mut connections = JoinSet::new();
     loop {
         let (stream, peer) = tokio::select! {
@@ -101,38 +68,48 @@ pub(crate) async fn serve<S: Site>(listener: &TcpListener, site: &S, proxies: &[
         } else {
             Client::Direct
         };
-        let Some(permit) = ConnectionPermit::acquire(&all, &counts, address, client) else {
+        let Some(place) = places.admit(address, client) else {
             tracing::debug!(%peer, "too many connections; one more was closed");
             continue;
         };
         let site = site.clone();
-        connections.spawn(connection(stream, Peer { address, _permit: permit }, site));
+        connections.spawn(connection(stream, Peer { address, place }, site));
     }
 }
 
 async fn connection<S: Site>(stream: TcpStream, peer: Peer, site: S) {
-    let address = peer.address;
+    let (address, place) = (peer.address, Arc::clone(&peer.place));
     // Server-sent events and terminals are small pieces that should not wait for each other.
     let _ = stream.set_nodelay(true);
-    let mut stream = TimeoutStream::new(stream);
+    let mut stream = TimeoutStream::new(PlacedStream::new(stream, Arc::clone(&place)));
     stream.set_write_timeout(Some(limits::WRITE));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let under_way = peer.place.begin();
         let (mut request, unread) = UnreadBody::of(request);
         request.extensions_mut().insert(peer.clone());
         let mut site = site.clone();
         async move {
+            // The connection is about to be dropped.
+            let Some(under_way) = under_way else { return pending().await };
             let mut response = site.call(request).await?;
             unread.finish(&mut response).await;
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(under_way.until_end_of(response))
         }
     });
-    let served = http1::Builder::new()
+    let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HEAD)
         .max_buf_size(limits::HEAD_BYTES)
         .serve_connection(TokioIo::new(Box::pin(stream)), service)
-        .with_upgrades()
-        .await;
+        .with_upgrades();
+    let served = tokio::select! {
+        biased;
+        () = place.lost() => {
+            tracing::debug!(%address, "a connection without a request has made room for another");
+            return;
+        }
+        served = serving => served,
+    };
     if let Err(error) = served {
         tracing::debug!(%address, %error, "a connection ended");
     }
@@ -141,44 +118,75 @@ async fn connection<S: Site>(stream: TcpStream, peer: Peer, site: S) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use axum::Router;
+    use axum::routing::get;
+    use std::net::SocketAddr;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::Notify;
+    use tokio::time::timeout;
 
-    /// Every address opens as many connections as it may; how many that are.
-    fn held(
-        addresses: impl Iterator<Item = IpAddr>,
-        all: &Arc<Semaphore>,
-        counts: &KeyedLimit<IpNet>,
-    ) -> Vec<ConnectionPermit> {
-        let acquire = |address| ConnectionPermit::acquire(all, counts, address, Client::Direct);
-        addresses.flat_map(|address| (0..100).map_while(move |_| acquire(address))).collect()
+    const OF_ADDRESS: usize = limits::CONNECTIONS_OF_ONE[0];
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// Sends a request for this path.
+    async fn send(stream: &mut TcpStream, path: &str) {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
     }
 
-    #[test]
-    fn no_network_holds_all_connections() {
-        let v6 = |subnet: u128| Ipv6Addr::from_bits((0x2001_0db8_0001_u128 << 80) | (subnet << 64));
-        let v4 = |host: u32| Ipv4Addr::from_bits((192 << 24) | (2 << 8) | host);
-        let provider = |site: u128| Ipv6Addr::from_bits((0x2001_0db8_u128 << 96) | (site << 80));
-        let networks: [(&str, Vec<IpAddr>, usize); 6] = [
-            ("an address", vec![v4(1).into()], 64),
-            ("a /64", vec![v6(1).into(), v6(1).into()], 64),
-            ("a /59", (0..32).map(|subnet| v6(subnet).into()).collect(), 256),
-            ("a /48", (0..2_000).map(|subnet| v6(subnet).into()).collect(), 256),
-            ("a /24", (0..256).map(|host| v4(host).into()).collect(), 256),
-            ("a /32 of IPv6", (0..2_000).map(|site| provider(site).into()).collect(), 1_024),
-        ];
-        for (name, addresses, expected) in networks {
-            let (all, counts) =
-                (Arc::new(Semaphore::new(limits::CONNECTIONS)), KeyedLimit::default());
-            let held = held(addresses.into_iter(), &all, &counts);
-            println!("{name} holds {} of {} connections", held.len(), limits::CONNECTIONS);
-            assert_eq!(held.len(), expected, "{name}");
-            let other = ["203.0.113.1", "2a00:1::1"].map(|address| address.parse().unwrap());
-            for other in other {
-                let permit = ConnectionPermit::acquire(&all, &counts, other, Client::Direct);
-                assert!(permit.is_some(), "{name} keeps {other} out");
+    /// Whether the request is answered, all of whose answers end with this word.
+    async fn is_answered(stream: &mut TcpStream) -> bool {
+        let mut read = Vec::new();
+        while !read.ends_with(b"done") {
+            if !matches!(stream.read_buf(&mut read).await, Ok(1..)) {
+                return false;
             }
-            drop(held);
-            assert_eq!(all.available_permits(), limits::CONNECTIONS);
         }
+        read.starts_with(b"HTTP/1.1 200")
+    }
+
+    async fn connect_and_request(address: SocketAddr) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        send(&mut stream, "/quick").await;
+        let is_answered = timeout(LONG, is_answered(&mut stream)).await.expect("it is served");
+        assert!(is_answered, "it is kept out");
+        stream
+    }
+
+    #[tokio::test]
+    async fn connections_without_a_request_keep_nobody_of_their_address_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (begins, goes_on) = (Arc::clone(&begun), Arc::clone(&go_on));
+        let slow = move || async move {
+            begins.notify_one();
+            goes_on.notified().await;
+            "done"
+        };
+        let site: Router =
+            Router::new().route("/slow", get(slow)).route("/quick", get(|| async { "done" }));
+        let served = tokio::spawn(async move { serve(&listener, &site, &[]).await });
+
+        let mut under_way = TcpStream::connect(address).await.unwrap();
+        send(&mut under_way, "/slow").await;
+        timeout(LONG, begun.notified()).await.expect("it is under way");
+        let mut idle = Vec::new();
+        for _ in 1..OF_ADDRESS {
+            idle.push(connect_and_request(address).await);
+        }
+        let mut customers = Vec::new();
+        for _ in 0..OF_ADDRESS {
+            customers.push(connect_and_request(address).await);
+        }
+        // The oldest first, and never one with a request.
+        for mut stream in idle {
+            let read = timeout(LONG, stream.read(&mut [0])).await.expect("it is closed");
+            assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+        }
+        go_on.notify_one();
+        let is_answered = timeout(LONG, is_answered(&mut under_way)).await.expect("it goes on");
+        assert!(is_answered, "a request that is under way is never cut");
+        served.abort();
     }
 }

@@ -300,7 +300,7 @@ fn the_gateways_process_has_values_of_its_own() {
     let service = json!({"spec": {"type": "NodePort"}});
     let gateway = format!("gateway={}", json!({"process": process, "service": service}));
     let except = format!("network.except={}", json!(["203.0.113.7/32"]));
-    let others = "image=registry.example/paygress:2,postgres.enabled=true,secrets={mine}";
+    let others = "image=registry.example/paygress:2,postgres.enabled=true,secrets={mine},config.SSH_PORT=2200";
     let values = ["--set-json", &gateway, "--set-json", &except, "--set", others];
     let manifests = template(&chart(), &values);
     let pod = |name| named(&manifests, "Deployment", name)["spec"]["template"]["spec"].clone();
@@ -320,6 +320,8 @@ fn the_gateways_process_has_values_of_its_own() {
     assert_eq!(named(&manifests, "Service", "paygress-gateway")["spec"]["type"], "NodePort");
     let of_http = named(&manifests, "Service", "paygress-gateway-http");
     assert!(of_http["spec"].get("type").is_none(), "{of_http}");
+    let ingress = &named(&manifests, "NetworkPolicy", "customers-gateway")["spec"]["ingress"];
+    assert_eq!(ingress[1]["ports"][0]["port"], 2_200);
     let policy = named(&manifests, "NetworkPolicy", "paygress-gateway");
     let internet = &policy["spec"]["egress"][2]["to"][0]["ipBlock"]["except"];
     assert!(internet.as_array().unwrap().contains(&json!("203.0.113.7/32")), "{internet}");

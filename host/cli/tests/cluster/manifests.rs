@@ -145,6 +145,34 @@ fn assert_sends_udp_to_the_internet_and_dns(policy: &Value) {
     }
 }
 
+/// Otherwise each request to a pod's HTTP port goes by the API server.
+#[test]
+fn the_service_reaches_the_http_ports_of_pods_with_either_gateway() {
+    let from = |app: &str| {
+        json!([{
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-system"}},
+            "podSelector": {"matchLabels": {"app": app}},
+        }])
+    };
+    let service = json!({"ports": [{"protocol": "TCP"}], "from": from("paygress")});
+    let of_ssh = json!({"protocol": "TCP", "port": 2_222});
+    let gateway = json!({"ports": [of_ssh], "from": from("paygress-gateway")});
+    for (overlay, expected) in
+        [("gateway", json!([service])), ("gateway-process", json!([service, gateway]))]
+    {
+        let path = root().join("k8s/overlays").join(overlay).join("network.yaml");
+        let text = std::fs::read_to_string(path).unwrap();
+        let policies = text.split("\n---\n").map(|text| serde_saphyr::from_str(text).unwrap());
+        let policies: Vec<Value> = policies.collect();
+        let is_it = |policy: &&Value| policy["metadata"]["name"] == "customers-gateway";
+        let policy = policies.iter().find(is_it).unwrap_or_else(|| panic!("{overlay}: none"));
+        assert_eq!(policy["metadata"]["namespace"], "user-workloads");
+        assert_eq!(policy["spec"]["podSelector"], json!({}));
+        assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress"]));
+        assert_eq!(policy["spec"]["ingress"], expected, "{overlay}");
+    }
+}
+
 /// It is open to the outside, and has none of the service's rights to make or end pods.
 #[test]
 fn the_gateway_finds_pods_and_connects_to_them_by_an_account_of_its_own() {

@@ -8,12 +8,15 @@ use paygress::app::App;
 use paygress::config::GatewayHttpConfig;
 use paygress::gateway::StandaloneGateway;
 use paygress::sandbox::Sandbox;
+use paygress_core::model::ids::PodName;
 use paygress_core::model::secret::Secret;
 use paygress_nostr::npub;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::sync::watch;
 
 const GATEWAY: [(&str, &str); 3] = [
     ("GATEWAY_SSH_LISTEN", "127.0.0.1:0"),
@@ -179,6 +182,33 @@ async fn answers_and_offers_name_the_ways_and_none_without_a_gateway() {
     assert!(Bought::new(without).await.answer.get("access").is_none());
 }
 
+/// As a process that gets SIGTERM stops it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_stopped_ends_the_sessions_of_its_gateway_with_the_reason() {
+    let sandbox = Sandbox::new(&GATEWAY, "").await.unwrap();
+    let app = sandbox.app().await.unwrap();
+    // The pods of the sandbox end with it.
+    let _orders = app.orders.clone();
+    let (stop, stopped) = watch::channel(false);
+    let served = tokio::spawn(app.run_until(stopped));
+    let bought = Bought::new(sandbox).await;
+    let ticket = bought.way("iroh")["ticket"].as_str().unwrap().parse().unwrap();
+    let pod = PodName::parse(bought.pod()).unwrap();
+    let tunnel = paygress_gateway::connect(&ticket, &pod).await.unwrap();
+    let ((mut keyboard, input), (output, mut screen)) = (duplex(65_536), duplex(65_536));
+    let session = tokio::spawn(tunnel.run(input, output, std::future::pending()));
+    keyboard.write_all(b"SSH-2.0-test\r\n").await.unwrap();
+    let mut greeting = [0; 8];
+    screen.read_exact(&mut greeting).await.unwrap();
+    assert_eq!(&greeting, b"SSH-2.0-");
+
+    stop.send_replace(true);
+    let ended = tokio::time::timeout(TIMEOUT, session).await.expect("the session ends");
+    let error = ended.unwrap().unwrap_err();
+    assert_eq!(error.code(), "gateway-stopping", "{error}");
+    tokio::time::timeout(TIMEOUT, served).await.expect("the service ends").unwrap().unwrap();
+}
+
 /// The gateway of `paygress gateway`, opened in this process, with health and metrics.
 pub(super) async fn standalone_gateway(
     sandbox: &Sandbox,
@@ -201,7 +231,7 @@ async fn a_gateway_that_is_a_process_has_health_and_metrics() {
     let app = sandbox.app().await.unwrap();
     let gateway = standalone_gateway(&sandbox, &app, OPERATOR.1).await;
     let web = Web::new(gateway.http_address().unwrap());
-    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let (stop, stopped) = watch::channel(false);
     let served = tokio::spawn(gateway.serve(stopped));
 
     let lives = web.ask("GET", "/healthz", &[], "").await;

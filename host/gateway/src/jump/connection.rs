@@ -1,9 +1,10 @@
 //! One connection to the jump host: authentication by the lease, and channels to its pod's SSH port.
 
+use super::channel_tasks::ChannelTasks;
 use super::queue::{Backlog, Excess, InputReceiver, InputSender};
 use crate::access::LeaseLogin;
 use crate::limits;
-use crate::metrics::{Rejection, Way};
+use crate::metrics::Rejection;
 use crate::pump;
 use crate::shared::{SessionPermit, Shared};
 use bytes::Bytes;
@@ -24,8 +25,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::{oneshot, watch};
+use tokio::task::AbortHandle;
 
 /// The names of the pod, as seen from the pod.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
@@ -72,6 +73,8 @@ struct Open {
     /// Until the client sends EOF.
     input: Option<InputSender>,
     task: AbortHandle,
+    /// Its task notices when it is dropped with the channel.
+    _open: oneshot::Sender<()>,
 }
 
 /// The lease that the client has named.
@@ -80,20 +83,25 @@ struct NamedLease {
     login: Option<LeaseLogin>,
 }
 
-/// Handles one client. Its channels end with it.
+/// Handles one client. With it all its channels are closed.
 pub(super) struct Connection {
     shared: Arc<Shared>,
     /// The pod, once the client has authenticated.
     authenticated: watch::Sender<Option<PodName>>,
     named: Option<NamedLease>,
-    permit: Option<SessionPermit>,
+    /// Held by its channels too.
+    permit: Option<Arc<SessionPermit>>,
     channels: HashMap<ChannelId, Open>,
     backlog: Backlog,
-    tasks: JoinSet<()>,
+    tasks: ChannelTasks,
 }
 
 impl Connection {
-    pub(super) fn new(shared: Arc<Shared>, authenticated: watch::Sender<Option<PodName>>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        authenticated: watch::Sender<Option<PodName>>,
+        tasks: ChannelTasks,
+    ) -> Self {
         Self {
             shared,
             authenticated,
@@ -101,7 +109,7 @@ impl Connection {
             permit: None,
             channels: HashMap::new(),
             backlog: Backlog::new(),
-            tasks: JoinSet::new(),
+            tasks,
         }
     }
 
@@ -142,10 +150,11 @@ impl Connection {
         (is_own && is_ssh).then(|| pod.clone())
     }
 
-    /// Forgets channels whose connection was refused, or has ended.
-    fn reap(&mut self) {
-        while self.tasks.try_join_next().is_some() {}
+    /// Forgets channels whose connection was refused, or has ended. Whether there may be another:
+    /// those that the client has closed count until what it has sent is passed on.
+    fn has_room(&mut self) -> bool {
         self.channels.retain(|_, open| !open.task.is_finished());
+        self.tasks.running() < limits::CHANNELS
     }
 
     fn connect(&mut self, channel: Channel<Msg>, pod: PodName, reply: ChannelOpenHandle) {
@@ -153,25 +162,33 @@ impl Connection {
         // Input arrives through `data` below: a read half that is full would hold up the connection.
         let (_, output) = channel.split();
         let (input, receiver) = self.backlog.queue();
-        let shared = Arc::clone(&self.shared);
+        let (open, mut closed) = oneshot::channel();
+        let (shared, permit) = (Arc::clone(&self.shared), self.permit.clone());
         let task = self.tasks.spawn(async move {
-            let Some(stream) = shared.open(&pod).await else {
+            let _permit = permit;
+            let stream = tokio::select! {
+                stream = shared.open(&pod) => stream,
+                _ = &mut closed => return,
+            };
+            let Some(stream) = stream else {
                 return reply
                     .reject(failure(&ChannelOpenFailure::ConnectFailed, UNREACHABLE))
                     .await;
             };
             reply.accept().await;
-            relay(stream, receiver, output).await;
+            relay(stream, receiver, output, closed).await;
         });
-        self.channels.insert(id, Open { input: Some(input), task });
+        self.channels.insert(id, Open { input: Some(input), task, _open: open });
     }
 }
 
-/// Copies both ways until both have ended.
+/// Copies both ways until both have ended. When the client has closed the channel, what it has sent
+/// before still goes to the pod.
 async fn relay(
     stream: Box<dyn ByteStream>,
     mut input: InputReceiver,
     output: ChannelWriteHalf<Msg>,
+    closed: oneshot::Receiver<()>,
 ) {
     let (mut from_pod, mut to_pod) = tokio::io::split(stream);
     let upwards = async {
@@ -182,7 +199,7 @@ async fn relay(
         }
         let _ = to_pod.shutdown().await;
     };
-    let downwards = async {
+    let copied = async {
         let mut buffer = vec![0; limits::PIECE_BYTES];
         while let Ok(count) = from_pod.read(&mut buffer).await {
             let piece = Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());
@@ -191,6 +208,12 @@ async fn relay(
             }
         }
         let _ = output.eof().await;
+    };
+    let downwards = async {
+        tokio::select! {
+            () = copied => {}
+            _ = closed => {}
+        }
     };
     pump::both(upwards, downwards, limits::LINGER).await;
     let _ = output.close().await;
@@ -238,7 +261,7 @@ impl Handler for Connection {
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Error> {
         let Some(named) = &self.named else { return Err(Error::Inconsistent) };
-        self.permit = self.shared.begin_session(&named.pod, Way::JumpHost);
+        self.permit = self.shared.begin_session(&named.pod).map(Arc::new);
         if self.permit.is_none() {
             return session.disconnect(Disconnect::TooManyConnections, TOO_MANY_SESSIONS, "en");
         }
@@ -272,8 +295,7 @@ impl Handler for Connection {
             reply.reject(failure(&ChannelOpenFailure::AdministrativelyProhibited, ELSEWHERE)).await;
             return Ok(());
         };
-        self.reap();
-        if self.channels.len() < limits::CHANNELS {
+        if self.has_room() {
             self.connect(channel, pod, reply);
         } else {
             self.shared.counts.reject(Rejection::TooMany);
@@ -284,9 +306,7 @@ impl Handler for Connection {
     }
 
     async fn channel_close(&mut self, id: ChannelId, _: &mut Session) -> Result<(), Error> {
-        if let Some(open) = self.channels.remove(&id) {
-            open.task.abort();
-        }
+        self.channels.remove(&id);
         Ok(())
     }
 

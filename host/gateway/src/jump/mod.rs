@@ -13,6 +13,7 @@
 //! A client logs in as its pod, by a key or the secret of the lease, and gets connections to the SSH
 //! port of that pod. Nothing else is served: no shell, no command, no listener.
 
+mod channel_tasks;
 mod connection;
 mod gated_reader;
 mod queue;
@@ -23,6 +24,7 @@ use crate::metrics::Rejection;
 use crate::rates::NetworkRates;
 use crate::shared::{Shared, is_set};
 use crate::startups::{Startup, Startups};
+use channel_tasks::ChannelTasks;
 use connection::Connection;
 use gated_reader::GatedReader;
 use paygress_core::model::ids::PodName;
@@ -118,7 +120,8 @@ impl Client {
         let (socket, _shutdown) = ShutdownOnDrop::split(socket)?;
         let socket = self.gated(socket);
         let (authenticated, mut login) = watch::channel(None);
-        let handler = Connection::new(Arc::clone(&self.shared), authenticated);
+        let channels = ChannelTasks::default();
+        let handler = Connection::new(Arc::clone(&self.shared), authenticated, channels.clone());
         let grace = tokio::time::sleep(limits::LOGIN_GRACE);
         let mut grace = std::pin::pin!(grace);
         let session = tokio::select! {
@@ -132,8 +135,10 @@ impl Client {
             return Ok(());
         };
         let pod = tokio::select! {
-            ended = &mut session => return ended,
+            // A client that has logged in may have ended already.
+            biased;
             pod = authenticated_as(&mut login) => Some(pod),
+            ended = &mut session => return ended,
             () = self.startup.dropped() => None,
             () = &mut grace => None,
             () = is_set(&mut self.stop) => return Ok(()),
@@ -142,12 +147,35 @@ impl Client {
             self.not_authenticated();
             return Ok(());
         };
+        self.serve_lease(&pod, session, &channels).await
+    }
+
+    /// Until the client or its lease ends, or the gateway stops.
+    async fn serve_lease(
+        self,
+        pod: &PodName,
+        mut session: RunningSession<Connection>,
+        channels: &ChannelTasks,
+    ) -> Result<(), russh::Error> {
         let Self { shared, startup, mut stop, .. } = self;
         drop(startup);
+        let end = async {
+            tokio::select! {
+                () = shared.access.ended(pod) => ENDED,
+                () = is_set(&mut stop) => STOPPED,
+            }
+        };
+        let mut end = std::pin::pin!(end);
         let reason = tokio::select! {
-            ended = &mut session => return ended,
-            () = shared.access.ended(&pod) => ENDED,
-            () = is_set(&mut stop) => STOPPED,
+            ended = &mut session => {
+                // What the client has sent before goes to the pod, as long as that is its own.
+                tokio::select! {
+                    () = channels.drain() => {}
+                    _ = &mut end => {}
+                }
+                return ended;
+            }
+            reason = &mut end => reason,
         };
         disconnect(session, reason).await;
         Ok(())

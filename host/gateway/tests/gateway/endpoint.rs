@@ -17,6 +17,8 @@ pub(crate) const GREETING: &[u8] = b"SSH-2.0-test\r\n";
 const CLIENTS: usize = 24;
 /// Those of one remote endpoint that the gateway has at the same time.
 const OF_ENDPOINT: u64 = 32;
+/// Sessions of one lease that have not proved themselves.
+const UNPROVEN: usize = 48;
 
 async fn start() -> (GatewayTicket, Running) {
     let mut options = EndpointOptions::new(EndpointKey::generate());
@@ -167,6 +169,28 @@ async fn one_endpoint_has_a_bounded_number_of_connections() {
     let [ConnectionError::ApplicationClosed(close)] = &reasons[..] else { panic!("{reasons:?}") };
     assert!(close.reason.starts_with(b"too many connections"), "{close}");
     endpoint.close().await;
+    gateway.stop().await;
+}
+
+/// Whoever knows the name of a pod, which is no secret, has as many keys as they like.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_holds_all_places_of_a_pod_keeps_no_customer_out() {
+    let (ticket, gateway) = start().await;
+    let mut held = Vec::new();
+    for _ in 0..UNPROVEN {
+        let mut client = Client::connect(&ticket, &alice()).await;
+        client.echoes(GREETING).await;
+        held.push(client);
+    }
+    let mut customer = Client::connect(&ticket, &alice()).await;
+    customer.echoes(GREETING).await;
+    let error = held.remove(0).end().await.unwrap_err();
+    assert!(matches!(error, ClientError::TooMany), "{error:?}");
+    assert_eq!(gateway.counts.rejections(Rejection::NotAuthenticated), 1);
+    for client in &mut held {
+        client.echoes(GREETING).await;
+    }
+    customer.echoes(GREETING).await;
     gateway.stop().await;
 }
 

@@ -1,12 +1,12 @@
 //! The jump host, with russh as the client.
 
-use crate::support::{LONG, PORT, Running, SECRET, alice, bob, silent, until};
+use crate::support::{LONG, PORT, Pods, Running, SECRET, alice, bob, silent, until};
 use paygress_core::model::ids::PodName;
 use paygress_gateway::{GatewayHostKey, JumpHost, Rejection, Way};
 use paygress_sshd::new_host_key;
 use russh::client::{Config, Handle, Handler, KeyboardInteractiveAuthResponse, Msg};
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
-use russh::{Channel, ChannelOpenFailure, Error};
+use russh::{Channel, ChannelOpenFailure, Disconnect, Error};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,10 +26,15 @@ impl Handler for AnyServer {
 }
 
 async fn start() -> (SocketAddr, Running) {
+    start_before(Pods::default()).await
+}
+
+async fn start_before(pods: Pods) -> (SocketAddr, Running) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let key = GatewayHostKey::generate().unwrap();
-    (address, Running::start(|gateway| gateway.with_jump_host(JumpHost::new(listener, key))))
+    let jump_host = JumpHost::new(listener, key);
+    (address, Running::start_before(pods, |gateway| gateway.with_jump_host(jump_host)))
 }
 
 async fn connect(address: SocketAddr) -> Handle<AnyServer> {
@@ -179,6 +184,42 @@ async fn the_end_of_a_lease_cuts_its_sessions_and_no_others() {
     echoes(channel, 20).await;
     until("one is open", || gateway.counts.open_sessions(Way::JumpHost) == 1).await;
     assert!(by_secret(address, &ending, SECRET).await.is_none());
+    gateway.stop().await;
+}
+
+/// How a client is done with a channel that it has just written to.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Channel,
+    Connection,
+}
+
+/// As with OpenSSH's server.
+#[tokio::test]
+async fn a_pod_gets_all_that_was_sent_before_the_end() {
+    /// More than a socket takes at once, and less than the window of a channel.
+    const BYTES: usize = 768 << 10;
+    /// So many that what happens rarely happens to one of them.
+    const TIMES: usize = 16;
+    let pod = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let pods = Pods::of([(alice(), pod.local_addr().unwrap())]);
+    let (address, gateway) = start_before(pods).await;
+    for end in [End::Channel, End::Connection].into_iter().cycle().take(2 * TIMES) {
+        let client = by_secret(address, &alice(), SECRET).await.unwrap();
+        let channel = forward(&client, alice().as_str(), 22).await.unwrap();
+        channel.data_bytes(vec![b'x'; BYTES]).await.unwrap();
+        match end {
+            End::Channel => channel.close().await.unwrap(),
+            End::Connection => {
+                client.disconnect(Disconnect::ByApplication, "", "en").await.unwrap();
+            }
+        }
+        let (mut stream, _) = pod.accept().await.unwrap();
+        let mut received = Vec::new();
+        let read = tokio::time::timeout(LONG, stream.read_to_end(&mut received)).await;
+        assert_eq!(read.expect("it ends").unwrap(), BYTES, "{end:?}");
+    }
+    until("the sessions end", || gateway.counts.open_sessions(Way::JumpHost) == 0).await;
     gateway.stop().await;
 }
 

@@ -1,0 +1,264 @@
+//! The sessions of each lease, by both ways together: how many there may be, and which one loses its
+//! place to a newcomer.
+//!
+//! Over iroh the pod's own server authenticates, and whoever knows the name of a pod may connect, with
+//! as many keys as they like. So the places of sessions that have not proved themselves are not for
+//! who comes first: a newcomer takes one of them, and the customer always gets in. A session that has
+//! proved itself is never cut.
+
+use crate::limits;
+use paygress_core::model::ids::PodName;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::future::pending;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+
+/// The network that a session comes from. None: a relay. All that come by relays are one, since the
+/// keys by which they differ cost nothing.
+pub(crate) type Origin = Option<IpAddr>;
+
+#[derive(Default)]
+struct OfLease {
+    proven: usize,
+    /// The oldest first. Dropping the sender tells the session that it has lost its place.
+    unproven: BTreeMap<u64, (Origin, oneshot::Sender<()>)>,
+}
+
+impl OfLease {
+    fn count(&self) -> usize {
+        self.proven.saturating_add(self.unproven.len())
+    }
+
+    /// Of those whose origin has most, the oldest: who fills the places from one network loses their
+    /// own.
+    fn first_to_go(&self) -> Option<u64> {
+        let mut counts: HashMap<Origin, usize> = HashMap::new();
+        for (origin, _) in self.unproven.values() {
+            let count = counts.entry(*origin).or_default();
+            *count = count.saturating_add(1);
+        }
+        let rank = |origin: &Origin, id: u64| (counts.get(origin).copied(), Reverse(id));
+        let first = self.unproven.iter().max_by_key(|(id, (origin, _))| rank(origin, **id));
+        first.map(|(id, _)| *id)
+    }
+
+    /// Whether there is room for one more, if need be instead of another.
+    fn make_room(&mut self) -> bool {
+        let is_free = self.count() < limits::SESSIONS_OF_LEASE;
+        is_free || self.first_to_go().and_then(|id| self.unproven.remove(&id)).is_some()
+    }
+}
+
+#[derive(Default)]
+struct Table {
+    next: u64,
+    /// A lease without sessions is forgotten.
+    leases: HashMap<PodName, OfLease>,
+}
+
+impl Table {
+    fn forget_empty(&mut self, pod: &PodName) {
+        if self.leases.get(pod).is_some_and(|lease| lease.count() == 0) {
+            self.leases.remove(pod);
+        }
+    }
+}
+
+/// All sessions.
+#[derive(Default)]
+pub(crate) struct Sessions(Arc<Mutex<Table>>);
+
+fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+enum Standing {
+    Proven,
+    Unproven { id: u64, lost: oneshot::Receiver<()> },
+}
+
+/// A session's place, until it is dropped.
+pub(crate) struct Place {
+    table: Arc<Mutex<Table>>,
+    pod: PodName,
+    standing: Standing,
+}
+
+impl Sessions {
+    /// A session of somebody who has logged in; none if the lease has as many of these as it may.
+    pub(crate) fn begin(&self, pod: &PodName) -> Option<Place> {
+        let mut table = lock(&self.0);
+        let lease = table.leases.entry(pod.clone()).or_default();
+        lease.make_room().then(|| {
+            lease.proven = lease.proven.saturating_add(1);
+            self.place(pod, Standing::Proven)
+        })
+    }
+
+    /// A session of anybody; none if the lease has as many as it may that have proved themselves.
+    pub(crate) fn begin_unproven(&self, pod: &PodName, origin: Origin) -> Option<Place> {
+        let mut table = lock(&self.0);
+        let id = table.next;
+        table.next = id.wrapping_add(1);
+        let lease = table.leases.entry(pod.clone()).or_default();
+        if lease.unproven.len() >= limits::UNPROVEN_SESSIONS_OF_LEASE
+            && let Some(first) = lease.first_to_go()
+        {
+            lease.unproven.remove(&first);
+        }
+        lease.make_room().then(|| {
+            let (sender, lost) = oneshot::channel();
+            lease.unproven.insert(id, (origin, sender));
+            self.place(pod, Standing::Unproven { id, lost })
+        })
+    }
+
+    fn place(&self, pod: &PodName, standing: Standing) -> Place {
+        Place { table: Arc::clone(&self.0), pod: pod.clone(), standing }
+    }
+}
+
+impl Place {
+    /// Waits until another session has taken this place. None does once `proof` has returned.
+    pub(crate) async fn lost(&mut self, proof: impl Future<Output = ()>) {
+        if let Standing::Unproven { lost, .. } = &mut self.standing {
+            tokio::select! {
+                biased;
+                _ = lost => return,
+                () = proof => {}
+            }
+            if !self.prove() {
+                return;
+            }
+        }
+        pending().await
+    }
+
+    /// Fails if it has lost its place.
+    fn prove(&mut self) -> bool {
+        let Standing::Unproven { id, .. } = self.standing else { return true };
+        let mut table = lock(&self.table);
+        let Some(lease) = table.leases.get_mut(&self.pod) else { return false };
+        if lease.unproven.remove(&id).is_none() {
+            return false;
+        }
+        lease.proven = lease.proven.saturating_add(1);
+        drop(table);
+        self.standing = Standing::Proven;
+        true
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut table = lock(&self.table);
+        if let Some(lease) = table.leases.get_mut(&self.pod) {
+            match self.standing {
+                Standing::Proven => lease.proven = lease.proven.saturating_sub(1),
+                Standing::Unproven { id, .. } => drop(lease.unproven.remove(&id)),
+            }
+        }
+        table.forget_empty(&self.pod);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::ready;
+
+    const ALL: usize = limits::SESSIONS_OF_LEASE;
+    const UNPROVEN: usize = limits::UNPROVEN_SESSIONS_OF_LEASE;
+
+    fn pod() -> PodName {
+        PodName::parse("ssh-pod-aaaaaaaaaa").unwrap()
+    }
+
+    fn network(number: usize) -> Origin {
+        Some([192, 0, 2, u8::try_from(number).unwrap()].into())
+    }
+
+    fn is_lost(place: &mut Place) -> bool {
+        match &mut place.standing {
+            Standing::Proven => false,
+            Standing::Unproven { lost, .. } => {
+                lost.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed)
+            }
+        }
+    }
+
+    async fn prove(place: &mut Place) {
+        tokio::select! {
+            biased;
+            () = place.lost(ready(())) => panic!("it is lost"),
+            () = ready(()) => {}
+        }
+    }
+
+    /// The name of a pod is no secret: it is in the URL of its HTTP port.
+    #[test]
+    fn who_holds_all_places_without_proof_loses_the_oldest_to_a_newcomer() {
+        let sessions = Sessions::default();
+        let begin = |origin| sessions.begin_unproven(&pod(), origin).expect("a newcomer gets in");
+        let mut held: Vec<Place> = (0..UNPROVEN).map(|_| begin(None)).collect();
+        assert!(held.iter_mut().all(|place| !is_lost(place)));
+        let mut customer = begin(None);
+        let lost: Vec<bool> = held.iter_mut().map(is_lost).collect();
+        assert_eq!(lost.iter().filter(|lost| **lost).count(), 1);
+        assert!(lost[0] && !is_lost(&mut customer), "the oldest goes, the newest stays");
+        let more: Vec<Place> = (0..1_000).map(|_| begin(None)).collect();
+        assert_eq!(lock(&sessions.0).leases[&pod()].count(), UNPROVEN);
+        assert!(is_lost(&mut customer), "to so many from where it comes from");
+        drop((held, more, customer));
+        assert!(lock(&sessions.0).leases.is_empty(), "a lease without sessions is forgotten");
+    }
+
+    #[test]
+    fn who_fills_the_places_from_one_network_takes_none_of_another() {
+        let sessions = Sessions::default();
+        let begin = |origin| sessions.begin_unproven(&pod(), origin).unwrap();
+        let mut customer = begin(network(1));
+        let mut others: Vec<Place> = (0..1_000).map(|_| begin(None)).collect();
+        others.extend((0..1_000).map(|_| begin(network(2))));
+        assert!(!is_lost(&mut customer));
+        // Of many networks with one place each, it is the oldest that goes.
+        others.extend((3..UNPROVEN - 10).map(|number| begin(network(number))));
+        assert!(!is_lost(&mut customer), "there were some with more");
+        others.extend((0..UNPROVEN).map(|number| begin(network(100 + number))));
+        assert!(is_lost(&mut customer));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_has_proved_itself_stays() {
+        let sessions = Sessions::default();
+        let mut first = sessions.begin_unproven(&pod(), None).unwrap();
+        prove(&mut first).await;
+        let mut proven = vec![first];
+        let mut others: Vec<Place> =
+            (0..1_000).map(|_| sessions.begin_unproven(&pod(), None).unwrap()).collect();
+        assert!(!is_lost(&mut proven[0]));
+        // Who has logged in takes the places of those who have not.
+        proven.extend((1..ALL).map(|_| sessions.begin(&pod()).unwrap()));
+        assert!(others.iter_mut().all(is_lost));
+        assert!(sessions.begin(&pod()).is_none(), "there is an end to these");
+        assert!(sessions.begin_unproven(&pod(), None).is_none());
+        let other = PodName::parse("ssh-pod-bbbbbbbbbb").unwrap();
+        assert!(sessions.begin(&other).is_some(), "others have theirs");
+        drop(others);
+        assert!(sessions.begin(&pod()).is_none(), "a lost place is not given back twice");
+        drop(proven);
+        assert!(lock(&sessions.0).leases.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_cannot_be_proved() {
+        let sessions = Sessions::default();
+        let mut first = sessions.begin_unproven(&pod(), None).unwrap();
+        let _others: Vec<Place> =
+            (0..UNPROVEN).map(|_| sessions.begin_unproven(&pod(), None).unwrap()).collect();
+        first.lost(pending()).await;
+        assert!(!first.prove());
+    }
+}
