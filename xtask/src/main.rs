@@ -121,8 +121,8 @@ enum Command {
         /// Compare the policy host with other plugin systems instead, which are compiled for it.
         #[arg(long)]
         beside: bool,
-        /// Count the instructions of policy calls instead, and compare them with those stored. Needs
-        /// valgrind and bubblewrap.
+        /// Count the instructions of policy calls and the writes of an order instead, and compare them
+        /// with those stored. Needs valgrind and bubblewrap.
         #[arg(long, conflicts_with = "beside")]
         counts: bool,
         /// Store the counts, to be compared with from now on.

@@ -2,8 +2,8 @@
 //! valgrind's callgrind, and compared with `counts.json`. `cargo xtask bench --counts` prints them.
 //!
 //! The processor is an emulated one, so that a figure is the same however fast or busy the machine
-//! is. It changes with the code, the policies, the compiler and its profile, the dependencies and the
-//! C library, so that one may be a few percent off where the C library is another one.
+//! is. It changes with the code, the policies, the compiler and its profile, the dependencies, and,
+//! by a few percent, the C library.
 #![cfg(test)]
 
 use paygress_core::backend::policy::{
@@ -138,9 +138,9 @@ fn the_calls() {
     }
 }
 
-/// A program for the kernel that answers `prctl(PR_GET_AUXV)` as Linux before 6.4 does, which does not
-/// know it: valgrind lets it pass, and the process would look for the machine's own code in memory
-/// that it does not have. For `bwrap --seccomp`.
+/// A program for the kernel that answers `prctl(PR_GET_AUXV)` as Linux before 6.4 does, which does
+/// not know it: valgrind lets it pass, and rustix would read the kernel's own code in memory that an
+/// emulated process does not have. For `bwrap --seccomp`.
 fn filter() -> Vec<u8> {
     const LOAD: u16 = 0x20;
     const JUMP_IF_EQUAL: u16 = 0x15;
@@ -172,9 +172,9 @@ fn count(directory: &Path, cache: &Path) -> Counts {
     command
         .args(["-c", r#"exec bwrap --die-with-parent --dev-bind / / --seccomp 3 "$@" 3<"$0""#])
         .arg(filter_file)
-        // One file for each call that is counted, since counting ends with it.
-        .args(["valgrind", "--quiet", "--tool=callgrind", "--toggle-collect=*call_to_count*"])
-        .arg("--dump-after=*call_to_count*")
+        // Counts that function alone, into a file for each call.
+        .args(["valgrind", "--quiet", "--tool=callgrind"])
+        .args(["--toggle-collect=counts::call_to_count", "--dump-after=counts::call_to_count"])
         .arg(format!("--callgrind-out-file={}", output.display()))
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "the_calls", "--ignored", "--test-threads", "1"])
