@@ -7,6 +7,7 @@ mod beside;
 mod checks;
 mod cluster;
 mod compiler;
+mod counts;
 mod demo;
 mod faults;
 mod fuzz;
@@ -131,6 +132,13 @@ enum Command {
         /// Compare the policy host with other plugin systems instead, which are compiled for it.
         #[arg(long)]
         beside: bool,
+        /// Count the instructions of policy calls and the writes of an order instead, and compare them
+        /// with those stored. Needs valgrind and bubblewrap.
+        #[arg(long, conflicts_with = "beside")]
+        counts: bool,
+        /// Store the counts, to be compared with from now on.
+        #[arg(long, requires = "counts")]
+        bless: bool,
     },
     /// Check the source: vocabulary, layers, licenses, cycles between modules, sizes, links, the
     /// Dockerfile, the workflows.
@@ -180,8 +188,12 @@ fn main() -> Result<()> {
             faults::faults(Compiler::Rustc, seed, runs, nutshell)
         }
         Command::Fuzz { seconds, target } => fuzz::fuzz(seconds, target.as_deref()),
-        Command::Bench { beside: true } => beside::bench(),
-        Command::Bench { beside: false } => bench::bench(),
+        Command::Bench { beside: true, .. } => beside::bench(),
+        Command::Bench { counts: true, bless, .. } => {
+            let replace = bless.then_some(counts::Baseline::Replace);
+            counts::count(replace.unwrap_or(counts::Baseline::Compare))
+        }
+        Command::Bench { .. } => bench::bench(),
         Command::Check { workflows, commands } => {
             checks::source()?;
             if workflows {

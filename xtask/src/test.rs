@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Programs that the tests run, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 19] = [
+const PROGRAMS: [(&str, &str); 20] = [
     ("bwrap", "bubblewrap"),
     ("ssh", "openssh-client"),
     ("sshpass", "sshpass"),
@@ -33,6 +33,7 @@ const PROGRAMS: [(&str, &str); 19] = [
     ("iptables", "iptables"),
     ("clang-19", "clang-19"),
     ("wasm-ld-19", "lld-19"),
+    ("valgrind", "valgrind"),
 ];
 /// Installed in CI only, since Debian starts the server: elsewhere the comparison with it says that
 /// it was not run.

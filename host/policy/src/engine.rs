@@ -3,7 +3,7 @@
 
 use crate::cache::{CompileError, CompiledCache};
 use crate::compiler::Compiler;
-use crate::engine_config::{Metering, config};
+use crate::engine_config::{Metering, config, config_for_counts};
 use crate::files::DirectoryError;
 use crate::limits::{
     CALLS, CPU_TIME, CallLimiter, DEADLINE, INITIAL_ELEMENTS, OUTPUT_BYTES, SHORT_DEADLINE, TICK,
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use wasmparser::{ElementItems, Parser, Payload};
 use wasmtime::component::Component;
-use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime::{Config, Engine, Store, UpdateDeadline};
 
 /// The cause of an error, of whichever library.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -83,6 +83,19 @@ impl PolicyEngine {
     /// [`EngineError`].
     pub fn start(cache: Option<&Path>) -> Result<Arc<Self>, EngineError> {
         Self::build(cache, Metering::Off)
+    }
+
+    /// An engine for tests that count the instructions of calls, the host's included, in a processor
+    /// that another program emulates, such as valgrind's. That is slow, so nothing is interrupted: a
+    /// component that spins does so for ever. The code is that of [`PolicyEngine::start`] for the
+    /// oldest processor of this architecture; it must be compiled in this process. The cache as
+    /// there.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn for_counts(cache: Option<&Path>) -> Result<Arc<Self>, EngineError> {
+        let config = config_for_counts().map_err(|error| EngineError::Engine(error.into()))?;
+        Self::with_config(cache, Metering::Off, &config).map(Arc::new)
     }
 
     /// An engine for authors: it counts instructions, and traps name source lines if the component
@@ -163,16 +176,25 @@ impl PolicyEngine {
     }
 
     fn build(cache: Option<&Path>, metering: Metering) -> Result<Arc<Self>, EngineError> {
+        let built = Self::with_config(cache, metering, &config(metering))?;
+        start_clock(&built.engine).map_err(EngineError::Clock)?;
+        Ok(Arc::new(built))
+    }
+
+    /// Without the clock.
+    fn with_config(
+        cache: Option<&Path>,
+        metering: Metering,
+        config: &Config,
+    ) -> Result<Self, EngineError> {
         let open = |path: &Path| {
             CompiledCache::open(path)
                 .map_err(|source| EngineError::Cache { path: path.to_owned(), source })
         };
         let cache = cache.map(open).transpose()?;
-        let engine =
-            Engine::new(&config(metering)).map_err(|error| EngineError::Engine(error.into()))?;
-        start_clock(&engine).map_err(EngineError::Clock)?;
+        let engine = Engine::new(config).map_err(|error| EngineError::Engine(error.into()))?;
         let calls = usize::try_from(CALLS).unwrap_or(1);
-        Ok(Arc::new(Self {
+        Ok(Self {
             engine,
             cache,
             compiler: Compiler::default(),
@@ -181,7 +203,7 @@ impl PolicyEngine {
             snapshots: Snapshots::Off,
             guard: None,
             access: AccessModes::default(),
-        }))
+        })
     }
 
     /// A store for one call on this thread.

@@ -2,8 +2,8 @@
 //! one has compiled the other loads.
 
 use crate::limits::{
-    BACKTRACE_FRAMES, CALLS, INSTANCES, MEMORY_BYTES, SPARE_INSTANCES, STACK_BYTES, TABLE_ELEMENTS,
-    TABLES,
+    BACKTRACE_FRAMES, CALLS, COUNTED_INSTANCES, INSTANCES, MEMORY_BYTES, SPARE_INSTANCES,
+    STACK_BYTES, TABLE_ELEMENTS, TABLES,
 };
 use std::num::NonZeroUsize;
 use wasmtime::{Config, PoolingAllocationConfig, WasmBacktraceDetails};
@@ -37,12 +37,27 @@ pub(crate) fn compiler_config(metering: Metering) -> Config {
 
 /// The same, of an engine that calls components.
 pub(crate) fn config(metering: Metering) -> Config {
+    let mut config = compiler_config(metering);
+    config.allocation_strategy(pool(CALLS.saturating_add(SPARE_INSTANCES)));
+    config
+}
+
+/// The same, of an engine that calls components in a processor that another program emulates: it has
+/// little address space, and what is compiled outside of it has to run there.
+pub(crate) fn config_for_counts() -> wasmtime::Result<Config> {
+    let mut config = compiler_config(Metering::Off);
+    // A target that is named has nothing that only some of its processors have.
+    config.target(&format!("{}-unknown-linux-gnu", std::env::consts::ARCH))?;
+    config.allocation_strategy(pool(COUNTED_INSTANCES));
+    Ok(config)
+}
+
+fn pool(instances: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
-    let concurrent = CALLS.saturating_add(SPARE_INSTANCES);
-    pool.total_component_instances(concurrent)
-        .total_core_instances(concurrent.saturating_mul(INSTANCES))
-        .total_memories(concurrent.saturating_mul(2))
-        .total_tables(concurrent.saturating_mul(TABLES))
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(INSTANCES))
+        .total_memories(instances.saturating_mul(2))
+        .total_tables(instances.saturating_mul(TABLES))
         .max_core_instances_per_component(INSTANCES)
         .max_memories_per_component(2)
         .max_tables_per_component(TABLES)
@@ -50,7 +65,5 @@ pub(crate) fn config(metering: Metering) -> Config {
         .table_elements(TABLE_ELEMENTS)
         .linear_memory_keep_resident(1 << 20)
         .table_keep_resident(1 << 16);
-    let mut config = compiler_config(metering);
-    config.allocation_strategy(pool);
-    config
+    pool
 }

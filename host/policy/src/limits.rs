@@ -41,6 +41,8 @@ pub(crate) const CALLS: u32 = 16;
 /// Instances beyond [`CALLS`]: loading, testing and shadowing components do not take the place of a
 /// call.
 pub(crate) const SPARE_INSTANCES: u32 = 8;
+/// Instances in an engine that instructions are counted of: one call at a time, and one to spare.
+pub(crate) const COUNTED_INSTANCES: u32 = 2;
 /// Size of a component: a JavaScript engine fits, with room to spare.
 pub const COMPONENT_BYTES: usize = 32 << 20;
 /// Size of the settings, as the contract specifies it.
