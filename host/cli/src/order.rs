@@ -200,7 +200,8 @@ fn relays(named: &[String]) -> Result<Vec<RelayUrl>> {
     named.iter().map(relay).collect()
 }
 
-fn parse_service(text: &str) -> Result<PublicKey> {
+/// The service's public key, as people write it.
+pub(crate) fn parse_service(text: &str) -> Result<PublicKey> {
     let reason = || format!("{text} is not a public key; write npub1… or 64 hex digits");
     PublicKey::parse(text).with_context(reason)
 }

@@ -7,13 +7,14 @@
 //! ```
 
 use crate::compiler::compiler;
+use crate::order::parse_service;
 use crate::output::{print_line, print_note};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use paygress_core::backend::policy::Slot;
 use paygress_core::model::decision::Context as DecisionContext;
 use paygress_core::protocol::{ReceiptContent, ReceiptOrder, Response, receipt_contradicts};
-use paygress_nostr::{PublicKey, VerifiedReceipt, npub, verify_receipt};
+use paygress_nostr::{VerifiedReceipt, npub, verify_receipt};
 use paygress_oci::{Reference, Registry};
 use paygress_policy::{
     COMPONENT_BYTES, FieldDifference, Interfaces, PolicyEngine, Source, Sources, check_amounts,
@@ -91,14 +92,7 @@ enum Recomputed {
 /// The receipt is refused, or cannot be recomputed. What differs is printed, with exit code 1.
 pub async fn receipt(action: ReceiptAction) -> Result<ExitCode> {
     let ReceiptAction::Verify(arguments) = action;
-    let service = arguments
-        .service
-        .as_deref()
-        .map(|text| {
-            let reason = || format!("{text} is not a public key; write npub1… or 64 hex digits");
-            PublicKey::parse(text).with_context(reason)
-        })
-        .transpose()?;
+    let service = arguments.service.as_deref().map(parse_service).transpose()?;
     let FileContent { receipt, came_with } = read_file(&arguments.file)?;
     let VerifiedReceipt { signer, content } =
         verify_receipt(&receipt, service.as_ref()).context("the receipt is refused")?;

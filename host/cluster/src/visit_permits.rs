@@ -1,7 +1,7 @@
 //! Limits of the streams through the API server to pods' HTTP ports. The API server, a kubelet and
 //! a container runtime carry each stream, and visitors of a public port have paid nothing.
 
-use paygress_core::keyed_limit::{KeyedLimit, Permit, share};
+use paygress_core::keyed_limit::{KeyedLimit, Permit, share, try_acquire_of_all};
 use paygress_core::model::ids::PodName;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -33,9 +33,7 @@ impl Default for VisitPermits {
 impl VisitPermits {
     /// None: there are too many.
     pub(crate) fn try_acquire(&self, pod: &PodName) -> Option<VisitPermit> {
-        let of_all = Arc::clone(&self.all).try_acquire_owned().ok()?;
-        // With the one that was taken just now.
-        let free = self.all.available_permits().saturating_add(1);
+        let (of_all, free) = try_acquire_of_all(&self.all)?;
         let of_pod = self.of_pods.try_acquire(pod.clone(), share(VISITS_OF_POD, free, VISITS))?;
         Some(VisitPermit { _all: of_all, _of_pod: of_pod })
     }

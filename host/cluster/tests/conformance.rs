@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use support::{kubeconfig, settings};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 /// How long any one step may take.
 const TIMEOUT: Duration = Duration::from_secs(90);
@@ -195,14 +195,20 @@ async fn port_in_use_is_refused(cluster: &dyn Cluster, port: u16) {
     cluster.remove(&first.lease.pod_name()).await.unwrap();
 }
 
+/// Tests of local pods come one after the other: what one starts has the sockets of this process until
+/// it is another program, and the port of a pod that has ended is not free before.
+static LOCAL_PODS: Mutex<()> = Mutex::const_new(());
+
 #[tokio::test(flavor = "multi_thread")]
 async fn local_pods_conform() {
+    let _alone = LOCAL_PODS.lock().await;
     let homes = tempfile::tempdir().unwrap();
     conforms(Arc::new(LocalCluster::in_process(homes.path().to_owned()))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn isolated_local_pods_conform() {
+    let _alone = LOCAL_PODS.lock().await;
     conforms(Arc::new(LocalCluster::isolated(Isolation::best().unwrap()))).await;
 }
 

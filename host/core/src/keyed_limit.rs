@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Counts by key; a key without permits is forgotten.
 pub struct KeyedLimit<K>(Arc<Mutex<HashMap<K, usize>>>);
@@ -62,6 +63,13 @@ impl<K: Eq + Hash> Drop for Permit<K> {
             }
         }
     }
+}
+
+/// One of the permits that all share, and how many were free with it: what [`share`] needs.
+#[must_use]
+pub fn try_acquire_of_all(all: &Arc<Semaphore>) -> Option<(OwnedSemaphorePermit, usize)> {
+    let permit = Arc::clone(all).try_acquire_owned().ok()?;
+    Some((permit, all.available_permits().saturating_add(1)))
 }
 
 /// How many one of several may have of what `all` share: `most` while more than half of it is free; then

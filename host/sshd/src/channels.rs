@@ -35,33 +35,39 @@ impl Channel {
 }
 
 #[derive(Default)]
+struct Open {
+    channels: HashMap<ChannelId, Channel>,
+    /// With the connection: no more are opened.
+    are_closed: bool,
+}
+
+#[derive(Default)]
 pub(crate) struct Channels {
-    open: Mutex<HashMap<ChannelId, Channel>>,
+    open: Mutex<Open>,
     had_terminal: AtomicBool,
-    /// With the connection. Changed while `open` is locked.
-    are_closed: AtomicBool,
 }
 
 impl Channels {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ChannelId, Channel>> {
+    fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a session channel unless this many are open; `false` then.
     pub(crate) fn open_session(&self, id: ChannelId, session: SessionChannel, most: usize) -> bool {
-        let mut channels = self.lock();
-        let has_room = channels.values().filter(|open| open.session.is_some()).count() < most;
+        let mut open = self.lock();
+        let sessions = open.channels.values().filter(|channel| channel.session.is_some());
+        let has_room = sessions.count() < most;
         if has_room {
-            channels.insert(id, Channel::new(Some(session)));
+            open.channels.insert(id, Channel::new(Some(session)));
         }
         has_room
     }
 
     /// Adds a channel that is not a session; its input may arrive before its task knows of it.
     pub(crate) fn expect(&self, id: ChannelId) {
-        let mut channels = self.lock();
-        if !self.are_closed.load(Ordering::Relaxed) {
-            channels.entry(id).or_insert_with(|| Channel::new(None));
+        let mut open = self.lock();
+        if !open.are_closed {
+            open.channels.entry(id).or_insert_with(|| Channel::new(None));
         }
     }
 
@@ -74,49 +80,53 @@ impl Channels {
 
     /// The input of a channel, and what notices its end.
     pub(crate) fn serve(&self, id: ChannelId) -> Option<(InputReceiver, watch::Receiver<()>)> {
-        let mut channels = self.lock();
-        let channel = channels.get_mut(&id)?;
+        let mut open = self.lock();
+        let channel = open.channels.get_mut(&id)?;
         let served = (channel.receiver.take()?, channel.open.subscribe());
-        let closed = if channel.is_closed { channels.remove(&id) } else { None };
-        drop(channels);
+        let closed = if channel.is_closed { open.channels.remove(&id) } else { None };
+        drop(open);
         drop(closed);
         Some(served)
     }
 
     /// Forgets a channel; whoever serves it, or will, notices.
     pub(crate) fn close(&self, id: ChannelId) {
-        let mut channels = self.lock();
-        if let Some(channel) = channels.get_mut(&id).filter(|channel| channel.is_awaited()) {
+        let mut open = self.lock();
+        if let Some(channel) = open.channels.get_mut(&id).filter(|channel| channel.is_awaited()) {
             channel.input = None;
             channel.is_closed = true;
             return;
         }
-        let closed = channels.remove(&id);
+        let closed = open.channels.remove(&id);
         // The lock is released before what notices runs.
-        drop(channels);
+        drop(open);
         drop(closed);
     }
 
     pub(crate) fn close_all(&self) {
-        let mut channels = self.lock();
-        self.are_closed.store(true, Ordering::Relaxed);
-        let closed = std::mem::take(&mut *channels);
-        drop(channels);
+        let mut open = self.lock();
+        open.are_closed = true;
+        let closed = std::mem::take(&mut open.channels);
+        drop(open);
         drop(closed);
     }
 
     pub(crate) fn end_input(&self, id: ChannelId) {
-        if let Some(channel) = self.lock().get_mut(&id) {
+        if let Some(channel) = self.lock().channels.get_mut(&id) {
             channel.input = None;
         }
     }
 
     pub(crate) fn input(&self, id: ChannelId) -> Option<InputSender> {
-        self.lock().get(&id)?.input.clone()
+        self.lock().channels.get(&id)?.input.clone()
     }
 
     pub(crate) fn is_any_full(&self) -> bool {
-        self.lock().values().filter_map(|channel| channel.input.as_ref()).any(InputSender::is_full)
+        self.lock()
+            .channels
+            .values()
+            .filter_map(|channel| channel.input.as_ref())
+            .any(InputSender::is_full)
     }
 
     /// A program of this connection has a terminal.
@@ -135,6 +145,6 @@ impl Channels {
         id: ChannelId,
         work: impl FnOnce(&mut SessionChannel) -> T,
     ) -> Option<T> {
-        self.lock().get_mut(&id)?.session.as_mut().map(work)
+        self.lock().channels.get_mut(&id)?.session.as_mut().map(work)
     }
 }

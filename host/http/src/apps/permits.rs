@@ -2,7 +2,7 @@
 
 use crate::limits;
 use ipnet::IpNet;
-use paygress_core::keyed_limit::{KeyedLimit, Permit, share};
+use paygress_core::keyed_limit::{KeyedLimit, Permit, share, try_acquire_of_all};
 use paygress_core::model::ids::PodName;
 use paygress_core::networks::{NETWORKS, networks};
 use std::hash::Hash;
@@ -61,9 +61,7 @@ impl AppPermits {
             Visitor::Customer => &self.of_customers,
             Visitor::Anybody => &self.of_others,
         };
-        let of_all = Arc::clone(all).try_acquire_owned().ok()?;
-        // With the one that was taken just now.
-        let free = all.available_permits().saturating_add(1);
+        let (of_all, free) = try_acquire_of_all(all)?;
         let share_of_all = |most| share(most, free, limits::APP_REQUESTS);
         let most_of_lease = share_of_all(limits::APP_REQUESTS_OF_LEASE);
         let of_lease = self.of_leases.try_acquire(pod.clone(), most_of_lease)?;
