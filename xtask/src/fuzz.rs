@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: libFuzzer on stable Rust. The compiler's own sanitizer coverage is all that
 //! it takes.
 
-use crate::run::{ALL, cargo, root, step, target};
+use crate::run::{ALL, at_lowest_priority, cargo, root, step, target};
 use anyhow::{Result, bail};
 use std::path::Path;
 use std::process::Command;
@@ -10,6 +10,9 @@ const TARGETS: [&str; 4] = ["token", "message", "template", "component"];
 /// Coverage for libFuzzer, and every overflow a panic.
 const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
     -Cllvm-args=-sanitizer-coverage-pc-table";
+/// After how many seconds an input counts as one that hangs; and where it waits for the cores.
+const SLOWEST: u64 = 20;
+const SLOWEST_IN_BACKGROUND: u64 = 300;
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 /// Runs the targets, each for so many seconds; the corpus they grow stays in `target/fuzz-corpus`.
@@ -24,13 +27,15 @@ pub(crate) fn fuzz(seconds: u64, only: Option<&str>) -> Result<()> {
     build.args(["--package", "paygress-fuzz", "--features", "targets"]);
     step("build the fuzz targets", build.env("RUSTFLAGS", FLAGS))?;
     for name in targets {
-        run(&target().join(TRIPLE).join("fuzz"), name, seconds)?;
+        let mut command = command(&target().join(TRIPLE).join("fuzz"), name, seconds)?;
+        command.arg(format!("-timeout={SLOWEST}"));
+        step(&format!("fuzz {name} for {seconds} s"), &mut command)?;
     }
     Ok(())
 }
 
-/// All targets, with coverage of the workspace only: the dependencies are those of the tests, which
-/// saves a second build of them.
+/// All targets at the lowest priority, with coverage of the workspace only: the dependencies are
+/// those of the tests, which saves a second build of them.
 pub(crate) fn fuzz_briefly(seconds: u64) -> Result<()> {
     // With a test among them the dependencies have the features that they have for tests.
     let mut build = cargo(&["build", "--quiet", "--test", "seeds"])?;
@@ -40,19 +45,17 @@ pub(crate) fn fuzz_briefly(seconds: u64) -> Result<()> {
     }
     let wrapper = root().join("host/fuzz/rustc-with-coverage");
     build.env("RUSTC_WORKSPACE_WRAPPER", wrapper).env("FUZZ_FLAGS", FLAGS);
-    step("build the fuzz targets", &mut build)?;
-    // Each uses one core.
-    for pair in TARGETS.chunks(2) {
-        let begin = |name| std::thread::spawn(move || run(&target().join("debug"), name, seconds));
-        let running: Vec<_> = pair.iter().copied().map(begin).collect();
-        for fuzzing in running {
-            fuzzing.join().unwrap_or_else(|_| bail!("a thread of the fuzz targets panicked"))?;
-        }
+    step("build the fuzz targets, at the lowest priority", &mut at_lowest_priority(&build))?;
+    for name in TARGETS {
+        let mut command = command(&target().join("debug"), name, seconds)?;
+        command.arg(format!("-timeout={SLOWEST_IN_BACKGROUND}"));
+        let what = format!("fuzz {name} for {seconds} s, at the lowest priority");
+        step(&what, &mut at_lowest_priority(&command))?;
     }
     Ok(())
 }
 
-fn run(programs: &Path, name: &str, seconds: u64) -> Result<()> {
+fn command(programs: &Path, name: &str, seconds: u64) -> Result<Command> {
     let corpus = target().join("fuzz-corpus").join(name);
     std::fs::create_dir_all(&corpus)?;
     let seeds = root().join("host/fuzz/seeds").join(name);
@@ -73,10 +76,9 @@ fn run(programs: &Path, name: &str, seconds: u64) -> Result<()> {
         &format!("-max_total_time={seconds}"),
         &format!("-max_len={longest}"),
         "-rss_limit_mb=4096",
-        "-timeout=20",
     ]);
     command
         .args([&artifacts, "-print_final_stats=1", "-verbosity=0"])
         .env("FUZZ_PLUGINS", target().join("plugins"));
-    step(&format!("fuzz {name} for {seconds} s"), &mut command)
+    Ok(command)
 }

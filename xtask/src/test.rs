@@ -84,36 +84,42 @@ pub(crate) fn test(on_cluster: Option<Extent>, xtask: &clap::Command) -> Result<
     // Over both ways in which policies take their settings.
     let is_whole = matches!(on_cluster, Some(Extent::Whole));
     let (replays, rounds) = if is_whole { ("10000", "5") } else { ("300", "1") };
+    let background = std::thread::spawn(move || in_background(replays));
     on_this_machine(xtask, &[("POLICY_REPLAYS", replays), ("DISASTER_ROUNDS", rounds)])?;
-    // The steps beside it do not use both cores all the time either.
-    let languages = std::thread::spawn(move || languages(replays));
-    // A fast part of what `cargo xtask fuzz` and `cargo xtask faults` do at length.
-    fuzz::fuzz_briefly(FUZZ_SECONDS)?;
     packages.join().unwrap_or_else(|_| bail!("the installation of the packages panicked"))?;
+    // A fast part of what `cargo xtask faults` does at length.
     faults::faults(COMPILER, 1, FAULT_RUNS, NUTSHELL_RUNS)?;
     other_programs()?;
-    languages.join().unwrap_or_else(|_| bail!("the policies in five languages panicked"))?;
-    space::forget("tmp/author")?;
     // The demo of the binary that the tests have built.
     demo::run(&["--once".to_owned()])?;
-    let Some((extent, testbed)) = on_cluster.zip(testbed) else {
+    let cluster = on_cluster.zip(testbed).map(|(extent, testbed)| {
+        testbed.join().unwrap_or_else(|_| bail!("the build of the testbed panicked"))?;
+        on_the_cluster(extent)
+    });
+    let background =
+        background.join().unwrap_or_else(|_| bail!("the steps in the background panicked"));
+    cluster.unwrap_or_else(|| {
         println!("NOT RUN: the tests on the real cluster, since --without-cluster was given");
-        return Ok(());
-    };
-    testbed.join().unwrap_or_else(|_| bail!("the build of the testbed panicked"))?;
-    on_the_cluster(extent)
+        Ok(())
+    })?;
+    background?;
+    space::forget("tmp/author")
+}
+
+/// What takes all of a core, at the lowest priority: the tests beside it wait more than they work.
+fn in_background(replays: &str) -> Result<()> {
+    documented_examples()?;
+    // A fast part of what `cargo xtask fuzz` does at length.
+    fuzz::fuzz_briefly(FUZZ_SECONDS)?;
+    languages(replays)
 }
 
 /// `numbers` say how much of it the tests do.
 fn on_this_machine(xtask: &clap::Command, numbers: &[(&str, &str)]) -> Result<()> {
-    // One crate after the other, while the tests wait more than they work.
-    let examples = std::thread::spawn(documented_examples);
     let mut tests = COMPILER.cargo(&["test", "--no-fail-fast", "--tests"])?;
     let tests = tests.args(ALL).env("FAULT_RUNS", FAULT_RUNS_OF_THE_TESTS);
     let tests = tests.envs(numbers.iter().copied());
-    let tested = step("tests on this machine", tests);
-    let examples = examples.join().unwrap_or_else(|_| bail!("the documented examples panicked"));
-    tested.and(examples)?;
+    step("tests on this machine", tests)?;
     checks::documented_commands(&target().join("debug/paygress"), xtask)?;
     if is_ci() {
         let mut build = COMPILER.cargo(&["test", "--no-run", "--quiet"])?;
@@ -137,7 +143,7 @@ fn other_programs() -> Result<()> {
         let mut command = COMPILER.cargo(&["test"])?;
         step("tests of the pods' SSH server with other clients", command.args(ALL).args(clients))
     });
-    let clients = ["--test", "http_clients", "--", "--ignored", "--test-threads", "1"];
+    let clients = ["--test", "http_clients", "--", "--ignored", "--test-threads", "2"];
     let mut command = COMPILER.cargo(&["test"])?;
     let tested =
         step("tests of the HTTP API with external clients", command.args(ALL).args(clients));
