@@ -25,8 +25,10 @@ use std::time::Duration;
 
 /// A connection, a key exchange, and a proof.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// Each pause before an attempt is longer by this than the one before.
-const PAUSE_STEP: Duration = Duration::from_millis(10);
+/// Each pause before an attempt is this part of all before it: the server is found so much later than
+/// it could be.
+const PAUSE_PART: u32 = 16;
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,10 +192,11 @@ impl Identity {
 
     /// Waits until the server answers at this address. Never ends if another one has it for good.
     async fn answer_at(&self, address: SocketAddr) -> Vec<HostKey> {
-        let mut pause = Duration::ZERO;
+        let mut waited = Duration::ZERO;
         loop {
-            pause = pause.saturating_add(PAUSE_STEP).min(LONGEST_PAUSE);
+            let pause = pause_after(waited);
             tokio::time::sleep(pause).await;
+            waited = waited.saturating_add(pause);
             match self.verify(address).await {
                 Attempt::Proved(host_keys) => return host_keys,
                 Attempt::Other => {
@@ -204,6 +207,12 @@ impl Identity {
             }
         }
     }
+}
+
+/// The pause before the next attempt, after pauses of this length together.
+fn pause_after(waited: Duration) -> Duration {
+    let part = waited.checked_div(PAUSE_PART).unwrap_or(LONGEST_PAUSE);
+    part.clamp(FIRST_PAUSE, LONGEST_PAUSE)
 }
 
 /// Waits until this server has proved one of its host keys; all of these. Never ends without a
@@ -398,6 +407,24 @@ pub(crate) mod tests {
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(serve(listener, account, keys.into(), stopped));
         stop
+    }
+
+    /// A pod that starts at once is not found late, and one that pulls its image is not sent much.
+    #[test]
+    fn attempts_are_frequent_at_first_and_rare_later() {
+        let pauses =
+            std::iter::successors(Some((Duration::ZERO, FIRST_PAUSE)), |(waited, pause)| {
+                let waited = waited.saturating_add(*pause);
+                Some((waited, pause_after(waited)))
+            });
+        let until = |end: Duration| pauses.clone().take_while(move |(waited, _)| *waited < end);
+        for (millis, longest) in
+            [(300, 20), (700, 45), (1_000, 65), (10_000, 630), (120_000, 1_000)]
+        {
+            let found = until(Duration::from_millis(millis)).map(|(_, pause)| pause).max();
+            assert!(found.unwrap() <= Duration::from_millis(longest), "{millis}: {found:?}");
+        }
+        assert!(until(Duration::from_secs(120)).count() < 200);
     }
 
     #[tokio::test]

@@ -61,6 +61,10 @@ pub const ORDERS_AT_ONCE: usize = 16;
 /// …and of these, of tokens without valid DLEQ proofs: whoever invents tokens leaves slots, and
 /// requests to the mint, for those that cannot be invented.
 pub const UNPROVEN_AT_ONCE: usize = 4;
+/// Orders of one mint with proven tokens, which it has called unspent, that have reserved what they
+/// need and are not paid for: so many beside the slots, of which [`ORDERS_AT_ONCE`] go on at the same
+/// time. Whoever spends such tokens elsewhere meanwhile keeps no more places from others, for seconds.
+pub const RESERVED_AT_MINT: usize = 64;
 /// How long an order with a proven token waits for those without that hold the last places in the
 /// cluster: as long as a mint usually takes to swap them, or to refuse them with its reasons.
 pub const ROOM_WAIT: Duration = Duration::from_secs(10);

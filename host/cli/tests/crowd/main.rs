@@ -1,6 +1,8 @@
 //! Crowds that pay nothing: what they may hold, and what one honest customer among them notices.
 #![cfg(test)]
 
+mod busy_cluster;
+mod places;
 mod slow_mint;
 #[path = "../support/mod.rs"]
 mod support;
@@ -8,6 +10,7 @@ mod support;
 use crate::slow_mint::SlowMint;
 use crate::support::fake::{FakeCluster, Generous, NullResponder, TOO_LARGE, settings, spawn};
 use async_trait::async_trait;
+use paygress_core::backend::cluster::Cluster;
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator, Repetition, Reporting};
 use paygress_core::limits;
@@ -56,6 +59,10 @@ impl Service {
     }
 
     async fn with(reserve: u64, mint: SlowMint, cluster: FakeCluster) -> Self {
+        Self::on(reserve, mint, Arc::new(cluster)).await
+    }
+
+    async fn on(reserve: u64, mint: SlowMint, cluster: Arc<dyn Cluster>) -> Self {
         let directory = fast_directory().unwrap();
         let file = directory.path().join("ledger.sqlite");
         let ledger = Arc::new(SqlStore::sqlite(&file).await.unwrap().with_reserve(reserve));
@@ -63,7 +70,7 @@ impl Service {
         let backends = Backends {
             wallet: mint.clone(),
             policy: Arc::new(Generous),
-            cluster: Arc::new(cluster),
+            cluster,
             ledger: ledger.clone(),
             responder: Arc::new(NullResponder),
         };

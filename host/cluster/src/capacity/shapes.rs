@@ -38,15 +38,19 @@ impl Shapes {
         self.0.push(Shape { tier: tier.clone(), demand, seen: now });
     }
 
-    /// What pods of this tier may need. As long as none was seen, the least that they can:
-    /// what is sold out by that is sold out.
-    pub(super) fn of(&self, tier: &Tier, allowed: &Allowed, now: Instant) -> Vec<PodDemand> {
-        let seen: Vec<PodDemand> = self
-            .0
+    /// What pods of this tier have needed lately.
+    pub(super) fn seen(&self, tier: &Tier, now: Instant) -> Vec<PodDemand> {
+        self.0
             .iter()
             .filter(|shape| shape.tier == *tier && now.duration_since(shape.seen) < REMEMBERED)
             .map(|shape| shape.demand.clone())
-            .collect();
+            .collect()
+    }
+
+    /// What pods of this tier may need. As long as none was seen, the least that they can:
+    /// what is sold out by that is sold out.
+    pub(super) fn of(&self, tier: &Tier, allowed: &Allowed, now: Instant) -> Vec<PodDemand> {
+        let seen = self.seen(tier, now);
         if seen.is_empty() { vec![least(&tier.resources, allowed)] } else { seen }
     }
 }

@@ -147,6 +147,11 @@ impl Capacity for View {
         counts.max().unwrap_or(most)
     }
 
+    fn known_demands(&self, tier: &Tier) -> Vec<Demand> {
+        let seen = self.shapes.seen(tier, Instant::now());
+        seen.iter().map(PodDemand::to_demand).collect()
+    }
+
     fn utilisation(&self) -> Utilisation {
         self.snapshot.utilisation
     }

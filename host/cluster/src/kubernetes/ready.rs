@@ -34,7 +34,10 @@ impl Kubernetes {
         let secret = self.host_key_secret(name);
         let (mut latest, mut server): (Option<Pod>, _) = (None, ServerSearch::new());
         let mut reply = self.held_reply(name);
-        let (mut job_poll, mut is_watched) = (tokio::time::interval(JOB_POLL), false);
+        // It was there a moment ago: its pod is watched before it is looked at again.
+        let first_poll = start.checked_add(JOB_POLL).unwrap_or(start);
+        let mut job_poll = tokio::time::interval_at(first_poll, JOB_POLL);
+        let mut is_watched = false;
         loop {
             tokio::select! {
                 () = server.find() => {}

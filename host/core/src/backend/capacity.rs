@@ -95,5 +95,12 @@ pub trait Capacity: Send + Sync {
     /// How many pods of this tier get a place beside those of these reservations; at most `most`.
     fn count(&self, reserved: &[Reservation], tier: &Tier, most: u32) -> u32;
 
+    /// What pods of this tier have needed here, but for their ports: one demand for each of the
+    /// templates that were seen lately. A pod whose need is one of these is reserved before its dry
+    /// run. None by default.
+    fn known_demands(&self, _tier: &Tier) -> Vec<Demand> {
+        Vec::new()
+    }
+
     fn utilisation(&self) -> Utilisation;
 }

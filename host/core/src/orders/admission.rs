@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! submit ─▶ accept (of one source so many) ─▶ claim_place (of one mint so many) ─▶ Place
-//! worker ─▶ slot: waits for its turn at the mint ─▶ Slot, until the order is paid or refused
+//! worker ─▶ slot: waits for its turn at the mint ─▶ Slot, until the order is paid or refused, or is
+//!           proven and has reserved what it needs (`turn`)
 //! ```
 //!
 //! An order that runs holds a place in the cluster that it may never pay for. While a proven one
@@ -308,6 +309,13 @@ impl Admission {
 impl Place {
     pub(super) fn is_proven(&self) -> bool {
         self.lane == Lane::Proven
+    }
+
+    /// Whether proven orders wait for their turn at its mint.
+    pub(super) fn is_awaited(&self) -> bool {
+        let mints = self.admission.mints();
+        let at_mint = mints.by_url.get(&self.mint);
+        at_mint.is_some_and(|at_mint| !at_mint.proven.waiting.sources.is_empty())
     }
 
     /// The order waits for a probe by this right, if it needs one.

@@ -33,6 +33,30 @@ impl FreeCapacity {
     pub(super) fn utilisation(&self) -> Utilisation {
         self.capacity.utilisation()
     }
+
+    /// Does not count what this lease has reserved; whether it has a port or a place.
+    fn remove(&mut self, lease: &LeaseId) -> bool {
+        let before = self.reserved.len();
+        self.reserved.retain(|reserved| reserved.lease != *lease);
+        self.reserved.len() < before
+    }
+}
+
+/// What is known of a new pod by its price.
+pub(super) struct Priced {
+    pub(super) tier: Tier,
+    pub(super) fits: Result<(), NoCapacity>,
+    /// Whether a port or a place is reserved for it already.
+    pub(super) has_port: bool,
+}
+
+/// What is reserved of a pod's need before its dry run.
+pub(super) enum ReservedTier {
+    /// All that is counted, but for its port.
+    Reserved,
+    /// Nothing: no such pod was seen here yet.
+    Unknown,
+    SoldOut(NoCapacity),
 }
 
 impl OrderService {
@@ -121,16 +145,43 @@ impl OrderService {
         })
     }
 
-    /// Why a new pod has no place, by its price alone: nobody waits for a mint to learn that. None:
-    /// it may have one.
-    pub(super) async fn sold_out(&self, order: &Order, set: &dyn PolicySet) -> Option<NoCapacity> {
+    /// What a new pod is by its price alone, and whether it has a place: nobody waits for a mint to
+    /// learn that it has none. None: it may have one.
+    pub(super) async fn priced(&self, order: &Order, set: &dyn PolicySet) -> Option<Priced> {
         let Purchase::Spawn { .. } = &order.purchase else { return None };
         let mut free = self.free_capacity().await.ok()??;
         let context = self.context_beside(order.customer(), Some(&free)).await.ok()?;
-        let own = LeaseId::of(&order.id);
-        free.reserved.retain(|reserved| reserved.lease != own);
         let quote = set.quote(&order.view(None), &context).await.ok()?;
-        free.fits(&Tier::from(&quote)).err()
+        let (tier, has_port) = (Tier::from(&quote), free.remove(&LeaseId::of(&order.id)));
+        Some(Priced { fits: free.fits(&tier), tier, has_port })
+    }
+
+    /// Why a new pod of this tier has no place by now. None: it may have one.
+    pub(super) async fn sold_out(&self, order: &Order, tier: &Tier) -> Option<NoCapacity> {
+        let mut free = self.free_capacity().await.ok()??;
+        free.remove(&LeaseId::of(&order.id));
+        free.fits(tier).err()
+    }
+
+    /// Reserves what pods of this tier have needed, for a lease that has its port or place.
+    pub(super) async fn reserve_tier(
+        &self,
+        lease: &LeaseId,
+        tier: &Tier,
+    ) -> Result<ReservedTier, Refusal> {
+        let Some(capacity) = self.backends.cluster.capacity().await else {
+            return Ok(ReservedTier::Reserved);
+        };
+        let mut none = None;
+        for demand in capacity.known_demands(tier) {
+            let (ledger, capacity) = (&self.backends.ledger, Arc::clone(&capacity));
+            let reserved = ledger.reserve_capacity(lease, &demand, Some(capacity)).await;
+            match reserved.map_err(|error| internal(&error))? {
+                Ok(()) => return Ok(ReservedTier::Reserved),
+                Err(reason) => none = Some(reason),
+            }
+        }
+        Ok(none.map_or(ReservedTier::Unknown, ReservedTier::SoldOut))
     }
 
     /// Refuses a new pod of this tier for which there is no port, or no room. Nobody is sent to their

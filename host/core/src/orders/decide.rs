@@ -3,6 +3,7 @@
 use super::capacity::{self, NotReserved};
 use super::image_starts::PodImage;
 use super::lane::Lane;
+use super::turn::OrderAtMint;
 use super::{OrderService, StepError, unreadable};
 use crate::backend::capacity::NoCapacity;
 use crate::backend::cluster::{LOGIN_MOUNT_PATH, LeasePlan};
@@ -29,11 +30,12 @@ impl OrderService {
         token: &Secret,
         password: Option<Secret>,
         set: &dyn PolicySet,
+        at_mint: &mut OrderAtMint,
     ) -> Result<(), StepError> {
         let decided = match &order.purchase {
             Purchase::Spawn { username, public_key, .. } => {
                 let login = Login::new(username.clone(), password, public_key.clone());
-                self.decide_spawn(order, token, login, set).await
+                self.decide_spawn(order, token, login, set, at_mint).await
             }
             Purchase::TopUp { pod } => self.decide_top_up(order, token, pod, set).await,
         };
@@ -161,6 +163,7 @@ impl OrderService {
         token: &Secret,
         login: Login,
         set: &dyn PolicySet,
+        at_mint: &mut OrderAtMint,
     ) -> Result<Agreed, Rejected> {
         self.check_offered(&order.purchase).await?;
         let mut trace = self.trace(order, token, order.view(None), set).await?;
@@ -170,7 +173,7 @@ impl OrderService {
         };
         let mut planned = PlannedPod { decision: Box::new(pod), moves: 0 };
         let agreement = Agreement::of(trace, quote, grant);
-        let reserved = match self.begin_start(order, token, &agreement, &planned).await {
+        let reserved = match self.prepare(order, token, &agreement, &planned, at_mint).await {
             Ok(()) => self.reserve_planned(order, &agreement, &mut planned, &login, set).await,
             Err(refusal) => Err(refusal),
         };
@@ -201,6 +204,19 @@ impl OrderService {
             http: order.purchase.http(),
         };
         Ok(Agreed { agreement, task: Task::Spawn { planned, login }, lease: Some(lease) })
+    }
+
+    /// Before a pod is validated.
+    async fn prepare(
+        &self,
+        order: &Order,
+        token: &Secret,
+        agreement: &Agreement,
+        planned: &PlannedPod,
+        at_mint: &mut OrderAtMint,
+    ) -> Result<(), Refusal> {
+        self.begin_start(order, token, agreement, planned).await?;
+        self.reserve_early(order, token, &agreement.decision.quote, at_mint).await
     }
 
     /// Before a pod of an image that its customer has named is reserved.

@@ -14,6 +14,7 @@
 //! - `submit`: new orders, repeated orders, and who waits for their response.
 //! - `admission`: who is worked next, in turn. `waiting_memory`: what they hold until then.
 //!   `unknown`: what payments may hold whose answer was lost.
+//!   `turn`: its turn, and what others learn from it (`sold_out`).
 //! - `worker`: the task of one order: steps and retries. `delivery`: sending its response.
 //! - `decide`: verify, decide, dry run. Takes nothing; what fails here is refused. `capacity`: what
 //!   the cluster has left, and who has reserved it. `probe`: whether pods start at
@@ -57,8 +58,10 @@ mod refunds;
 mod sales;
 mod set_identity;
 mod settle;
+mod sold_out;
 mod submit;
 mod terminate;
+mod turn;
 mod unknown;
 mod unpaid_deliveries;
 mod unpaid_failures;
@@ -90,7 +93,7 @@ use crate::backend::wallet::Wallet;
 use crate::every_nth::EveryNth;
 use crate::keyed_limit::KeyedLimit;
 use crate::limits;
-use crate::model::ids::{Customer, OrderId};
+use crate::model::ids::{Customer, MintUrl, OrderId};
 use crate::model::order::State;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Seconds, UnixTime};
@@ -102,6 +105,7 @@ use lane::Lane;
 use limiter::MintLimiter;
 use probe_state::Probed;
 use program_states::ProgramStates;
+use sold_out::SoldOut;
 use std::collections::HashMap;
 use std::error::Error;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -169,6 +173,11 @@ pub struct OrderService {
     backends: Backends,
     /// Orders that are not paid for yet.
     admission: Arc<Admission>,
+    /// Those of each mint that have reserved what they need, and handed their slots over…
+    reserved: KeyedLimit<MintUrl>,
+    /// …and of these, those that go on.
+    reserved_slots: MintLimiter,
+    sold_out: SoldOut,
     /// Payments whose answer was lost.
     unknown: Arc<UnknownPayments>,
     /// Tokens that are verified at a mint without being redeemed.
@@ -211,6 +220,9 @@ impl OrderService {
             settings,
             backends,
             admission: Arc::default(),
+            reserved: KeyedLimit::default(),
+            reserved_slots: MintLimiter::of(limits::ORDERS_AT_ONCE),
+            sold_out: SoldOut::default(),
             unknown: Arc::default(),
             verify_slots: MintLimiter::of(limits::VERIFICATIONS_AT_ONCE),
             adding: MintLimiter::of(1),

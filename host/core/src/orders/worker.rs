@@ -1,8 +1,8 @@
 //! The task of one order: steps, retries, and its response.
 
-use super::admission::{Place, RoomWanted, Slot, WaitedSlot};
-use super::capacity;
+use super::admission::Place;
 use super::submit::InFlightGuard;
+use super::turn::OrderAtMint;
 use super::unpaid_launch::UnpaidLaunch;
 use super::{OrderService, StepError, Submission};
 use crate::backend::policy::PolicySet;
@@ -18,13 +18,6 @@ use crate::protocol::{self, Response};
 use backon::ExponentialBackoff;
 use std::sync::Arc;
 use tracing::Instrument;
-
-/// An order's turn at its mint, until it is dropped.
-struct Turn {
-    _slot: Option<Slot>,
-    /// Held until the order's capacity is reserved.
-    room_wanted: Option<RoomWanted>,
-}
 
 impl OrderService {
     /// Works on the order in a task of its own.
@@ -58,16 +51,16 @@ impl OrderService {
     }
 
     /// Steps until the order is final; `None` when another process has it.
-    async fn drive(&self, mut order: Order, mut place: Option<Place>) -> Option<Order> {
+    async fn drive(&self, mut order: Order, place: Option<Place>) -> Option<Order> {
         let mut delays = backoff();
         // Replaced until the order is decided, and not after: no order is decided by two sets.
         let mut set = self.backends.policy.current();
-        let (mut turn, mut unknown, mut launch) = (None, None, self.resumed_launch(&order));
+        let (mut unknown, mut launch) = (None, self.resumed_launch(&order));
+        let mut at_mint = OrderAtMint::new(place);
         order = self.undecided(order).await?;
         while !order.state().is_final() {
             if !order.state().needs_slot() {
-                // It may wait for days, or is paid for: the next order's turn has come.
-                (turn, place) = (None, None);
+                at_mint.leave();
             }
             match order.state() {
                 State::PaymentUnknown => {
@@ -78,29 +71,21 @@ impl OrderService {
             let state = order.state();
             let span = tracing::info_span!("step", state = state.as_str());
             let stepped = async {
-                if let (None, Some(place)) = (&turn, &mut place) {
-                    match self.wait_for_turn(&order, place, &mut set).await {
-                        Ok(next) => turn = Some(next),
-                        Err(refusal) => {
-                            return self
-                                .refuse(&mut order, refusal, DecisionProgress::Nothing)
-                                .await;
-                        }
+                match self.wait_for_turn(&order, &mut at_mint, &mut set).await {
+                    Ok(()) => self.step(&mut order, &*set, &mut launch, &mut at_mint).await,
+                    Err(refusal) => {
+                        self.refuse(&mut order, refusal, DecisionProgress::Nothing).await
                     }
                 }
-                self.step(&mut order, &*set, &mut launch).await
             };
             let stepped = stepped.instrument(span).await;
-            match (&stepped, &mut turn) {
-                // A waiting order does not delay the others.
-                (Err(_), _) => turn = None,
-                // What it needs is reserved.
-                (Ok(()), Some(turn)) => turn.room_wanted = None,
-                (Ok(()), None) => {}
+            match &stepped {
+                Ok(()) => at_mint.found_room(),
+                Err(_) => at_mint.end_turn(),
             }
             order = self.after_step(order, state, stepped, &mut delays).await?;
         }
-        drop((turn, place, unknown, launch));
+        drop((at_mint, unknown, launch));
         log_settled(&order);
         Some(order)
     }
@@ -114,52 +99,6 @@ impl OrderService {
             order = self.after_step(order, state, stepped, &mut delays).await?;
         }
         Some(order)
-    }
-
-    /// Waits for the order's turn at its mint. Whether the cluster has room for its pod is checked
-    /// before that, and again after it if the order had to wait. Without room it is refused; but a
-    /// proven order first waits for unproven ones that may free some, unless its pod never fits.
-    async fn wait_for_turn(
-        &self,
-        order: &Order,
-        place: &mut Place,
-        set: &mut Arc<dyn PolicySet>,
-    ) -> Result<Turn, Refusal> {
-        if order.state() != State::Received {
-            return Ok(Turn { _slot: place.slot().await.slot, room_wanted: None });
-        }
-        // It waits for nothing that it would not get.
-        self.check_offered(&order.purchase).await?;
-        *set = self.await_probe(&order.purchase).await?;
-        place.end_probe_wait();
-        let set = &**set;
-        let mut room_wanted = None;
-        loop {
-            if let Some(reason) = self.sold_out(order, set).await {
-                let is_waiting_over = room_wanted.is_some() || reason.is_lasting();
-                if is_waiting_over || !self.is_contested(order, place).await {
-                    return Err(capacity::refusal(reason));
-                }
-                room_wanted = Some(self.admission.want_room(limits::ROOM_WAIT).await);
-                continue;
-            }
-            let WaitedSlot { slot, has_waited } = place.slot().await;
-            if !has_waited || self.sold_out(order, set).await.is_none() {
-                return Ok(Turn { _slot: slot, room_wanted });
-            }
-        }
-    }
-
-    /// Whether unproven orders, which may never be paid, run while this order's token is proven.
-    async fn is_contested(&self, order: &Order, place: &mut Place) -> bool {
-        let OrderState::Received { token, .. } = &order.state else { return false };
-        if !self.admission.is_any_unproven() {
-            return false;
-        }
-        if !place.is_proven() && self.backends.wallet.is_proven(token, &order.token_info).await {
-            place.prove();
-        }
-        place.is_proven()
     }
 
     /// The order as it is after a step from this state, and a pause if it failed; `None` when
@@ -211,14 +150,18 @@ impl OrderService {
         order: &mut Order,
         set: &dyn PolicySet,
         launch: &mut Option<UnpaidLaunch<'a>>,
+        at_mint: &mut OrderAtMint,
     ) -> Result<(), StepError> {
         // Paid for, or removed.
         *launch = launch.take().filter(|_| order.state.may_run_unpaid());
         match order.state.clone() {
             OrderState::Received { token, password } => {
-                self.decide(order, &token, password, set).await
+                self.decide(order, &token, password, set, at_mint).await
             }
-            OrderState::Decided(unpaid) => self.receive(order, unpaid, launch).await,
+            OrderState::Decided(unpaid) => {
+                self.hand_over(order, &unpaid.token, at_mint).await;
+                self.receive(order, unpaid, launch).await
+            }
             OrderState::Redeeming(unpaid) => self.resolve(order, unpaid, None).await,
             OrderState::PaymentUnknown { unpaid, abandoned: None }
                 if UnixTime::now() > self.unknown.port_until(order) =>

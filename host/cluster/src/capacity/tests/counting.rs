@@ -218,6 +218,21 @@ fn offers_count_what_the_template_of_their_tier_asks_for() {
     assert_eq!(forgotten.iter().map(|pod| pod.requests.cpu).collect::<Vec<_>>(), [1_000]);
 }
 
+/// So that it is the same before and after the dry run, whatever port the pod is given.
+#[test]
+fn what_the_pods_of_a_tier_have_needed_is_known_but_for_their_ports() {
+    let mut view = Cluster::of(vec![node("a", 4, 8, 10)]).view();
+    let tier = tier(1);
+    assert!(view.known_demands(&tier).is_empty(), "no template has been seen");
+    let read = |spec: Value| PodDemand::of(&object(json!({"spec": spec})));
+    view.shapes.learn(&tier, &read(with_port(spec("1", "1Gi"), 20_000)), Instant::now());
+    let known = view.known_demands(&tier);
+    assert_eq!(known, [read(spec("1", "1Gi")).to_demand()]);
+    let held = [Reservation { lease: lease(), demand: known[0].clone() }];
+    assert_eq!(view.count(&held, &tier, 100), 3);
+    assert_eq!(view.check(&held, &known[0]), Ok(()));
+}
+
 #[test]
 fn tiers_of_the_same_size_are_counted_by_their_own_templates() {
     let mut view = Cluster::of(vec![node("a", 8, 8, 10), node("b", 8, 8, 10)]).view();

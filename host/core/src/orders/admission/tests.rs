@@ -132,6 +132,31 @@ async fn who_gives_up_waiting_leaves_the_slot_to_the_next() {
     assert_eq!(mints.by_url.values().map(|at_mint| at_mint.unproven.running).sum::<usize>(), 0);
 }
 
+#[tokio::test]
+async fn an_order_knows_whether_proven_ones_wait_for_it() {
+    let (admission, mint) = (Arc::new(Admission::default()), mint("a"));
+    let places: Vec<Place> = (0..32)
+        .map(|n| place(&admission, n, &mint, Lane::Proven).unwrap())
+        .chain((32..48).map(|n| place(&admission, n, &mint, Lane::Unproven).unwrap()))
+        .collect();
+    let (proven, unproven) = places.split_at(32);
+    let mut running = Vec::new();
+    for place in &proven[..limits::ORDERS_AT_ONCE] {
+        running.extend(is_done(&mut Box::pin(place.slot())).await);
+    }
+    assert_eq!(running.len(), limits::ORDERS_AT_ONCE);
+    let mut forged = Box::pin(unproven[0].slot());
+    assert!(is_done(&mut forged).await.is_none());
+    assert!(!proven[0].is_awaited(), "they have slots of their own");
+    let mut honest = Box::pin(proven[limits::ORDERS_AT_ONCE].slot());
+    assert!(is_done(&mut honest).await.is_none());
+    assert!(proven[0].is_awaited() && unproven[0].is_awaited());
+    drop(forged);
+    drop(running.pop());
+    assert!(is_done(&mut honest).await.is_some());
+    assert!(!proven[0].is_awaited());
+}
+
 /// What an order of the largest token holds.
 fn largest() -> usize {
     let y = ProofY::parse("0".repeat(66)).unwrap();

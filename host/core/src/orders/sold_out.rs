@@ -1,0 +1,74 @@
+//! What an order finds in its turn is known to all who wait: that there is no room for its tier.
+
+use crate::backend::capacity::{NoCapacity, Tier};
+use tokio::sync::watch;
+
+/// The latest tier that there was no room for, and why. Nothing is kept for those who come later:
+/// they look for themselves.
+#[derive(Default)]
+pub(super) struct SoldOut(watch::Sender<Option<(Tier, NoCapacity)>>);
+
+/// What is found from now on.
+pub(super) struct SoldOutFindings(watch::Receiver<Option<(Tier, NoCapacity)>>);
+
+impl SoldOut {
+    pub(super) fn report(&self, tier: &Tier, reason: NoCapacity) {
+        self.0.send_replace(Some((tier.clone(), reason)));
+    }
+
+    pub(super) fn findings(&self) -> SoldOutFindings {
+        SoldOutFindings(self.0.subscribe())
+    }
+}
+
+impl SoldOutFindings {
+    /// Waits until there is no room for this tier. A finding may be missed when another one follows
+    /// at once: the next order of the tier whose turn comes makes it again.
+    pub(super) async fn of(&mut self, tier: &Tier) -> NoCapacity {
+        loop {
+            if self.0.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            let found = self.0.borrow_and_update().clone();
+            if let Some((of, reason)) = found
+                && of == *tier
+            {
+                return reason;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::decision::Resources;
+
+    fn tier(id: &str) -> Tier {
+        Tier { id: id.to_owned(), resources: Resources::default() }
+    }
+
+    /// What is known of this tier by now.
+    async fn known(findings: &mut SoldOutFindings, tier: &Tier) -> Option<NoCapacity> {
+        tokio::select! {
+            biased;
+            reason = findings.of(tier) => Some(reason),
+            () = std::future::ready(()) => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_learns_what_is_found_of_their_own_tier_from_then_on() {
+        let (small, large) = (tier("small"), tier("large"));
+        let sold_out = SoldOut::default();
+        sold_out.report(&small, NoCapacity::Nodes);
+        let mut findings = sold_out.findings();
+        assert_eq!(known(&mut findings, &small).await, None, "it was found before");
+        sold_out.report(&large, NoCapacity::TooLarge);
+        assert_eq!(known(&mut findings, &small).await, None, "it is of others");
+        sold_out.report(&small, NoCapacity::Quota);
+        let mut later = sold_out.findings();
+        assert_eq!(known(&mut findings, &small).await, Some(NoCapacity::Quota));
+        assert_eq!(known(&mut later, &small).await, None);
+    }
+}

@@ -1,0 +1,223 @@
+//! An order's turn at its mint: from before its decision until it is paid for or refused.
+//!
+//! ```text
+//! price ─▶ slot ─▶ verify, decide, reserve ─▶ hand over ─▶ dry run, receive
+//!   │        │                   │
+//!   └────────┴─ no room: refused ┘ as all who wait for a pod of the same tier
+//! ```
+//!
+//! An order with a proven token that its mint has called unspent hands its slot over as soon as it
+//! has reserved what it needs, and goes on among those that have. So a crowd learns that there is
+//! no room left when all of it is reserved, not when all of it is sold. Nobody reserves by a token
+//! that may be forged, or is spent, for longer than their slot lasts.
+
+use super::OrderService;
+use super::admission::{Place, RoomWanted, Slot, WaitedSlot};
+use super::capacity::{self, Priced, ReservedTier};
+use super::sold_out::SoldOutFindings;
+use crate::backend::capacity::{NoCapacity, Tier};
+use crate::backend::policy::{PolicySet, Quote};
+use crate::keyed_limit::Permit;
+use crate::limits;
+use crate::model::ids::{LeaseId, MintUrl};
+use crate::model::order::{Order, OrderState, State};
+use crate::model::refusal::Refusal;
+use crate::model::secret::Secret;
+use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// An order among those of its mint that are not paid for.
+pub(super) struct OrderAtMint {
+    /// None: it needs none, or not any more.
+    place: Option<Place>,
+    turn: Option<Turn>,
+}
+
+/// The order is worked, until this is dropped.
+struct Turn {
+    /// None once it is handed over.
+    slot: Option<Slot>,
+    /// Held until the order's capacity is reserved.
+    room_wanted: Option<RoomWanted>,
+    /// In the place of the slot.
+    _reserved: Option<ReservedTurn>,
+}
+
+/// The turn of an order that has reserved what it needs.
+struct ReservedTurn {
+    _held: Permit<MintUrl>,
+    _slot: Option<OwnedSemaphorePermit>,
+}
+
+impl OrderAtMint {
+    pub(super) fn new(place: Option<Place>) -> Self {
+        Self { place, turn: None }
+    }
+
+    /// It may wait for days, or is paid for: the next order's turn has come.
+    pub(super) fn leave(&mut self) {
+        (self.turn, self.place) = (None, None);
+    }
+
+    /// It waits for its next turn, and does not delay the others.
+    pub(super) fn end_turn(&mut self) {
+        self.turn = None;
+    }
+
+    /// What it needs is reserved.
+    pub(super) fn found_room(&mut self) {
+        if let Some(turn) = &mut self.turn {
+            turn.room_wanted = None;
+        }
+    }
+}
+
+impl OrderService {
+    /// Waits for the order's turn at its mint, if it needs one.
+    pub(super) async fn wait_for_turn(
+        &self,
+        order: &Order,
+        at_mint: &mut OrderAtMint,
+        set: &mut Arc<dyn PolicySet>,
+    ) -> Result<(), Refusal> {
+        let OrderAtMint { place: Some(place), turn } = at_mint else { return Ok(()) };
+        if turn.is_none() {
+            *turn = Some(self.next_turn(order, place, set).await?);
+        }
+        Ok(())
+    }
+
+    /// Whether the cluster has room for the order's pod is checked before its turn, and again after
+    /// it if the order had to wait. Without room it is refused; but a proven order first waits for
+    /// unproven ones that may free some, unless its pod never fits.
+    async fn next_turn(
+        &self,
+        order: &Order,
+        place: &mut Place,
+        set: &mut Arc<dyn PolicySet>,
+    ) -> Result<Turn, Refusal> {
+        let turn = |slot, room_wanted| Turn { slot, room_wanted, _reserved: None };
+        if order.state() != State::Received {
+            return Ok(turn(place.slot().await.slot, None));
+        }
+        // It waits for nothing that it would not get.
+        self.check_offered(&order.purchase).await?;
+        *set = self.await_probe(&order.purchase).await?;
+        place.end_probe_wait();
+        let set = &**set;
+        let mut room_wanted = None;
+        loop {
+            let reason = match self.slot_if_room(order, place, set).await {
+                Ok(slot) => return Ok(turn(slot, room_wanted)),
+                Err(reason) => reason,
+            };
+            let is_waiting_over = room_wanted.is_some() || reason.is_lasting();
+            if is_waiting_over || !self.is_contested(order, place).await {
+                return Err(capacity::refusal(reason));
+            }
+            room_wanted = Some(self.admission.want_room(limits::ROOM_WAIT).await);
+        }
+    }
+
+    /// A slot for the order, as long as there is room for its pod.
+    async fn slot_if_room(
+        &self,
+        order: &Order,
+        place: &Place,
+        set: &dyn PolicySet,
+    ) -> Result<Option<Slot>, NoCapacity> {
+        // Before the price: what others find while it is made out counts.
+        let mut findings = self.sold_out.findings();
+        let Some(Priced { tier, fits, has_port }) = self.priced(order, set).await else {
+            return Ok(place.slot().await.slot);
+        };
+        fits?;
+        if has_port {
+            // It is resumed, and may have its place already.
+            return Ok(place.slot().await.slot);
+        }
+        let WaitedSlot { slot, has_waited } = slot_before(place, &mut findings, &tier).await?;
+        if has_waited && let Some(reason) = self.sold_out(order, &tier).await {
+            self.sold_out.report(&tier, reason);
+            return Err(reason);
+        }
+        Ok(slot)
+    }
+
+    /// Whether unproven orders, which may never be paid, run while this order's token is proven.
+    async fn is_contested(&self, order: &Order, place: &mut Place) -> bool {
+        let OrderState::Received { token, .. } = &order.state else { return false };
+        if !self.admission.is_any_unproven() {
+            return false;
+        }
+        if !place.is_proven() && self.backends.wallet.is_proven(token, &order.token_info).await {
+            place.prove();
+        }
+        place.is_proven()
+    }
+
+    /// Reserves what a new pod of this price needs, as far as that is known before its dry run, while
+    /// others wait for their turn.
+    ///
+    /// # Errors
+    /// `resource_unavailable`: the order comes too late, as do all who wait for the same.
+    pub(super) async fn reserve_early(
+        &self,
+        order: &Order,
+        token: &Secret,
+        quote: &Quote,
+        at_mint: &mut OrderAtMint,
+    ) -> Result<(), Refusal> {
+        if !at_mint.place.as_ref().is_some_and(Place::is_awaited) {
+            return Ok(());
+        }
+        let tier = Tier::from(quote);
+        match self.reserve_tier(&LeaseId::of(&order.id), &tier).await? {
+            ReservedTier::Reserved => self.hand_over(order, token, at_mint).await,
+            ReservedTier::Unknown => {}
+            ReservedTier::SoldOut(reason) => {
+                self.sold_out.report(&tier, reason);
+                return Err(capacity::refusal(reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the order's slot to the next one, since what this one needs is reserved, and waits for
+    /// its turn among those of which that is so. Not if its token may be forged, nor where payments
+    /// are not answered: what such orders hold stays bounded by the slots.
+    pub(super) async fn hand_over(&self, order: &Order, token: &Secret, at_mint: &mut OrderAtMint) {
+        let OrderAtMint { place: Some(place), turn: Some(turn) } = at_mint else { return };
+        let mint = &order.token_info.mint;
+        if turn.slot.is_none() || self.unknown.count(mint) > 0 {
+            return;
+        }
+        if !place.is_proven() {
+            // Whoever is alone at the mint is not looked at twice.
+            if !self.admission.is_crowded(mint)
+                || !self.backends.wallet.is_proven(token, &order.token_info).await
+            {
+                return;
+            }
+            place.prove();
+        }
+        let limit = limits::RESERVED_AT_MINT;
+        let Some(held) = self.reserved.try_acquire(mint.clone(), limit) else { return };
+        (turn.slot, turn.room_wanted) = (None, None);
+        let slot = self.reserved_slots.acquire(mint).await;
+        turn._reserved = Some(ReservedTurn { _held: held, _slot: slot });
+    }
+}
+
+/// A slot, unless it is found before that there is no room for this tier.
+async fn slot_before(
+    place: &Place,
+    findings: &mut SoldOutFindings,
+    tier: &Tier,
+) -> Result<WaitedSlot, NoCapacity> {
+    tokio::select! {
+        biased;
+        waited = place.slot() => Ok(waited),
+        reason = findings.of(tier) => Err(reason),
+    }
+}
