@@ -304,6 +304,7 @@ impl OrderService {
         let now = UnixTime::now();
         let lease = self.find_lease(pod).await?;
         let expires_at = extendable(&lease, now)?;
+        self.check_made(&lease).await?;
         let view = order.view(Some(lease.view(order.customer(), now)));
         let mut trace = self.trace(order, token, view, set).await?;
         let (quote, grant, later) = match extension(&mut trace, expires_at, now, set).await {
@@ -314,6 +315,16 @@ impl OrderService {
         match self.backends.cluster.check_running(pod, later).await {
             Ok(()) => Ok(Agreed { agreement, task: Task::TopUp { pod: pod.clone() }, lease: None }),
             Err(error) => Err(Rejected::by_cluster(error.into(), agreement, None)),
+        }
+    }
+
+    /// Refuses more time for a pod that takes logins, and whose order may still be paid back: nobody
+    /// would pay back what was added to it.
+    async fn check_made(&self, lease: &Lease) -> Result<(), Refusal> {
+        let orders = self.backends.ledger.orders_of(&lease.id).await;
+        match orders.map_err(|error| unreadable(&error))?.iter().any(Order::is_making_pod) {
+            true => Err(not_ready()),
+            false => Ok(()),
         }
     }
 
@@ -408,15 +419,17 @@ fn extendable(lease: &Lease, now: UnixTime) -> Result<UnixTime, Refusal> {
         {
             Ok(at)
         }
-        (LeaseState::Reserved, _) => Err(Refusal::new(
-            ErrorType::ResourceUnavailable,
-            "this pod is not ready yet; try again in a minute",
-        )),
+        (LeaseState::Reserved, _) => Err(not_ready()),
         _ => Err(Refusal::new(
             ErrorType::LeaseExpired,
             "this pod has ended or is about to; order a new one",
         )),
     }
+}
+
+fn not_ready() -> Refusal {
+    let message = "this pod is not ready yet; try again in a minute";
+    Refusal::new(ErrorType::ResourceUnavailable, message)
 }
 
 /// What the policies say of more time for a lease, and when it ends then.

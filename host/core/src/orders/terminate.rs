@@ -7,7 +7,7 @@ use crate::backend::policy::RefundTerms;
 use crate::backend::store::LedgerError;
 use crate::limits;
 use crate::model::ids::{Customer, PodName};
-use crate::model::order::{Lease, LeaseState, Order, OrderState, Purchase, State};
+use crate::model::order::{Lease, LeaseState, Order, OrderState, State};
 use crate::model::order_state::{Paid, RefundCause, Sale, Task};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Sat, Seconds, UnixTime};
@@ -98,12 +98,7 @@ impl OrderService {
             let reason = first_reason(&mut lease, reason)?;
             lease.state = LeaseState::Ended;
             let mut orders = self.backends.ledger.orders_of(&lease.id).await?;
-            if orders.iter().any(|order| {
-                matches!(order.purchase, Purchase::Spawn { .. })
-                    && order.state() == State::Provisioning
-            }) {
-                // It is being made, perhaps for the second time: its worker finds out what became
-                // of it.
+            if orders.iter().any(Order::is_making_pod) {
                 return Ok(());
             }
             orders.retain(|order| order.state() == State::Active);
@@ -296,6 +291,7 @@ fn close(
 mod tests {
     use super::*;
     use crate::model::ids::{LeaseId, OrderId};
+    use crate::model::order::Purchase;
     use crate::testing;
 
     fn active(

@@ -1,0 +1,156 @@
+//! More time for a pod that ends, or comes to nothing, while it is paid for: it is paid back, or not
+//! sold.
+
+use crate::support::customer::until;
+use crate::support::fake::{FakeWallet, Generous, NullResponder, new_order, settings, spawn};
+use async_trait::async_trait;
+use paygress_core::backend::capacity::Demand;
+use paygress_core::backend::cluster::{
+    Cluster, ClusterError, ClusterEvent, LeasePlan, ReadyPod, StartupPhase,
+};
+use paygress_core::backend::store::{LeaseStore, LeaseUpdate, OrderStore, Repetition};
+use paygress_core::model::ids::{Customer, PodName};
+use paygress_core::model::order::{Lease, LeaseState, OrderState, Purchase, State};
+use paygress_core::model::refusal::ErrorType;
+use paygress_core::model::units::{Sat, Seconds, UnixTime};
+use paygress_core::orders::{Backends, NewOrder, OrderService};
+use paygress_core::protocol::Response;
+use paygress_core::testing;
+use paygress_store::SqlStore;
+use paygress_store::db::testing::fast_directory;
+use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+/// Stops a pod right after its deadline was moved, as its customer may.
+#[derive(Default)]
+struct StoppingCluster(Mutex<Option<(Arc<OrderService>, Customer)>>);
+
+#[async_trait]
+impl Cluster for StoppingCluster {
+    async fn dry_run(&self, _: &LeasePlan) -> Result<Demand, ClusterError> {
+        Ok(Demand::new("a pod".to_owned()))
+    }
+    async fn launch(&self, _: &LeasePlan) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn ready(&self, _: &PodName) -> Result<ReadyPod, ClusterError> {
+        Ok(ReadyPod::default())
+    }
+    async fn startup_phase(&self, _: &PodName) -> Result<StartupPhase, ClusterError> {
+        Ok(StartupPhase::Starting)
+    }
+    async fn check_running(&self, _: &PodName, _: UnixTime) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn set_expiry(&self, pod: &PodName, _: UnixTime) -> Result<(), ClusterError> {
+        let stopping = self.0.lock().unwrap().take();
+        if let Some((orders, customer)) = stopping {
+            orders.stop(pod, &customer).await.unwrap();
+        }
+        Ok(())
+    }
+    async fn remove(&self, _: &PodName) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn observe(&self, _: mpsc::Sender<ClusterEvent>) {
+        std::future::pending().await
+    }
+    async fn check(&self) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
+        Ok(Vec::new())
+    }
+}
+
+struct Service {
+    orders: Arc<OrderService>,
+    cluster: Arc<StoppingCluster>,
+    ledger: Arc<SqlStore>,
+    _directory: TempDir,
+}
+
+impl Service {
+    async fn new() -> Self {
+        let directory = fast_directory().unwrap();
+        let ledger = SqlStore::sqlite(&directory.path().join("ledger.sqlite")).await.unwrap();
+        let ledger = Arc::new(ledger.with_reserve(0));
+        let cluster = Arc::<StoppingCluster>::default();
+        let backends = Backends {
+            wallet: Arc::new(FakeWallet),
+            policy: Arc::new(Generous),
+            cluster: cluster.clone(),
+            ledger: ledger.clone(),
+            responder: Arc::new(NullResponder),
+        };
+        let orders = OrderService::new(settings(), backends);
+        Self { orders, cluster, ledger, _directory: directory }
+    }
+}
+
+fn alice() -> Customer {
+    Customer::parse(&"a".repeat(64)).unwrap()
+}
+
+fn more(pod: PodName, token: &str) -> NewOrder {
+    new_order(alice(), token.to_owned(), Purchase::TopUp { pod })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn time_that_is_added_while_the_pod_is_stopped_is_paid_back() {
+    let service = Service::new().await;
+    let sold = service.orders.submit(new_order(alice(), "10-1".to_owned(), spawn(None, None)));
+    let sold = sold.await.unwrap().answer().await.unwrap();
+    assert!(matches!(sold, Response::Access(_)), "{sold:?}");
+    let pod = service.ledger.live_leases(None).await.unwrap().remove(0).pod();
+    let stopping = (Arc::clone(&service.orders), alice());
+    *service.cluster.0.lock().unwrap() = Some(stopping);
+    let submission = service.orders.submit(more(pod.clone(), "20-2")).await.unwrap();
+    let id = submission.order().clone();
+    // The answer may be brought by whoever takes it up again.
+    let _ = submission.answer().await;
+    let order = until("the top-up is not paid back", async || {
+        service.orders.resume().await.unwrap();
+        let order = service.ledger.order(&id).await.unwrap().unwrap();
+        (order.state() == State::Refunded).then_some(order)
+    })
+    .await;
+    assert_eq!(order.state.refund_due(), Some(Sat(20)));
+    let lease = service.ledger.lease(&pod).await.unwrap().unwrap();
+    assert_eq!(lease.state, LeaseState::Ended);
+}
+
+/// As after a crash between the pod's first login and its deadline: its order may still be paid back.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_time_is_sold_for_a_pod_whose_order_may_come_to_nothing() {
+    let service = Service::new().await;
+    let mut order = testing::order(testing::spawn(), State::Received).unwrap();
+    order.message = "the pod".to_owned();
+    order.created_at = UnixTime::now();
+    service.ledger.open(&order, Repetition::ByContent).await.unwrap();
+    let end = UnixTime::now().after(Seconds(600));
+    let paid = testing::paid(&order.purchase);
+    order.state = OrderState::Provisioning { paid, expires_at: Some(end) };
+    let reserved = testing::reserved_lease(&order.id);
+    let lease = Lease { state: LeaseState::Live, expires_at: Some(end), ..reserved };
+    let update = LeaseUpdate::Put(&lease);
+    service.ledger.transition(&order, State::Received, update).await.unwrap();
+    let buy = async |token: &str| {
+        let submission = service.orders.submit(more(lease.pod(), token)).await.unwrap();
+        submission.answer().await.unwrap()
+    };
+    let early = buy("20-2").await;
+    let error = early.error().unwrap_or_else(|| panic!("sold: {early:?}"));
+    assert_eq!(error.error_type, ErrorType::ResourceUnavailable);
+    assert_eq!(service.ledger.lease(&lease.pod()).await.unwrap(), Some(lease.clone()));
+    // Its worker goes on, and then it is sold.
+    service.orders.resume().await.unwrap();
+    until("the pod is not active", async || {
+        let order = service.ledger.order(&order.id).await.unwrap().unwrap();
+        (order.state() == State::Active).then_some(())
+    })
+    .await;
+    let later = buy("20-3").await;
+    assert!(matches!(later, Response::ToppedUp(_)), "{later:?}");
+}
