@@ -304,7 +304,10 @@ impl OrderService {
         let now = UnixTime::now();
         let lease = self.find_lease(pod).await?;
         let expires_at = extendable(&lease, now)?;
-        self.check_made(&lease).await?;
+        if self.is_being_made(&lease).await? {
+            // If that came to nothing, nobody would pay back what was added to it.
+            return Err(not_ready().into());
+        }
         let view = order.view(Some(lease.view(order.customer(), now)));
         let mut trace = self.trace(order, token, view, set).await?;
         let (quote, grant, later) = match extension(&mut trace, expires_at, now, set).await {
@@ -315,16 +318,6 @@ impl OrderService {
         match self.backends.cluster.check_running(pod, later).await {
             Ok(()) => Ok(Agreed { agreement, task: Task::TopUp { pod: pod.clone() }, lease: None }),
             Err(error) => Err(Rejected::by_cluster(error.into(), agreement, None)),
-        }
-    }
-
-    /// Refuses more time for a pod that takes logins, and whose order may still be paid back: nobody
-    /// would pay back what was added to it.
-    async fn check_made(&self, lease: &Lease) -> Result<(), Refusal> {
-        let orders = self.backends.ledger.orders_of(&lease.id).await;
-        match orders.map_err(|error| unreadable(&error))?.iter().any(Order::is_making_pod) {
-            true => Err(not_ready()),
-            false => Ok(()),
         }
     }
 

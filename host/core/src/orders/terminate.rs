@@ -29,21 +29,19 @@ impl OrderService {
         let lease = self.own_lease(pod, customer).await?;
         let pod = &lease.pod();
         let failed = |error: LedgerError| unreadable(&error);
-        match lease.state {
-            LeaseState::Reserved => {
-                return Err(Refusal::new(
-                    ErrorType::ResourceUnavailable,
-                    "this pod is not ready yet; stop it when it is",
-                ));
-            }
-            LeaseState::Live => {
-                // On disk first: when the pod is found gone, the reason is known.
-                let stopped = EndReason::Stopped.into();
-                self.backends.ledger.mark_ending(pod, stopped).await.map_err(failed)?;
-                self.backends.cluster.remove(pod).await?;
-                self.end(pod, EndReason::Stopped).await.map_err(|error| unreadable(&error))?;
-            }
-            LeaseState::Ended => {}
+        if self.is_being_made(&lease).await? {
+            // What is due would follow this response, and no message would bring it.
+            return Err(Refusal::new(
+                ErrorType::ResourceUnavailable,
+                "this pod is not ready yet; stop it when it is",
+            ));
+        }
+        if lease.state == LeaseState::Live {
+            // On disk first: when the pod is found gone, the reason is known.
+            let stopped = EndReason::Stopped.into();
+            self.backends.ledger.mark_ending(pod, stopped).await.map_err(failed)?;
+            self.backends.cluster.remove(pod).await?;
+            self.end(pod, EndReason::Stopped).await.map_err(|error| unreadable(&error))?;
         }
         let refunded = tokio::time::timeout(limits::STOP_TIMEOUT, self.refunds_made(&lease)).await;
         let orders = match refunded {
