@@ -36,7 +36,7 @@ pub enum LedgerError {
     /// The database is damaged, or a newer version wrote it.
     #[error("ledger holds data that this version cannot read: {0}")]
     Unreadable(#[source] LedgerErrorSource),
-    /// Nothing was written.
+    /// Nothing was written, unless it is the answer to a commit that was lost.
     #[error("ledger database failed: {0}")]
     Database(#[source] LedgerErrorSource),
 }
