@@ -11,7 +11,8 @@ use paygress_core::backend::cluster::{
 use paygress_core::backend::store::{LeaseStore, LeaseUpdate, OrderStore, Repetition};
 use paygress_core::model::ids::{Customer, PodName};
 use paygress_core::model::order::{Lease, LeaseState, OrderState, Purchase, State};
-use paygress_core::model::refusal::ErrorType;
+use paygress_core::model::order_state::{Paid, RefundCause};
+use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::{Sat, Seconds, UnixTime};
 use paygress_core::orders::{Backends, Capture, NewOrder, OrderService, Settings};
 use paygress_core::protocol::Response;
@@ -147,44 +148,70 @@ async fn time_that_is_added_while_the_pod_is_stopped_is_paid_back() {
     assert_eq!(lease.state, LeaseState::Ended);
 }
 
+impl Service {
+    /// The lease of a pod that takes logins, whose own order is in this state.
+    async fn live_lease(&self, state: impl FnOnce(Paid, UnixTime) -> OrderState) -> Lease {
+        let mut order = testing::order(testing::spawn(), State::Received).unwrap();
+        order.message = "the pod".to_owned();
+        order.created_at = UnixTime::now();
+        self.ledger.open(&order, Repetition::ByContent).await.unwrap();
+        let end = UnixTime::now().after(Seconds(600));
+        order.state = state(testing::paid(&order.purchase), end);
+        let reserved = testing::reserved_lease(&order.id);
+        let (state, customer) = (LeaseState::Live, Some(alice()));
+        let lease = Lease { state, customer, expires_at: Some(end), ..reserved };
+        let update = LeaseUpdate::Put(&lease);
+        self.ledger.transition(&order, State::Received, update).await.unwrap();
+        lease
+    }
+
+    async fn top_up(&self, lease: &Lease, token: &str) -> Response {
+        let submission = self.orders.submit(more(lease.pod(), token)).await.unwrap();
+        submission.answer().await.unwrap()
+    }
+
+    async fn check_not_sold(&self, lease: &Lease) {
+        let early = self.top_up(lease, "20-2").await;
+        let error = early.error().unwrap_or_else(|| panic!("sold: {early:?}"));
+        assert_eq!(error.error_type, ErrorType::ResourceUnavailable);
+        assert_eq!(self.ledger.lease(&lease.pod()).await.unwrap().as_ref(), Some(lease));
+    }
+}
+
 /// As after a crash between the pod's first login and its deadline: its order may still be paid back.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_time_is_sold_for_a_pod_whose_order_may_come_to_nothing() {
     let service = Service::new(Capture::BeforeLaunch).await;
-    let mut order = testing::order(testing::spawn(), State::Received).unwrap();
-    order.message = "the pod".to_owned();
-    order.created_at = UnixTime::now();
-    service.ledger.open(&order, Repetition::ByContent).await.unwrap();
-    let end = UnixTime::now().after(Seconds(600));
-    let paid = testing::paid(&order.purchase);
-    order.state = OrderState::Provisioning { paid, expires_at: Some(end) };
-    let reserved = testing::reserved_lease(&order.id);
-    let (state, customer) = (LeaseState::Live, Some(alice()));
-    let lease = Lease { state, customer, expires_at: Some(end), ..reserved };
-    let update = LeaseUpdate::Put(&lease);
-    service.ledger.transition(&order, State::Received, update).await.unwrap();
-    let buy = async |token: &str| {
-        let submission = service.orders.submit(more(lease.pod(), token)).await.unwrap();
-        submission.answer().await.unwrap()
-    };
-    let early = buy("20-2").await;
-    let error = early.error().unwrap_or_else(|| panic!("sold: {early:?}"));
-    assert_eq!(error.error_type, ErrorType::ResourceUnavailable);
+    let provisioning = |paid, end| OrderState::Provisioning { paid, expires_at: Some(end) };
+    let lease = service.live_lease(provisioning).await;
     // Nor is it stopped: what is due would not be in the response.
     let refused = service.orders.stop(&lease.pod(), &alice()).await.unwrap_err();
     assert_eq!(refused.code, ErrorType::ResourceUnavailable, "{refused}");
     let refused = service.orders.end_lease(&lease.pod()).await.unwrap_err();
     assert_eq!(refused.code, ErrorType::ResourceUnavailable, "{refused}");
-    assert_eq!(service.ledger.lease(&lease.pod()).await.unwrap(), Some(lease.clone()));
+    service.check_not_sold(&lease).await;
     // Its worker goes on, and then it is sold.
     service.orders.resume().await.unwrap();
     until("the pod is not active", async || {
-        let order = service.ledger.order(&order.id).await.unwrap().unwrap();
+        let order = service.ledger.orders_of(&lease.id).await.unwrap().remove(0);
         (order.state() == State::Active).then_some(())
     })
     .await;
-    let later = buy("20-3").await;
+    let later = service.top_up(&lease, "20-3").await;
     assert!(matches!(later, Response::ToppedUp(_)), "{later:?}");
+}
+
+/// Its pod is removed, and its lease ends, with the refund.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_time_is_sold_for_a_pod_whose_order_is_being_paid_back() {
+    let service = Service::new(Capture::BeforeLaunch).await;
+    let pending = |paid: Paid, end| {
+        let refusal = Refusal::new(ErrorType::ProvisioningError, "a test");
+        let cause = RefundCause::NotProvisioned { refusal, expires_at: Some(end), added: None };
+        OrderState::RefundPending { sale: paid.into(), cause, password: None }
+    };
+    let lease = service.live_lease(pending).await;
+    service.check_not_sold(&lease).await;
 }
 
 /// It may be the one that the other replica has launched, and that is paid for.
