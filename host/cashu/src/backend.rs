@@ -45,6 +45,29 @@ impl CashuWallet {
     fn existing_wallet_of(&self, mint: &MintUrl) -> Result<&MintWallet, WalletError> {
         self.wallets.get(mint).ok_or_else(|| WalletError::UnknownMint(mint.clone()))
     }
+
+    async fn receive_token(
+        &self,
+        wallet: &MintWallet,
+        purpose: &Purpose,
+        token: &Secret,
+        token_info: &TokenInfo,
+    ) -> Result<Sat, ReceiveError> {
+        self.yield_to_proven(wallet, token, token_info, DleqPolicy::Optional).await?;
+        let proofs = self.spendable_proofs(wallet, token).await?;
+        match wallet.receive(purpose, proofs).await {
+            Ok(OperationOutcome::Done(operation)) => Ok(Sat(operation.data.received)),
+            Ok(OperationOutcome::SpentElsewhere) => Err(refusal::spent().into()),
+            Ok(OperationOutcome::Failed(Some(error))) => Err(refusal::of_mint_error(&error).into()),
+            Ok(OperationOutcome::Failed(None)) => Err(refusal::not_taken().into()),
+            Ok(OperationOutcome::Unknown(reason)) => Err(ReceiveError::Unknown(unresolved(reason))),
+            // The operation may have been stored before the database failed.
+            Err(MintWalletError::Store(error)) => {
+                Err(ReceiveError::Unknown(WalletError::store(error)))
+            }
+            Err(error) => Err(refusal::of_wallet_error(&error).into()),
+        }
+    }
 }
 
 #[async_trait]
@@ -96,19 +119,19 @@ impl Payments for CashuWallet {
         token_info: &TokenInfo,
     ) -> Result<Sat, ReceiveError> {
         let wallet = self.wallet_of(&token_info.mint)?;
-        self.yield_to_proven(wallet, token, token_info, DleqPolicy::Optional).await?;
-        let proofs = self.spendable_proofs(wallet, token).await?;
-        match wallet.receive(&Purpose::Receive { order: order.clone() }, proofs).await {
+        let purpose = Purpose::Receive { order: order.clone() };
+        let refusal = match self.receive_token(wallet, &purpose, token, token_info).await {
+            Err(ReceiveError::Refused(refusal)) => refusal,
+            known => return known,
+        };
+        // Another replica that had the order before may still be on its way to the mint.
+        match wallet.close(&purpose, OperationOutcome::Failed(None)).await {
             Ok(OperationOutcome::Done(operation)) => Ok(Sat(operation.data.received)),
-            Ok(OperationOutcome::SpentElsewhere) => Err(refusal::spent().into()),
-            Ok(OperationOutcome::Failed(Some(error))) => Err(refusal::of_mint_error(&error).into()),
-            Ok(OperationOutcome::Failed(None)) => Err(refusal::not_taken().into()),
-            Ok(OperationOutcome::Unknown(reason)) => Err(ReceiveError::Unknown(unresolved(reason))),
-            // The operation may have been stored before the database failed.
-            Err(MintWalletError::Store(error)) => {
-                Err(ReceiveError::Unknown(WalletError::store(error)))
+            Ok(OperationOutcome::Failed(_) | OperationOutcome::SpentElsewhere) => {
+                Err(refusal.into())
             }
-            Err(error) => Err(refusal::of_wallet_error(&error).into()),
+            Ok(OperationOutcome::Unknown(reason)) => Err(ReceiveError::Unknown(unresolved(reason))),
+            Err(error) => Err(ReceiveError::Unknown(wallet_error(error))),
         }
     }
 
@@ -292,4 +315,66 @@ fn token_from_payload(payload: &str) -> Result<Secret, Refusal> {
         ));
     }
     payload.to_text().map(Secret::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seed::Seed;
+    use crate::testing::{FakeMint, OneKey};
+    use crate::wallet::Settings;
+    use crate::wallet_store::WalletStore;
+    use cdk::nuts::Token;
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    async fn replica(mint: &FakeMint, directory: &Path) -> CashuWallet {
+        let store = WalletStore::sqlite(&directory.join("wallet.sqlite")).await.unwrap();
+        let seed = Seed::load_or_create(&directory.join("mnemonic")).await.unwrap();
+        let mints = vec![mint.url.clone()];
+        let settings = Settings { mints, max_balance: None, p2pk_secret_key: None };
+        CashuWallet::open(store, seed, &settings).await.unwrap()
+    }
+
+    /// It had the order before, and has not begun its swap when the other one gives the order up.
+    #[tokio::test]
+    async fn a_token_whose_order_was_refused_is_not_taken_by_a_slower_replica() {
+        let (key, refuses) = (OneKey::new(), Arc::new(AtomicBool::new(true)));
+        let (proof, does_refuse) = (key.proof(), Arc::clone(&refuses));
+        let mint = FakeMint::start(move |path, body| match path {
+            "/v1/keysets" => key.keysets(0),
+            "/v1/swap" if does_refuse.load(Ordering::SeqCst) => {
+                ("400 Bad Request", r#"{"code":10001,"detail":"not now"}"#.to_owned())
+            }
+            "/v1/swap" => key.signed(body),
+            "/v1/restore" => OneKey::none_signed(),
+            "/v1/checkstate" => OneKey::unspent(body),
+            _ => key.keys(),
+        })
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let first = replica(&mint, directory.path()).await;
+        let second = replica(&mint, directory.path()).await;
+        let url = mint.url.parse().unwrap();
+        let token = Token::new(url, vec![proof], None, CurrencyUnit::Sat).to_string();
+        let token = Secret::new(token);
+        let info = first.decode(&token).await.unwrap();
+        let is_refused = async |wallet: &CashuWallet, order: &OrderId| {
+            let received = wallet.receive(order, &token, &info).await;
+            matches!(received, Err(ReceiveError::Refused(_)))
+        };
+        let (refused, abandoned) = (OrderId::random(), OrderId::random());
+        assert!(is_refused(&first, &refused).await);
+        refuses.store(false, Ordering::SeqCst);
+        let resolved = first.resolve(&abandoned, &info, ResolveMode::CheckOnly).await;
+        assert!(matches!(resolved, Resolution::NotSpent), "{resolved:?}");
+        for order in [&refused, &abandoned] {
+            assert!(is_refused(&second, order).await, "it was taken for nothing");
+        }
+        assert_eq!(second.balances().await.unwrap(), []);
+        // The token is still good.
+        let received = second.receive(&OrderId::random(), &token, &info).await;
+        assert_eq!(received.unwrap(), Sat(1));
+    }
 }

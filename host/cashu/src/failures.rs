@@ -1,11 +1,13 @@
 //! Operations that were not done. Senders of worthless tokens can cause any number of them: their
 //! rows are small, and only so many are kept.
 
-use crate::operation::{Operation, OperationState, total};
+use crate::operation::{Operation, OperationData, OperationState, total};
+use crate::purpose::Purpose;
 use crate::tables::{self, EndResult, Result};
 use crate::wallet_store::{WalletStore, signed};
 use cdk::nuts::{Proofs, State};
 use paygress_core::limits;
+use paygress_core::model::ids::MintUrl;
 use paygress_core::model::units::UnixTime;
 
 impl WalletStore {
@@ -53,6 +55,33 @@ impl WalletStore {
         Ok(result)
     }
 
+    /// Stores that nothing more is begun for this purpose, whose order is about to be refused: another
+    /// replica that had the order before may be about to begin. What is open or done for it, if
+    /// there is something; then nothing is stored.
+    pub(crate) async fn close(
+        &self,
+        purpose: &Purpose,
+        mint: &MintUrl,
+    ) -> Result<Option<Operation>> {
+        let mut unbegun = Operation::new(purpose.clone(), mint, OperationData::default());
+        (unbegun.state, unbegun.data.is_closed) = (OperationState::Failed, true);
+        self.transact(move |transaction| {
+            match tables::latest_operation(transaction, &unbegun.purpose)? {
+                None => {
+                    tables::insert_operation(transaction, &mut unbegun.clone())?;
+                    Ok(None)
+                }
+                Some(mut failed) if failed.state == OperationState::Failed => {
+                    failed.data.is_closed = true;
+                    tables::update_operation(transaction, &failed)?;
+                    Ok(None)
+                }
+                known => Ok(known),
+            }
+        })
+        .await
+    }
+
     /// Keeps as many failed operations as there is need of: one is kept for each refused order.
     pub(crate) async fn forget_failed(&self) -> Result<()> {
         let before = UnixTime::now().minus(limits::REFUSED_KEPT);
@@ -66,13 +95,11 @@ impl WalletStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operation::OperationData;
-    use crate::purpose::Purpose;
     use crate::wallet_store::BeginResult;
     use cdk::Amount;
     use cdk::nuts::{Id, Proof, SecretKey};
     use cdk::secret::Secret;
-    use paygress_core::model::ids::{MintUrl, OrderId};
+    use paygress_core::model::ids::OrderId;
     use paygress_store::db::DatabaseError;
     use paygress_store::db::testing::fast_directory;
     use tempfile::TempDir;

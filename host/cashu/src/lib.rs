@@ -36,7 +36,8 @@
 //! A keyset is of one mint, on disk, before anything is derived from it: `keyset_owners.rs`.
 //!
 //! A [`Purpose`] is the idempotency key: at most one operation of a purpose is ever done, whatever
-//! is repeated, restarted or run by several replicas.
+//! is repeated, restarted or run by several replicas. Before an order is refused its purpose is
+//! closed: a replica that had the order before begins nothing more for it.
 //!
 //! The crate speaks HTTP to the configured mints (and to the Lightning address of a payout) and
 //! writes to its database. Everything that comes from there or from a customer is untrusted:

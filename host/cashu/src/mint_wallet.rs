@@ -163,7 +163,7 @@ impl MintWallet {
     }
 
     /// Stores an operation, which may be requested from then on. `None` when one of its purpose is
-    /// open or done.
+    /// open or done, or nothing more is begun for it.
     pub(crate) async fn begin(
         &self,
         operation: Operation,

@@ -87,6 +87,9 @@ pub(crate) struct OperationData {
     pub(crate) requested_at: Option<UnixTime>,
     /// Set when it has failed because inputs were spent elsewhere.
     pub(crate) spent_elsewhere: bool,
+    /// Set when it has failed, and nothing more may be begun for its purpose: the order is refused.
+    #[serde(rename = "closed", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_closed: bool,
     /// What was sent or paid, once it is done.
     #[serde(rename = "gave")]
     pub(crate) sent: u64,

@@ -144,19 +144,39 @@ impl MintWallet {
 
     /// As [`MintWallet::resume_latest`], without requesting a swap once more: nobody wants what it
     /// would bring. It has failed once no request can be on its way, its inputs are unspent and its
-    /// outputs are not signed.
+    /// outputs are not signed. Then nothing more is begun.
     pub(crate) async fn close_latest(&self, purpose: &Purpose) -> Result<OperationOutcome> {
-        let Some(operation) = self.store.latest(purpose).await? else {
-            return Ok(OperationOutcome::Failed(None));
+        let outcome = match self.store.latest(purpose).await? {
+            None => OperationOutcome::Failed(None),
+            Some(open) if open.state == OperationState::Open => {
+                let request = match self.is_request_over(&open).await? {
+                    true => LastRequest::Over,
+                    false => LastRequest::InFlight,
+                };
+                leave_open(self.resolve_swap(&open, request).await)?
+            }
+            Some(ended) => self.resume(ended).await?,
         };
-        if operation.state != OperationState::Open {
-            return self.resume(operation).await;
+        match outcome {
+            OperationOutcome::Failed(_) => self.close(purpose, outcome).await,
+            known => Ok(known),
         }
-        let request = match self.is_request_over(&operation).await? {
-            true => LastRequest::Over,
-            false => LastRequest::InFlight,
-        };
-        leave_open(self.resolve_swap(&operation, request).await)
+    }
+
+    /// Lets nothing more be begun for this purpose, whose order is about to be refused. Gives
+    /// `failed`, unless another process has begun something.
+    pub(crate) async fn close(
+        &self,
+        purpose: &Purpose,
+        failed: OperationOutcome,
+    ) -> Result<OperationOutcome> {
+        match self.store.close(purpose, &self.mint).await? {
+            None => Ok(failed),
+            Some(done) if done.state == OperationState::Done => {
+                Ok(OperationOutcome::Done(Box::new(done)))
+            }
+            Some(_) => Ok(OperationOutcome::Unknown(Unresolved::SwapInFlight)),
+        }
     }
 
     async fn is_request_over(&self, operation: &Operation) -> Result<bool> {

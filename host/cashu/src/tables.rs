@@ -126,13 +126,14 @@ pub(crate) enum EndResult {
     Renewed,
 }
 
-/// Stores what an open operation does. Returns whether it was still open.
-pub(crate) fn update_open_operation(
+/// Stores what an operation does. Returns whether it was still in this state.
+pub(crate) fn update_operation(
     transaction: &mut dyn Transaction,
     operation: &Operation,
 ) -> Result<bool> {
-    let statement = "UPDATE purse_operations SET body = ?2 WHERE id = ?1 AND state = 'open'";
-    let values = [Value::from(&operation.id), encode(&operation.data)?];
+    let statement = "UPDATE purse_operations SET body = ?2 WHERE id = ?1 AND state = ?3";
+    let state = operation.state.as_str();
+    let values = [Value::from(&operation.id), encode(&operation.data)?, state.into()];
     Ok(transaction.execute(statement, &values)? == 1)
 }
 

@@ -56,7 +56,7 @@ pub(crate) struct NextCounter {
 /// Whether an operation was stored.
 pub(crate) enum BeginResult {
     Begun(Box<Operation>),
-    /// An operation of its purpose is open or done.
+    /// An operation of its purpose is open or done, or nothing more is begun for it.
     AlreadyBegun,
     /// Open operations have all the derivation counters that may be used.
     CountersReserved,
@@ -198,7 +198,10 @@ impl WalletStore {
     ) -> Result<BeginResult> {
         self.transact(move |transaction| {
             let latest = tables::latest_operation(transaction, &operation.purpose)?;
-            if latest.as_ref().is_some_and(|latest| latest.state != OperationState::Failed) {
+            let is_final = |latest: &Operation| {
+                latest.state != OperationState::Failed || latest.data.is_closed
+            };
+            if latest.as_ref().is_some_and(is_final) {
                 return Ok(BeginResult::AlreadyBegun);
             }
             if let Some(exceeded) = exceeds(transaction, &operation, max_balance)? {
@@ -233,7 +236,7 @@ impl WalletStore {
         let mut renewed = operation.clone();
         renewed.data.requested_at = Some(UnixTime::now());
         self.transact(move |transaction| {
-            let is_open = tables::update_open_operation(transaction, &renewed)?;
+            let is_open = tables::update_operation(transaction, &renewed)?;
             Ok(is_open.then(|| renewed.clone()))
         })
         .await

@@ -36,6 +36,7 @@ fn change(
 #[derive(Clone)]
 pub(crate) enum OwnedLeaseUpdate {
     Keep,
+    Require(PodName),
     Put(Box<Lease>),
     Release(LeaseId, Option<Box<Lease>>),
     Extend(PodName, Seconds),
@@ -46,6 +47,7 @@ impl From<LeaseUpdate<'_>> for OwnedLeaseUpdate {
     fn from(update: LeaseUpdate<'_>) -> Self {
         match update {
             LeaseUpdate::Keep => Self::Keep,
+            LeaseUpdate::Require(pod) => Self::Require(pod.clone()),
             LeaseUpdate::Put(lease) => Self::Put(Box::new(lease.clone())),
             LeaseUpdate::Release(id, lease) => {
                 Self::Release(id.clone(), lease.map(|lease| Box::new(lease.clone())))
@@ -65,9 +67,16 @@ impl OwnedLeaseUpdate {
         }
     }
 
+    /// Whether the transition may be made.
+    pub(crate) fn is_allowed(&self, transaction: &mut dyn Transaction) -> Result<bool> {
+        let Self::Require(pod) = self else { return Ok(true) };
+        let lease = find_lease(transaction, pod)?;
+        Ok(lease.is_some_and(|lease| lease.state != LeaseState::Ended))
+    }
+
     pub(crate) fn write(&self, transaction: &mut dyn Transaction) -> Result<()> {
         match self {
-            Self::Keep => Ok(()),
+            Self::Keep | Self::Require(_) => Ok(()),
             Self::Put(lease) => write_lease(transaction, lease),
             Self::Release(id, lease) => {
                 release(transaction, id)?;

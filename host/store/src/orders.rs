@@ -1,7 +1,7 @@
 use crate::db::{DialectSql, Row, Transaction, Value};
 use crate::dialect_sql;
 use crate::lease_update::OwnedLeaseUpdate;
-use crate::ownership::check_state;
+use crate::ownership::{check_state, conflict};
 use crate::rows::{SELECT_ORDERS, insert_order, read_order, readable, write_order};
 use crate::sql_store::{Result, SqlStore};
 use crate::transition::Transition;
@@ -104,6 +104,9 @@ impl OrderStore for SqlStore {
         self.database
             .transact(move |transaction| {
                 lease.lock(transaction)?;
+                if !lease.is_allowed(transaction)? {
+                    return Err(conflict(&id, from));
+                }
                 transition.write(transaction)?;
                 if to == State::Refused {
                     let release = "DELETE FROM proofs WHERE order_id = ?1";

@@ -54,7 +54,7 @@ async fn whatever_happens_to_the_swap_the_money_is_found() {
         // A new seed for each.
         let _ = std::fs::remove_file(env.file("mnemonic"));
         let wallet = env.wallet_at(&file, env.settings()).await;
-        let (order, token) = (OrderId::random(), env.token(21).await);
+        let (mut order, token) = (OrderId::random(), env.token(21).await);
         let token_info = wallet.decode(&token).await.unwrap();
         let promised = wallet.verify(&token, &token_info).await.unwrap().net;
         // The first three requests fail, of swaps and of state checks.
@@ -67,8 +67,9 @@ async fn whatever_happens_to_the_swap_the_money_is_found() {
                 other => panic!("{fault:?}: {other:?}"),
             },
             Err(ReceiveError::Refused(refusal)) => {
-                // Final: the token is still unspent.
+                // Final for this order: the token is still unspent, and another one may have it.
                 env.proxy.clear();
+                order = OrderId::random();
                 let expected = match fault {
                     NetworkFault::Answer(MintAnswer::PENDING) => ErrorType::TokenPending,
                     _ => ErrorType::MintNetworkError,

@@ -33,6 +33,8 @@ pub(crate) enum AtWrite {
     KilledAfter,
     /// The disk is full, for so many writes.
     DiskFull(usize),
+    /// It is done, and the connection to the database is lost before the answer.
+    AnswerLost,
 }
 
 /// A ledger on a bad disk, in a process that is killed.
@@ -61,6 +63,10 @@ impl BadLedger {
             Some((at, AtWrite::KilledAfter)) if number == at => {
                 let _ = work.await;
                 self.die().await
+            }
+            Some((at, AtWrite::AnswerLost)) if number == at => {
+                work.await?;
+                Err(LedgerError::database("connection was lost"))
             }
             _ => work.await,
         }

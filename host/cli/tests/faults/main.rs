@@ -17,10 +17,10 @@ mod run;
 mod scenario;
 mod service;
 
-use backends::ClusterFault;
+use backends::{AtWrite, ClusterFault};
 use paygress::config::default_policies;
 use paygress_core::ErrorType;
-use paygress_core::model::order::{RefundEnd, State};
+use paygress_core::model::order::{Order, RefundEnd, State};
 use paygress_core::model::units::Sat;
 use paygress_core::orders::Capture;
 use paygress_policy::{Host, PolicyDir, PolicyEngine};
@@ -167,6 +167,15 @@ fn a_swap_that_is_refused_with_any_answer_ends_its_order_at_once() {
         assert_eq!(order.state(), State::Refused, "{answer:?}");
         assert_eq!(order.state.refusal().unwrap().code, ErrorType::MintError, "{answer:?}");
     }
+}
+
+#[test]
+fn an_order_that_a_lost_answer_leaves_stored_is_not_called_refused() {
+    let lost = ProcessRun { write: Some((1, AtWrite::AnswerLost)), ..ProcessRun::good() };
+    let scenario = outcome(vec![Action::Spawn(30), Action::TopUp(20)], vec![lost]);
+    // Who was answered can extend the pod.
+    let states: Vec<State> = scenario.orders.iter().map(Order::state).collect();
+    assert_eq!(states, [State::Active, State::Active]);
 }
 
 #[test]

@@ -92,6 +92,9 @@ fn note_faults(env: &TestEnv, run: &ProcessRun, met: &mut Vec<String>) {
     if let Some((_, AtWrite::DiskFull(_))) = run.write {
         met.push("disk: full".to_owned());
     }
+    if let Some((_, AtWrite::AnswerLost)) = run.write {
+        met.push("ledger: answer lost".to_owned());
+    }
 }
 
 /// Runs the scenario; `kept` is what was outstanding at the mint before it.

@@ -117,6 +117,7 @@ fn write_fault(rng: &mut SeededRng) -> Option<(usize, AtWrite)> {
         0..=2 => Some((at, AtWrite::KilledBefore)),
         3..=5 => Some((at, AtWrite::KilledAfter)),
         6 => Some((at, AtWrite::DiskFull(1 + rng.small(4)))),
+        7 => Some((at, AtWrite::AnswerLost)),
         _ => None,
     }
 }

@@ -9,3 +9,4 @@ mod pods;
 mod probe;
 #[path = "../support/mod.rs"]
 mod support;
+mod top_up;

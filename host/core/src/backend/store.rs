@@ -36,7 +36,7 @@ pub enum LedgerError {
     /// The database is damaged, or a newer version wrote it.
     #[error("ledger holds data that this version cannot read: {0}")]
     Unreadable(#[source] LedgerErrorSource),
-    /// Nothing was written.
+    /// Nothing was written, unless it is the answer to a commit that was lost.
     #[error("ledger database failed: {0}")]
     Database(#[source] LedgerErrorSource),
 }
@@ -75,6 +75,9 @@ pub enum OpenOutcome {
 #[derive(Clone, Copy, Debug)]
 pub enum LeaseUpdate<'a> {
     Keep,
+    /// Changes nothing, and fails with [`LedgerError::Conflict`] if the lease has ended: what is
+    /// bought for it would be nobody's to end, and to pay back.
+    Require(&'a PodName),
     /// Writes the lease as it is here.
     Put(&'a Lease),
     /// Releases the port of this lease and what it has reserved, and writes the lease as it is
@@ -164,7 +167,8 @@ pub trait OrderStore: Send + Sync {
     /// still in state `from` and this replica's. A transition to `refused` releases its proofs.
     ///
     /// # Errors
-    /// [`LedgerError::Conflict`] when it is not; then nothing is written.
+    /// [`LedgerError::Conflict`] when it is not, or when the lease has ended that is required; then
+    /// nothing is written.
     async fn transition(
         &self,
         order: &Order,

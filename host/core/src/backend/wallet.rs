@@ -112,7 +112,7 @@ impl Error for RecoveryError {
 /// Why a token was not received.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ReceiveError {
-    /// Final: nothing was taken.
+    /// Final: nothing was taken, and nothing will be for this order, by no replica.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The mint's answer was lost: the money may be ours, or not. Call [`Payments::resolve`] until it

@@ -141,6 +141,13 @@ impl Order {
         }
     }
 
+    /// Whether it is making its pod, perhaps for the second time: whoever does that finds out what
+    /// becomes of it.
+    #[must_use]
+    pub fn is_making_pod(&self) -> bool {
+        matches!(self.purchase, Purchase::Spawn { .. }) && self.state() == State::Provisioning
+    }
+
     /// What a policy sees of it.
     #[must_use]
     pub fn view(&self, extended: Option<LeaseView>) -> OrderView {

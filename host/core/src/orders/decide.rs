@@ -14,7 +14,7 @@ use crate::backend::store::LeaseUpdate;
 use crate::limits;
 use crate::model::ids::{LeaseId, OrderId, PodName};
 use crate::model::login::Login;
-use crate::model::order::{Lease, LeaseState, Order, OrderState, OrderView, Purchase};
+use crate::model::order::{Lease, LeaseState, Order, OrderState, OrderView, Purchase, State};
 use crate::model::order_state::{Agreement, DecisionProgress, PlannedPod, Task, Unpaid};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::run::Run;
@@ -320,6 +320,7 @@ impl OrderService {
         let now = UnixTime::now();
         let lease = self.find_lease(pod).await?;
         let expires_at = extendable(&lease, now)?;
+        self.check_bought(&lease).await?;
         let view = order.view(Some(lease.view(order.customer(), now)));
         let mut trace = self.trace(order, token, view, set).await?;
         let (quote, grant, later) = match extension(&mut trace, expires_at, now, set).await {
@@ -330,6 +331,19 @@ impl OrderService {
         match self.backends.cluster.check_running(pod, later).await {
             Ok(()) => Ok(Agreed { agreement, task: Task::TopUp { pod: pod.clone() }, lease: None }),
             Err(error) => Err(Rejected::by_cluster(error.into(), agreement, None)),
+        }
+    }
+
+    /// Refuses more time for a pod whose own order may still come to nothing, or has: then the lease
+    /// ends with that order, and nobody would pay back what was added to it.
+    async fn check_bought(&self, lease: &Lease) -> Result<(), Refusal> {
+        let orders = self.backends.ledger.orders_of(&lease.id).await;
+        let is_open = |order: &Order| {
+            matches!(order.purchase, Purchase::Spawn { .. }) && order.state() != State::Active
+        };
+        match orders.map_err(|error| unreadable(&error))?.iter().any(is_open) {
+            true => Err(not_ready()),
+            false => Ok(()),
         }
     }
 
@@ -424,15 +438,17 @@ fn extendable(lease: &Lease, now: UnixTime) -> Result<UnixTime, Refusal> {
         {
             Ok(at)
         }
-        (LeaseState::Reserved, _) => Err(Refusal::new(
-            ErrorType::ResourceUnavailable,
-            "this pod is not ready yet; try again in a minute",
-        )),
+        (LeaseState::Reserved, _) => Err(not_ready()),
         _ => Err(Refusal::new(
             ErrorType::LeaseExpired,
             "this pod has ended or is about to; order a new one",
         )),
     }
+}
+
+fn not_ready() -> Refusal {
+    let message = "this pod is not ready yet; try again in a minute";
+    Refusal::new(ErrorType::ResourceUnavailable, message)
 }
 
 /// What the policies say of more time for a lease, and when it ends then.

@@ -175,7 +175,8 @@ impl OrderService {
         }
         self.backends.cluster.set_expiry(pod, expires_at).await?;
         let active = OrderState::Active { paid: paid.clone(), expires_at };
-        self.transition(order, active, LeaseUpdate::Keep).await?;
+        // If it has ended since it was read, whoever takes this order up again pays it back.
+        self.transition(order, active, LeaseUpdate::Require(pod)).await?;
         self.publish_end(&lease);
         Ok(())
     }

@@ -108,6 +108,20 @@ impl OrderService {
         found.map_err(|error| unreadable(&error))?.ok_or_else(no_such_pod)
     }
 
+    /// Whether the order that makes its pod may still come to nothing, though the pod may take logins
+    /// already.
+    pub(super) async fn is_being_made(&self, lease: &Lease) -> Result<bool, Refusal> {
+        match lease.state {
+            LeaseState::Reserved => Ok(true),
+            LeaseState::Ended => Ok(false),
+            LeaseState::Live => {
+                let orders = self.backends.ledger.orders_of(&lease.id).await;
+                let orders = orders.map_err(|error| unreadable(&error))?;
+                Ok(orders.iter().any(Order::is_making_pod))
+            }
+        }
+    }
+
     /// The name of the pod of this key; any other name stays as it is, also that of no pod.
     pub(super) async fn pod_of(&self, pod: PodName) -> Result<PodName, Refusal> {
         let Some(key) = PublicKey::from_npub(pod.as_str()) else { return Ok(pod) };

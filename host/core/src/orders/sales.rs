@@ -50,22 +50,19 @@ impl OrderService {
     pub async fn end_lease(self: &Arc<Self>, pod: &PodName) -> Result<EndedLease, Refusal> {
         let lease = self.find_lease(pod).await?;
         let pod = &lease.pod();
-        match lease.state {
-            LeaseState::Reserved => {
-                return Err(Refusal::new(
-                    ErrorType::ResourceUnavailable,
-                    "this pod is not ready yet; end it when it is",
-                ));
-            }
-            LeaseState::Live => {
-                let (ledger, reason) = (&self.backends.ledger, EndReason::EndedByOperator);
-                // On disk first: should this process die, the next one ends it for this reason.
-                ledger.mark_ending(pod, reason.into()).await.map_err(|error| unreadable(&error))?;
-                tracing::warn!(%pod, "the operator ends a lease");
-                self.backends.cluster.remove(pod).await?;
-                self.end(pod, reason).await.map_err(|error| unreadable(&error))?;
-            }
-            LeaseState::Ended => {}
+        if self.is_being_made(&lease).await? {
+            return Err(Refusal::new(
+                ErrorType::ResourceUnavailable,
+                "this pod is not ready yet; end it when it is",
+            ));
+        }
+        if lease.state == LeaseState::Live {
+            let (ledger, reason) = (&self.backends.ledger, EndReason::EndedByOperator);
+            // On disk first: should this process die, the next one ends it for this reason.
+            ledger.mark_ending(pod, reason.into()).await.map_err(|error| unreadable(&error))?;
+            tracing::warn!(%pod, "the operator ends a lease");
+            self.backends.cluster.remove(pod).await?;
+            self.end(pod, reason).await.map_err(|error| unreadable(&error))?;
         }
         let failed = |error| unreadable(&error);
         let ended = self.backends.ledger.lease(pod).await.map_err(failed)?;

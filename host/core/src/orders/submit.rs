@@ -4,7 +4,7 @@ use super::admission::{Place, Source};
 use super::lane::Lane;
 use super::waiting_memory::held_bytes;
 use super::{OrderService, internal};
-use crate::backend::store::{OpenOutcome, Repetition};
+use crate::backend::store::{LedgerError, OpenOutcome, Repetition};
 use crate::model::ids::OrderId;
 use crate::model::order::{Order, OrderState, Purchase};
 use crate::model::refusal::{ErrorType, Refusal};
@@ -115,13 +115,7 @@ impl OrderService {
         let guard = self
             .claim(&order.id)
             .ok_or_else(|| Refusal::new(ErrorType::InternalError, "try again"))?;
-        match self
-            .backends
-            .ledger
-            .open(&order, incoming.repetition)
-            .await
-            .map_err(|error| internal(&error))?
-        {
+        match self.open(&order, incoming.repetition).await.map_err(|error| internal(&error))? {
             OpenOutcome::Created => Ok(self.spawn(order, guard, Some(place))),
             OpenOutcome::Duplicate(known) => {
                 let is_same = match incoming.repetition {
@@ -140,6 +134,25 @@ impl OrderService {
                 self.replay(*other).await
             }
             OpenOutcome::ProofConflict(other) => Err(already_paying(&other)),
+        }
+    }
+
+    /// Stores a new order. A database whose answer was lost may have stored it, and then it will be
+    /// served: the second attempt finds it.
+    async fn open(
+        &self,
+        order: &Order,
+        repetition: Repetition,
+    ) -> Result<OpenOutcome, LedgerError> {
+        let ledger = &self.backends.ledger;
+        let error = match ledger.open(order, repetition).await {
+            Err(LedgerError::Database(error)) => error,
+            known => return known,
+        };
+        tracing::warn!(%error, "it is not known whether an order was stored; it is tried again");
+        match ledger.open(order, repetition).await? {
+            OpenOutcome::Duplicate(known) if known.id == order.id => Ok(OpenOutcome::Created),
+            outcome => Ok(outcome),
         }
     }
 

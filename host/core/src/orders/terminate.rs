@@ -7,7 +7,7 @@ use crate::backend::policy::RefundTerms;
 use crate::backend::store::LedgerError;
 use crate::limits;
 use crate::model::ids::{Customer, PodName};
-use crate::model::order::{Lease, LeaseState, Order, OrderState, Purchase, State};
+use crate::model::order::{Lease, LeaseState, Order, OrderState, State};
 use crate::model::order_state::{Paid, RefundCause, Sale, Task};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Sat, Seconds, UnixTime};
@@ -29,21 +29,19 @@ impl OrderService {
         let lease = self.own_lease(pod, customer).await?;
         let pod = &lease.pod();
         let failed = |error: LedgerError| unreadable(&error);
-        match lease.state {
-            LeaseState::Reserved => {
-                return Err(Refusal::new(
-                    ErrorType::ResourceUnavailable,
-                    "this pod is not ready yet; stop it when it is",
-                ));
-            }
-            LeaseState::Live => {
-                // On disk first: when the pod is found gone, the reason is known.
-                let stopped = EndReason::Stopped.into();
-                self.backends.ledger.mark_ending(pod, stopped).await.map_err(failed)?;
-                self.backends.cluster.remove(pod).await?;
-                self.end(pod, EndReason::Stopped).await.map_err(|error| unreadable(&error))?;
-            }
-            LeaseState::Ended => {}
+        if self.is_being_made(&lease).await? {
+            // What is due would follow this response, and no message would bring it.
+            return Err(Refusal::new(
+                ErrorType::ResourceUnavailable,
+                "this pod is not ready yet; stop it when it is",
+            ));
+        }
+        if lease.state == LeaseState::Live {
+            // On disk first: when the pod is found gone, the reason is known.
+            let stopped = EndReason::Stopped.into();
+            self.backends.ledger.mark_ending(pod, stopped).await.map_err(failed)?;
+            self.backends.cluster.remove(pod).await?;
+            self.end(pod, EndReason::Stopped).await.map_err(|error| unreadable(&error))?;
         }
         let refunded = tokio::time::timeout(limits::STOP_TIMEOUT, self.refunds_made(&lease)).await;
         let orders = match refunded {
@@ -98,12 +96,7 @@ impl OrderService {
             let reason = first_reason(&mut lease, reason)?;
             lease.state = LeaseState::Ended;
             let mut orders = self.backends.ledger.orders_of(&lease.id).await?;
-            if orders.iter().any(|order| {
-                matches!(order.purchase, Purchase::Spawn { .. })
-                    && order.state() == State::Provisioning
-            }) {
-                // It is being made, perhaps for the second time: its worker finds out what became
-                // of it.
+            if orders.iter().any(Order::is_making_pod) {
                 return Ok(());
             }
             orders.retain(|order| order.state() == State::Active);
@@ -296,6 +289,7 @@ fn close(
 mod tests {
     use super::*;
     use crate::model::ids::{LeaseId, OrderId};
+    use crate::model::order::Purchase;
     use crate::testing;
 
     fn active(

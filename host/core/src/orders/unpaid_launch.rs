@@ -61,6 +61,7 @@ impl OrderService {
             // A paid pod is moved to another port; this one is launched anew then.
             Err(ClusterError::PortTaken(error)) => {
                 tracing::warn!(%error, "a pod that is not paid for has no port");
+                self.check_own(order).await?;
                 self.backends.cluster.remove(&pod).await?;
                 unpaid.launched = false;
                 Ok(None)

@@ -2,7 +2,7 @@ use paygress_core::backend::store::LedgerError;
 use std::error::Error;
 use std::sync::Arc;
 
-/// Why a transaction failed. Nothing was written.
+/// Why a transaction failed. Nothing was written, unless the answer to its commit was lost.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DatabaseError {
     /// A row is not of the form in which this version writes it.

@@ -60,6 +60,24 @@ pub(crate) async fn an_ended_lease_is_not_extended(ledger: Arc<dyn Ledger>) {
     assert_eq!(end_of(&*ledger, &ended).await, ended.expires_at);
 }
 
+/// Whoever ends a lease pays back the orders that are active then, and no others.
+pub(crate) async fn what_needs_a_lease_is_not_active_after_its_end(ledger: Arc<dyn Ledger>) {
+    let mut sold = live_lease(&*ledger).await;
+    let (mut first, second) =
+        (extend(&*ledger, &sold, 10).await, extend(&*ledger, &sold, 200).await);
+    let pod = sold.pod();
+    move_to(&*ledger, &mut first, State::Active, LeaseUpdate::Require(&pod)).await;
+    sold.state = LeaseState::Ended;
+    first.state = testing::order_state(&first.purchase, State::Ended);
+    ledger.end_lease(&sold, &[first]).await.unwrap();
+    let mut active = second.clone();
+    active.state = testing::order_state(&second.purchase, State::Active);
+    let late = ledger.transition(&active, second.state(), LeaseUpdate::Require(&pod)).await;
+    assert!(matches!(late, Err(LedgerError::Conflict { .. })), "{late:?}");
+    let stored = ledger.order(&second.id).await.unwrap().unwrap();
+    assert_eq!(stored.state(), State::Provisioning, "nothing was written");
+}
+
 pub(crate) async fn live_leases_are_listed_by_customer(ledger: Arc<dyn Ledger>) {
     let sold = live_lease(&*ledger).await;
     for (of, listed) in [(Some("c"), true), (Some("d"), false), (None, true)] {

@@ -57,6 +57,7 @@ suite! {
         extensions_at_the_same_time_add_up,
         an_extension_can_be_taken_back,
         an_ended_lease_is_not_extended,
+        what_needs_a_lease_is_not_active_after_its_end,
         live_leases_are_listed_by_customer,
         a_lease_is_found_by_the_key_of_its_pod,
         the_reason_of_an_end_is_recorded_before_it,
