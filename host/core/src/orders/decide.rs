@@ -12,14 +12,13 @@ use crate::backend::policy::{
 };
 use crate::backend::store::LeaseUpdate;
 use crate::limits;
-use crate::model::ids::{LeaseId, OrderId, PodName};
+use crate::model::ids::{LeaseId, OrderId};
 use crate::model::login::Login;
-use crate::model::order::{Lease, LeaseState, Order, OrderState, OrderView, Purchase, State};
+use crate::model::order::{Lease, LeaseState, Order, OrderState, OrderView, Purchase};
 use crate::model::order_state::{Agreement, DecisionProgress, PlannedPod, Task, Unpaid};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::run::Run;
 use crate::model::secret::Secret;
-use crate::model::units::{Seconds, UnixTime};
 use std::time::Instant;
 
 impl OrderService {
@@ -309,44 +308,6 @@ impl OrderService {
         Ok((quote, grant, PodDecision { placement, rendered }))
     }
 
-    async fn decide_top_up(
-        &self,
-        order: &Order,
-        token: &Secret,
-        pod: &PodName,
-        set: &dyn PolicySet,
-    ) -> Result<Agreed, Rejected> {
-        self.check_offered(&order.purchase).await?;
-        let now = UnixTime::now();
-        let lease = self.find_lease(pod).await?;
-        let expires_at = extendable(&lease, now)?;
-        self.check_bought(&lease).await?;
-        let view = order.view(Some(lease.view(order.customer(), now)));
-        let mut trace = self.trace(order, token, view, set).await?;
-        let (quote, grant, later) = match extension(&mut trace, expires_at, now, set).await {
-            Ok(terms) => terms,
-            Err(refusal) => return Err(Rejected::by_policy(refusal, trace)),
-        };
-        let agreement = Agreement::of(trace, quote, grant);
-        match self.backends.cluster.check_running(pod, later).await {
-            Ok(()) => Ok(Agreed { agreement, task: Task::TopUp { pod: pod.clone() }, lease: None }),
-            Err(error) => Err(Rejected::by_cluster(error.into(), agreement, None)),
-        }
-    }
-
-    /// Refuses more time for a pod whose own order may still come to nothing, or has: then the lease
-    /// ends with that order, and nobody would pay back what was added to it.
-    async fn check_bought(&self, lease: &Lease) -> Result<(), Refusal> {
-        let orders = self.backends.ledger.orders_of(&lease.id).await;
-        let is_open = |order: &Order| {
-            matches!(order.purchase, Purchase::Spawn { .. }) && order.state() != State::Active
-        };
-        match orders.map_err(|error| unreadable(&error))?.iter().any(is_open) {
-            true => Err(not_ready()),
-            false => Ok(()),
-        }
-    }
-
     /// Reserves a port, if pods have one, and fixes what the template must keep to.
     pub(super) async fn place(
         &self,
@@ -400,25 +361,29 @@ impl<'a> From<Option<&'a ReleasedLease>> for LeaseUpdate<'a> {
 }
 
 /// What an order and its customer have agreed on.
-struct Agreed {
-    agreement: Agreement,
-    task: Task,
+pub(super) struct Agreed {
+    pub(super) agreement: Agreement,
+    pub(super) task: Task,
     /// The lease of a new pod.
-    lease: Option<Lease>,
+    pub(super) lease: Option<Lease>,
 }
 
 /// Why they have not, and how far it had come.
-struct Rejected {
+pub(super) struct Rejected {
     refusal: Refusal,
     progress: DecisionProgress,
 }
 
 impl Rejected {
-    fn by_policy(refusal: Refusal, trace: PolicyTrace) -> Self {
+    pub(super) fn by_policy(refusal: Refusal, trace: PolicyTrace) -> Self {
         Self { refusal, progress: DecisionProgress::Trace(Box::new(trace)) }
     }
 
-    fn by_cluster(refusal: Refusal, agreement: Agreement, planned: Option<PlannedPod>) -> Self {
+    pub(super) fn by_cluster(
+        refusal: Refusal,
+        agreement: Agreement,
+        planned: Option<PlannedPod>,
+    ) -> Self {
         let progress = DecisionProgress::Agreement { agreement: Box::new(agreement), planned };
         Self { refusal, progress }
     }
@@ -430,47 +395,8 @@ impl From<Refusal> for Rejected {
     }
 }
 
-/// The end of a lease that can still be extended.
-fn extendable(lease: &Lease, now: UnixTime) -> Result<UnixTime, Refusal> {
-    match (lease.state, lease.expires_at) {
-        (LeaseState::Live, Some(at))
-            if lease.end.is_none() && at.since(now) > Seconds(limits::TOP_UP_MARGIN) =>
-        {
-            Ok(at)
-        }
-        (LeaseState::Reserved, _) => Err(not_ready()),
-        _ => Err(Refusal::new(
-            ErrorType::LeaseExpired,
-            "this pod has ended or is about to; order a new one",
-        )),
-    }
-}
-
-fn not_ready() -> Refusal {
-    let message = "this pod is not ready yet; try again in a minute";
-    Refusal::new(ErrorType::ResourceUnavailable, message)
-}
-
-/// What the policies say of more time for a lease, and when it ends then.
-async fn extension(
-    trace: &mut PolicyTrace,
-    expires_at: UnixTime,
-    now: UnixTime,
-    set: &dyn PolicySet,
-) -> Result<(Quote, Grant, UnixTime), Refusal> {
-    let (quote, grant) = quote_and_grant(trace, set).await?;
-    let later = expires_at.after(grant.seconds);
-    match later.since(now) > Seconds(limits::GRANT_SECONDS) {
-        false => Ok((quote, grant, later)),
-        true => Err(Refusal::new(
-            ErrorType::InvalidRequest,
-            "the pod would live longer than ten years; send a smaller token",
-        )),
-    }
-}
-
 /// The price, the time and the refund terms of an order.
-async fn quote_and_grant(
+pub(super) async fn quote_and_grant(
     trace: &mut PolicyTrace,
     set: &dyn PolicySet,
 ) -> Result<(Quote, Grant), Refusal> {

@@ -37,6 +37,7 @@ mod apps;
 mod capacity;
 mod decide;
 mod delivery;
+mod extension;
 mod gateway;
 mod image_list;
 mod image_starts;
