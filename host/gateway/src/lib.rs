@@ -33,6 +33,7 @@ mod incoming;
 mod jump;
 mod limits;
 mod metrics;
+mod origin;
 mod proof;
 mod pump;
 mod rates;

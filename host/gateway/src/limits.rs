@@ -66,13 +66,14 @@ pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Connections of one remote endpoint at the same time. Its key costs nothing, so that the other
 /// limits count too.
 pub(crate) const CONNECTIONS_OF_ENDPOINT: usize = 32;
-/// New connections a second of one address, or of one endpoint by a relay, and so many at once:
-/// each costs a handshake and a lookup…
-pub(crate) const OF_SOURCE: [u32; 2] = [4, 64];
-/// …and of one lease, from one [origin](crate::sessions::Origin): anybody who knows its name may connect,
+/// New connections a second, and at once, for each of the networks that an address is in, and as for one
+/// address for one endpoint by a relay: each costs a handshake and a lookup. In a second one provider
+/// fills no more than a quarter of [`HANDSHAKES`]: others have the time for theirs…
+pub(crate) const OF_SOURCE: [[u32; 2]; NETWORKS] = [[4, 64], [16, 128], [64, 256]];
+/// …and of one lease, from one [origin](crate::origin::Origin): anybody who knows its name may connect,
 /// as to a port of the node, and keeps out nobody from elsewhere. A script that runs one command after
 /// another fits.
-pub(crate) const OF_LEASE: [u32; 2] = [8, 128];
+pub(crate) const OF_LEASE: [[u32; 2]; NETWORKS] = [[8, 128], [16, 192], [32, 256]];
 /// Addresses, networks and endpoints whose rate is known at the same time. Beyond that new ones are
 /// refused, or wait.
 pub(crate) const RATED: usize = 16_384;

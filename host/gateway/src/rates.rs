@@ -69,6 +69,11 @@ impl NetworkRates {
         Self(allowances.map(|allowance| Rates::new(allowance, most)))
     }
 
+    /// Counts one event of this address; `false` if it comes too soon for one of its networks.
+    pub(crate) fn allows(&self, address: IpAddr) -> bool {
+        self.0.iter().zip(networks(address)).all(|(rates, network)| rates.allows(&network))
+    }
+
     /// Waits until an event of this address is within the limits, and counts it. The narrowest
     /// network counts first: an event that waits there is not counted in the wider networks, which
     /// others share.

@@ -7,17 +7,12 @@
 //! proved itself is never cut.
 
 use crate::limits;
+use crate::origin::{Origin, first_to_go};
 use paygress_core::model::ids::PodName;
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
-
-/// The network that a session comes from. None: a relay. All that come by relays are one, since the
-/// keys by which they differ cost nothing.
-pub(crate) type Origin = Option<IpAddr>;
 
 #[derive(Default)]
 struct OfLease {
@@ -31,17 +26,8 @@ impl OfLease {
         self.proven.saturating_add(self.unproven.len())
     }
 
-    /// Of those whose origin has most, the oldest: who fills the places from one network loses their
-    /// own.
     fn first_to_go(&self) -> Option<u64> {
-        let mut counts: HashMap<Origin, usize> = HashMap::new();
-        for (origin, _) in self.unproven.values() {
-            let count = counts.entry(*origin).or_default();
-            *count = count.saturating_add(1);
-        }
-        let rank = |origin: &Origin, id: u64| (counts.get(origin).copied(), Reverse(id));
-        let first = self.unproven.iter().max_by_key(|(id, (origin, _))| rank(origin, **id));
-        first.map(|(id, _)| *id)
+        first_to_go(self.unproven.iter().map(|(id, (origin, _))| (*id, *origin)))
     }
 
     /// Whether there is room for one more, if need be instead of another.
@@ -168,6 +154,7 @@ impl Drop for Place {
 mod tests {
     use super::*;
     use std::future::ready;
+    use std::net::{IpAddr, Ipv6Addr};
 
     const ALL: usize = limits::SESSIONS_OF_LEASE;
     const UNPROVEN: usize = limits::UNPROVEN_SESSIONS_OF_LEASE;
@@ -176,8 +163,9 @@ mod tests {
         PodName::parse("ssh-pod-aaaaaaaaaa").unwrap()
     }
 
+    /// One of each provider's.
     fn network(number: usize) -> Origin {
-        Some([192, 0, 2, u8::try_from(number).unwrap()].into())
+        Some([198, u8::try_from(number).unwrap(), 2, 7].into())
     }
 
     fn is_lost(place: &mut Place) -> bool {
@@ -228,6 +216,22 @@ mod tests {
         assert!(!is_lost(&mut customer), "there were some with more");
         others.extend((0..UNPROVEN).map(|number| begin(network(100 + number))));
         assert!(is_lost(&mut customer));
+    }
+
+    /// A site of IPv6 has 65 536 networks, and costs nothing; a provider has as many sites.
+    #[test]
+    fn who_comes_from_all_networks_of_a_site_or_provider_takes_no_place_of_another() {
+        for (name, host_bits) in [("site", 64), ("provider", 80)] {
+            let sessions = Sessions::default();
+            let begin = |origin| sessions.begin_unproven(&pod(), origin).unwrap();
+            let mut customer = begin(network(1));
+            let address = |number: u128| {
+                let bits = (0x2001_0db8_u128 << 96) | (number << host_bits);
+                Some(IpAddr::from(Ipv6Addr::from_bits(bits)))
+            };
+            let _flood: Vec<Place> = (0..1_000).map(|number| begin(address(number))).collect();
+            assert!(!is_lost(&mut customer), "{name}");
+        }
     }
 
     #[tokio::test]

@@ -3,7 +3,8 @@
 use crate::access::{LeaseAccess, LeaseLogin, LookupError};
 use crate::limits;
 use crate::metrics::{Counts, OpenSession, Rejection, Way};
-use crate::sessions::{Origin, Place, Sessions};
+use crate::origin::Origin;
+use crate::sessions::{Place, Sessions};
 use paygress_core::backend::pod_streams::{ByteStream, PodPort, PodStreams};
 use paygress_core::error_chain;
 use paygress_core::logged_failures::LoggedFailures;
