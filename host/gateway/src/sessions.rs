@@ -11,11 +11,32 @@ use crate::origin::{Origin, first_to_go};
 use paygress_core::model::ids::PodName;
 use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
+/// How many bytes wait for the pod of a lease, in all its sessions by the jump host.
+#[derive(Clone, Default)]
+pub(crate) struct WaitingBytes(Arc<AtomicUsize>);
+
+impl WaitingBytes {
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// As many as were added at the most.
+    pub(crate) fn remove(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 #[derive(Default)]
 struct OfLease {
+    waiting: WaitingBytes,
     proven: usize,
     /// The oldest first. Dropping the sender tells the session that it has lost its place.
     unproven: BTreeMap<u64, (Origin, oneshot::Sender<()>)>,
@@ -69,6 +90,7 @@ enum Standing {
 pub(crate) struct Place {
     table: Arc<Mutex<Table>>,
     pod: PodName,
+    waiting: WaitingBytes,
     standing: Standing,
 }
 
@@ -79,7 +101,7 @@ impl Sessions {
         let lease = table.leases.entry(pod.clone()).or_default();
         lease.make_room().then(|| {
             lease.proven = lease.proven.saturating_add(1);
-            self.place(pod, Standing::Proven)
+            self.place(pod, lease, Standing::Proven)
         })
     }
 
@@ -97,16 +119,22 @@ impl Sessions {
         lease.make_room().then(|| {
             let (sender, lost) = oneshot::channel();
             lease.unproven.insert(id, (origin, sender));
-            self.place(pod, Standing::Unproven { id, lost })
+            self.place(pod, lease, Standing::Unproven { id, lost })
         })
     }
 
-    fn place(&self, pod: &PodName, standing: Standing) -> Place {
-        Place { table: Arc::clone(&self.0), pod: pod.clone(), standing }
+    fn place(&self, pod: &PodName, lease: &OfLease, standing: Standing) -> Place {
+        let (table, waiting) = (Arc::clone(&self.0), lease.waiting.clone());
+        Place { table, pod: pod.clone(), waiting, standing }
     }
 }
 
 impl Place {
+    /// Of all sessions of the lease.
+    pub(crate) fn waiting(&self) -> WaitingBytes {
+        self.waiting.clone()
+    }
+
     /// Waits until another session has taken this place. None does once `proof` has returned.
     pub(crate) async fn lost(&mut self, proof: impl Future<Output = ()>) {
         if let Standing::Unproven { lost, .. } = &mut self.standing {
@@ -254,6 +282,16 @@ mod tests {
         assert!(sessions.begin(&pod()).is_none(), "a lost place is not given back twice");
         drop(proven);
         assert!(lock(&sessions.0).leases.is_empty());
+    }
+
+    #[test]
+    fn what_waits_is_counted_for_each_lease() {
+        let sessions = Sessions::default();
+        let other = PodName::parse("ssh-pod-bbbbbbbbbb").unwrap();
+        let places = [pod(), pod(), other].map(|pod| sessions.begin(&pod).unwrap());
+        places[0].waiting().add(7);
+        places[1].waiting().remove(3);
+        assert_eq!(places.each_ref().map(|place| place.waiting().count()), [4, 4, 0]);
     }
 
     #[tokio::test]
