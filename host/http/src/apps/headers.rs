@@ -24,18 +24,20 @@ const HOP_BY_HOP: [&str; 9] = [
     "transfer-encoding",
     "upgrade",
 ];
-/// Headers that programs trust if they are behind a proxy. What the client itself has sent in them
-/// is not passed on.
+/// Headers that programs trust if they are behind a proxy, besides [`FORWARDED`] ones. What the client
+/// itself has sent in them is not passed on. `Proxy` is the variable `HTTP_PROXY` to a program of CGI.
 const OF_PROXIES: [&str; 8] = [
+    "client-ip",
     "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "x-forwarded-proto",
-    "x-forwarded-server",
+    "proxy",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
     "x-real-ip",
 ];
+/// The prefix of all others of these.
+const FORWARDED: &str = "x-forwarded-";
 /// Response headers that would have an effect beyond the pod's own site. They name another server
 /// for its host, clear the cookies of all sites of the domain, or have a proxy before the service
 /// send a file or page in place of the response.
@@ -83,6 +85,20 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn is_of_proxies(name: &HeaderName) -> bool {
+    // CGI and WSGI have one variable for both spellings.
+    let name = name.as_str().replace('_', "-");
+    name.starts_with(FORWARDED) || OF_PROXIES.contains(&&*name)
+}
+
+fn remove_of_proxies(headers: &mut HeaderMap) {
+    let found: Vec<HeaderName> =
+        headers.keys().filter(|name| is_of_proxies(name)).cloned().collect();
+    for name in found {
         headers.remove(name);
     }
 }
@@ -154,9 +170,7 @@ pub(super) fn to_pod(
     let (is_chunked, is_websocket) =
         (headers.contains_key(TRANSFER_ENCODING), is_websocket(headers));
     remove_hop_by_hop(headers);
-    for name in OF_PROXIES {
-        headers.remove(name);
-    }
+    remove_of_proxies(headers);
     headers.remove(EXPECT);
     without_own_cookie(headers);
     if headers.get_all(AUTHORIZATION).iter().any(|value| credentials.is_in(value)) {
@@ -206,9 +220,14 @@ fn remove_beyond_the_pod(headers: &mut HeaderMap) {
 
 /// Makes of the headers of a pod's answer what the client gets.
 pub(super) fn to_client(headers: &mut HeaderMap, host: &str, access: HttpAccess) {
-    let is_websocket = is_websocket(headers);
+    let (is_chunked, is_websocket) =
+        (headers.contains_key(TRANSFER_ENCODING), is_websocket(headers));
     remove_hop_by_hop(headers);
     remove_beyond_the_pod(headers);
+    if is_chunked {
+        // It is no length of the body, which would be cut there, or found too short.
+        headers.remove(CONTENT_LENGTH);
+    }
     let cookies: Vec<HeaderValue> =
         headers.get_all(SET_COOKIE).iter().filter(|it| is_of_host(it, host)).cloned().collect();
     headers.remove(SET_COOKIE);
@@ -269,6 +288,43 @@ mod tests {
         ]);
         assert_eq!(sent, expected);
         assert!(!sent_to_pod(&[("cookie", "__Host-paygress-app=secret")]).contains_key(COOKIES));
+    }
+
+    /// The pod's program would take them for what its proxy says.
+    #[test]
+    fn no_spelling_of_what_a_proxy_says_is_passed_on() {
+        for name in [
+            "x_forwarded_for",
+            "X-Forwarded_For",
+            "x_real_ip",
+            "X-Forwarded-Ssl",
+            "x_forwarded_user",
+            "client-ip",
+            "true_client_ip",
+            "proxy",
+        ] {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            let mut sent =
+                HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("127.0.0.1"))]);
+            let credentials = Credentials { customer: None, operator: None };
+            to_pod(&mut sent, HOST_NAME, "192.0.2.7".parse().unwrap(), &credentials);
+            assert!(!sent.contains_key(&name), "{name}");
+            assert_eq!(sent["x-forwarded-for"], "192.0.2.7");
+        }
+        let others = [("x-forward", "1"), ("x_custom", "1"), ("proxy-status", "1")];
+        let sent = sent_to_pod(&others);
+        assert!(others.iter().all(|(name, _)| sent.contains_key(*name)), "{sent:?}");
+    }
+
+    #[test]
+    fn an_answer_in_chunks_has_no_length() {
+        let length = ("content-length", "5");
+        let mut answer = headers(&[length, ("transfer-encoding", "chunked")]);
+        to_client(&mut answer, HOST_NAME, HttpAccess::Public);
+        assert!(answer.is_empty(), "{answer:?}");
+        let mut answer = headers(&[length]);
+        to_client(&mut answer, HOST_NAME, HttpAccess::Public);
+        assert_eq!(answer, headers(&[length]));
     }
 
     #[test]
