@@ -41,16 +41,20 @@ const FORWARDED: &str = "x-forwarded-";
 /// Response headers that would have an effect beyond the pod's own site. They name another server
 /// for its host, clear the cookies of all sites of the domain, or have a proxy before the service
 /// send a file or page in place of the response.
-const BEYOND_THE_POD: [&str; 6] = [
+const BEYOND_THE_POD: [&str; 7] = [
     "alt-svc",
     "clear-site-data",
     "x-lighttpd-send-file",
     "x-lighttpd-send-tempfile",
+    "x-litespeed-location",
     "x-reproxy-url",
     "x-sendfile",
 ];
-/// The prefix of the headers by which a response commands nginx.
-const NGINX_COMMAND: &str = "x-accel-";
+/// The prefixes of the headers by which a response commands nginx and Envoy. To Envoy it may say that the
+/// service is not healthy, by which all sites would go.
+const PROXY_COMMANDS: [&str; 2] = ["x-accel-", "x-envoy-"];
+/// The ends of headers that shared caches obey in place of `Cache-Control` (RFC 9213, Edge architecture).
+const OF_SHARED_CACHES: [&str; 2] = ["cdn-cache-control", "surrogate-control"];
 /// The prefix of every bearer token that the service has made.
 const OWN_BEARER: &str = "pg_";
 
@@ -89,15 +93,15 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-fn is_of_proxies(name: &HeaderName) -> bool {
+fn is_of_proxies(name: &str) -> bool {
     // CGI and WSGI have one variable for both spellings.
-    let name = name.as_str().replace('_', "-");
+    let name = name.replace('_', "-");
     name.starts_with(FORWARDED) || OF_PROXIES.contains(&&*name)
 }
 
-fn remove_of_proxies(headers: &mut HeaderMap) {
+fn remove_all(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
     let found: Vec<HeaderName> =
-        headers.keys().filter(|name| is_of_proxies(name)).cloned().collect();
+        headers.keys().filter(|name| is_meant(name.as_str())).cloned().collect();
     for name in found {
         headers.remove(name);
     }
@@ -170,7 +174,7 @@ pub(super) fn to_pod(
     let (is_chunked, is_websocket) =
         (headers.contains_key(TRANSFER_ENCODING), is_websocket(headers));
     remove_hop_by_hop(headers);
-    remove_of_proxies(headers);
+    remove_all(headers, is_of_proxies);
     headers.remove(EXPECT);
     without_own_cookie(headers);
     if headers.get_all(AUTHORIZATION).iter().any(|value| credentials.is_in(value)) {
@@ -208,11 +212,7 @@ fn is_of_host(cookie: &HeaderValue, host: &str) -> bool {
 }
 
 fn remove_beyond_the_pod(headers: &mut HeaderMap) {
-    let commands: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(NGINX_COMMAND)).cloned().collect();
-    for name in commands {
-        headers.remove(name);
-    }
+    remove_all(headers, |name| PROXY_COMMANDS.iter().any(|prefix| name.starts_with(prefix)));
     for name in BEYOND_THE_POD {
         headers.remove(name);
     }
@@ -236,6 +236,7 @@ pub(super) fn to_client(headers: &mut HeaderMap, host: &str, access: HttpAccess)
     }
     if access == HttpAccess::Owner {
         // No cache between shows it to others.
+        remove_all(headers, |name| OF_SHARED_CACHES.iter().any(|end| name.ends_with(end)));
         headers.append(CACHE_CONTROL, HeaderValue::from_static("private"));
     }
     if is_websocket {
@@ -314,6 +315,20 @@ mod tests {
         let others = [("x-forward", "1"), ("x_custom", "1"), ("proxy-status", "1")];
         let sent = sent_to_pod(&others);
         assert!(others.iter().all(|(name, _)| sent.contains_key(*name)), "{sent:?}");
+    }
+
+    #[test]
+    fn an_owners_answer_is_for_no_shared_cache() {
+        let lines = [
+            ("cdn-cache-control", "max-age=60"),
+            ("cloudflare-cdn-cache-control", "max-age=60"),
+            ("surrogate-control", "max-age=60"),
+        ];
+        let mut answer = headers(&lines);
+        to_client(&mut answer, HOST_NAME, HttpAccess::Public);
+        assert_eq!(answer, headers(&lines));
+        to_client(&mut answer, HOST_NAME, HttpAccess::Owner);
+        assert_eq!(answer, headers(&[("cache-control", "private")]));
     }
 
     #[test]
@@ -402,6 +417,9 @@ mod tests {
             ("x-sendfile", "/etc/passwd"),
             ("x-lighttpd-send-file", "/etc/passwd"),
             ("x-reproxy-url", "http://10.0.0.1/"),
+            ("x-litespeed-location", "/members/page.html"),
+            ("x-envoy-immediate-health-check-fail", "true"),
+            ("x-envoy-degraded", "true"),
             ("clear-site-data", "\"cookies\""),
             ("alt-svc", "h3=\":443\""),
             ("x-acceleration", "1"),
