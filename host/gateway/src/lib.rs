@@ -28,6 +28,7 @@ mod client;
 mod close;
 mod endpoint;
 mod gateway;
+mod greeting;
 mod host_key;
 mod incoming;
 mod jump;
