@@ -77,8 +77,8 @@ pub(crate) const OF_SOURCE: [[u32; 2]; NETWORKS] = [[4, 64], [16, 128], [64, 256
 /// as to a port of the node, and keeps out nobody from elsewhere. A script that runs one command after
 /// another fits.
 pub(crate) const OF_LEASE: [[u32; 2]; NETWORKS] = [[8, 128], [16, 192], [32, 256]];
-/// Addresses, networks and endpoints whose rate is known at the same time. Beyond that new ones are
-/// refused, or wait.
+/// Addresses, networks and endpoints whose rate is known at the same time. Beyond that the wider networks
+/// of addresses are counted alone, and new endpoints are refused.
 pub(crate) const RATED: usize = 16_384;
 /// How long a connection may be without its stream: SSH clients send their greeting at once.
 pub(crate) const FIRST_STREAM: Duration = Duration::from_secs(20);
