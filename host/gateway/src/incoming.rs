@@ -14,17 +14,18 @@ use crate::close::CloseReason;
 use crate::endpoint::IrohEndpoint;
 use crate::limits;
 use crate::metrics::Rejection;
+use crate::origin::{Origin, groups};
 use crate::proof::{Proof, ProofReader, Sides};
 use crate::pump;
-use crate::rates::Rates;
-use crate::sessions::Origin;
+use crate::rates::{NetworkRates, Rates};
 use crate::shared::{SessionPermit, Shared, is_set};
 use crate::startups::{Startup, Startups};
+use ipnet::IpNet;
 use iroh::endpoint::{Connection, Incoming, IncomingAddr, VarInt};
 use iroh::{Endpoint, EndpointId};
 use paygress_core::keyed_limit::{KeyedLimit, Permit};
 use paygress_core::model::ids::PodName;
-use paygress_core::networks::customer_network;
+use paygress_core::networks::{NETWORKS, customer_network};
 use paygress_sshd::EarlyDrop;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -62,12 +63,47 @@ impl Source {
 
 /// The handshakes of an endpoint: none yet.
 fn handshakes() -> Startups<Source> {
-    Startups::new(EarlyDrop::new(limits::HANDSHAKES), EarlyDrop::new(limits::HANDSHAKES_OF_ONE))
+    let of_all = EarlyDrop::new(limits::HANDSHAKES);
+    Startups::new(of_all, EarlyDrop::new(limits::HANDSHAKES_OF_ONE), Source::origin)
 }
 
-/// How often somebody from one place connects to one lease: never yet.
-fn lease_rates() -> Rates<(PodName, Origin)> {
-    Rates::new(limits::OF_LEASE, limits::RATED)
+/// How often clients connect.
+struct SourceRates {
+    of_networks: NetworkRates,
+    of_others: Rates<Source>,
+}
+
+impl SourceRates {
+    fn new() -> Self {
+        let [of_one, _, _] = limits::OF_SOURCE;
+        Self {
+            of_networks: NetworkRates::new(limits::OF_SOURCE, limits::RATED),
+            of_others: Rates::new(of_one, limits::RATED),
+        }
+    }
+
+    fn allow(&self, source: &Source) -> bool {
+        match source {
+            Source::Network(address) => self.of_networks.allows(*address),
+            Source::Relayed(_) | Source::Other => self.of_others.allows(source),
+        }
+    }
+}
+
+/// How often somebody connects to one lease, from each of the networks that they are in.
+struct LeaseRates([Rates<(PodName, Option<IpNet>)>; NETWORKS]);
+
+impl LeaseRates {
+    fn new() -> Self {
+        Self(limits::OF_LEASE.map(|allowance| Rates::new(allowance, limits::RATED)))
+    }
+
+    /// The narrowest network counts first: what it refuses is not counted in the wider ones, which
+    /// others share.
+    fn allow(&self, pod: &PodName, origin: Origin) -> bool {
+        let mut rates = self.0.iter().zip(groups(origin));
+        rates.all(|(rates, group)| rates.allows(&(pod.clone(), group)))
+    }
 }
 
 /// What bounds the connections of an endpoint.
@@ -75,8 +111,8 @@ struct Gate {
     endpoint: Endpoint,
     shared: Arc<Shared>,
     handshakes: Startups<Source>,
-    sources: Rates<Source>,
-    leases: Rates<(PodName, Origin)>,
+    sources: SourceRates,
+    leases: LeaseRates,
     endpoints: KeyedLimit<EndpointId>,
 }
 
@@ -120,8 +156,8 @@ impl Gate {
             endpoint,
             shared,
             handshakes: handshakes(),
-            sources: Rates::new(limits::OF_SOURCE, limits::RATED),
-            leases: lease_rates(),
+            sources: SourceRates::new(),
+            leases: LeaseRates::new(),
             endpoints: KeyedLimit::default(),
         }
     }
@@ -138,7 +174,7 @@ impl Gate {
             return None;
         }
         let source = Source::from(addr);
-        if !self.sources.allows(&source) {
+        if !self.sources.allow(&source) {
             return self.refuse(incoming, Rejection::TooFast);
         }
         Some((incoming, self.handshakes.admit(source)))
@@ -209,7 +245,7 @@ impl Gate {
             drop(connected);
             return None;
         };
-        if !self.leases.allows(&(pod.clone(), origin)) {
+        if !self.leases.allow(&pod, origin) {
             return self.refuse(incoming, Rejection::TooFast);
         }
         let connection = self.accept(incoming, alpn::of_pod(&pod)).await?;
@@ -295,14 +331,28 @@ mod tests {
     /// By a relay each has as many sources as they like.
     #[test]
     fn who_connects_too_often_keeps_nobody_from_elsewhere_out() {
-        let (leases, pod) = (lease_rates(), Shared::pod_name("ssh-pod-aaaaaaaaaa").unwrap());
+        let (leases, pod) = (LeaseRates::new(), Shared::pod_name("ssh-pod-aaaaaaaaaa").unwrap());
         let relayed = Source::Relayed(iroh::SecretKey::generate().public()).origin();
         let direct = Source::Network([192, 0, 2, 7].into()).origin();
-        let flood = (0..1_000).filter(|_| leases.allows(&(pod.clone(), relayed))).count();
+        let flood = (0..1_000).filter(|_| leases.allow(&pod, relayed)).count();
         assert!((128..1_000).contains(&flood), "{flood}");
         let other = Source::Relayed(iroh::SecretKey::generate().public()).origin();
-        assert!(!leases.allows(&(pod.clone(), other)), "it is the same flood");
-        assert!(leases.allows(&(pod, direct)));
+        assert!(!leases.allow(&pod, other), "it is the same flood");
+        assert!(leases.allow(&pod, direct));
+    }
+
+    /// What one network is allowed at once, a site of 65 536 networks must not have as many times.
+    #[test]
+    fn a_site_with_many_addresses_connects_no_more_often_than_a_site_may() {
+        let (sources, leases) = (SourceRates::new(), LeaseRates::new());
+        let pod = Shared::pod_name("ssh-pod-aaaaaaaaaa").unwrap();
+        let allowed = (0..10_000).filter(|number| sources.allow(&of_site(*number))).count();
+        assert!((64..1_000).contains(&allowed), "{allowed}");
+        let origins = (0..10_000).map(|number| of_site(number).origin());
+        let allowed = origins.filter(|origin| leases.allow(&pod, *origin)).count();
+        assert!((128..1_000).contains(&allowed), "{allowed}");
+        let elsewhere = Source::Network([192, 0, 2, 7].into());
+        assert!(sources.allow(&elsewhere) && leases.allow(&pod, elsewhere.origin()));
     }
 
     /// A site of IPv6 has 65 536 networks, each of which is an address of its own.
@@ -311,16 +361,17 @@ mod tests {
         let handshakes = handshakes();
         let [_, _, full] = limits::HANDSHAKES;
         let mut held: Vec<Startup<Source>> =
-            (0..10_000).map(|number| handshakes.admit(of_site(number))).collect();
+            (0..1_000).map(|number| handshakes.admit(of_site(number))).collect();
         assert!(handshakes.held() <= full, "{}", handshakes.held());
         let mut customer = handshakes.admit(Source::Network([192, 0, 2, 7].into()));
         assert!(handshakes.held() <= full, "it has cost another one its place");
+        held.extend((1_000..2_000).map(|number| handshakes.admit(of_site(number))));
         held.remove(0).dropped().await;
         let is_dropped = tokio::select! {
             biased;
             () = customer.dropped() => true,
             () = std::future::ready(()) => false,
         };
-        assert!(!is_dropped, "the newest stays");
+        assert!(!is_dropped, "who is slow and comes from elsewhere stays");
     }
 }

@@ -51,6 +51,9 @@ pub(crate) const NARROW_WINDOW: u32 = 2;
 pub(crate) const WAITING_BYTES: usize = 512 << 10;
 /// More than this only waits if the client ignores its windows.
 pub(crate) const EXCESS_BYTES: usize = 16 << 20;
+/// What may wait for one pod in all its connections. Beyond that those end in which more than
+/// [`WAITING_BYTES`] wait: a pod that reads nothing must not cost all others the gateway's memory.
+pub(crate) const WAITING_BYTES_OF_LEASE: usize = 32 << 20;
 /// How long one packet of a client that is too far ahead is held before the next is read.
 pub(crate) const PACE: Duration = Duration::from_millis(20);
 
@@ -66,15 +69,16 @@ pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Connections of one remote endpoint at the same time. Its key costs nothing, so that the other
 /// limits count too.
 pub(crate) const CONNECTIONS_OF_ENDPOINT: usize = 32;
-/// New connections a second of one address, or of one endpoint by a relay, and so many at once:
-/// each costs a handshake and a lookup…
-pub(crate) const OF_SOURCE: [u32; 2] = [4, 64];
-/// …and of one lease, from one [origin](crate::sessions::Origin): anybody who knows its name may connect,
+/// New connections a second, and at once, for each of the networks that an address is in, and as for one
+/// address for one endpoint by a relay: each costs a handshake and a lookup. In a second one provider
+/// fills no more than a quarter of [`HANDSHAKES`]: others have the time for theirs…
+pub(crate) const OF_SOURCE: [[u32; 2]; NETWORKS] = [[4, 64], [16, 128], [64, 256]];
+/// …and of one lease, from one [origin](crate::origin::Origin): anybody who knows its name may connect,
 /// as to a port of the node, and keeps out nobody from elsewhere. A script that runs one command after
 /// another fits.
-pub(crate) const OF_LEASE: [u32; 2] = [8, 128];
-/// Addresses, networks and endpoints whose rate is known at the same time. Beyond that new ones are
-/// refused, or wait.
+pub(crate) const OF_LEASE: [[u32; 2]; NETWORKS] = [[8, 128], [16, 192], [32, 256]];
+/// Addresses, networks and endpoints whose rate is known at the same time. Beyond that the wider networks
+/// of addresses are counted alone, and new endpoints are refused.
 pub(crate) const RATED: usize = 16_384;
 /// How long a connection may be without its stream: SSH clients send their greeting at once.
 pub(crate) const FIRST_STREAM: Duration = Duration::from_secs(20);
@@ -92,6 +96,15 @@ pub(crate) const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(1);
 pub(crate) const LOOKUP: Duration = Duration::from_secs(3);
 /// How long the way to a pod may take.
 pub(crate) const OPEN: Duration = Duration::from_secs(10);
+/// How long a pod's SSH server may take to hang up, or to begin its greeting, before its client is let
+/// through…
+pub(crate) const GREETING: Duration = Duration::from_millis(100);
+/// …and how often in all a server is tried that hangs up. With [`UNPROVEN_SESSIONS_OF_LEASE`] connections
+/// that have not logged in it does so on 59 of 100, and so on 12 of 100 customers. Each try may be one of
+/// the API server's streams, which whoever connects over iroh causes.
+pub(crate) const GREETING_TRIES: usize = 4;
+/// Read of a greeting at once.
+pub(crate) const GREETING_BYTES: usize = 256;
 /// When one side has ended, the other one may send what is under way.
 pub(crate) const LINGER: Duration = Duration::from_secs(10);
 /// Read and written at once: the largest packet of SSH.

@@ -40,14 +40,20 @@ impl<K: Hash + Eq + Clone> Rates<K> {
 
     /// As [`allows`](Self::allows); the error is how long to wait before the next attempt.
     fn check(&self, key: &K) -> Result<(), Duration> {
-        if self.limiter.len() >= self.most {
-            self.forget();
-            if self.limiter.len() >= self.most {
-                return Err(FORGET);
-            }
+        if self.is_full() {
+            return Err(FORGET);
         }
         let checked = self.limiter.check_key(key);
         checked.map_err(|not_until| not_until.wait_time_from(self.clock.now()))
+    }
+
+    /// Whether too many keys are known.
+    fn is_full(&self) -> bool {
+        if self.limiter.len() < self.most {
+            return false;
+        }
+        self.forget();
+        self.limiter.len() >= self.most
     }
 
     /// Does nothing if the last time is less than [`FORGET`] ago.
@@ -69,11 +75,26 @@ impl NetworkRates {
         Self(allowances.map(|allowance| Rates::new(allowance, most)))
     }
 
+    /// Counts one event of this address; `false` if it comes too soon for one of its networks.
+    pub(crate) fn allows(&self, address: IpAddr) -> bool {
+        self.counted(address).all(|(rates, network)| rates.allows(&network))
+    }
+
+    /// The rates that count an address. Where too many networks of one width are known, the wider ones
+    /// alone do: who has many addresses must not keep others out by that.
+    fn counted(&self, address: IpAddr) -> impl Iterator<Item = (&Rates<IpNet>, IpNet)> {
+        let widths = self.0.iter().zip(networks(address)).enumerate();
+        let is_widest = |width: usize| width.saturating_add(1) == NETWORKS;
+        widths
+            .filter(move |(width, (rates, _))| is_widest(*width) || !rates.is_full())
+            .map(|(_, counted)| counted)
+    }
+
     /// Waits until an event of this address is within the limits, and counts it. The narrowest
     /// network counts first: an event that waits there is not counted in the wider networks, which
     /// others share.
     pub(crate) async fn wait(&self, address: IpAddr) {
-        for (rates, network) in self.0.iter().zip(networks(address)) {
+        for (rates, network) in self.counted(address) {
             while let Err(wait) = rates.check(&network) {
                 tokio::time::sleep(wait).await;
             }
@@ -84,6 +105,7 @@ impl NetworkRates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv6Addr;
 
     #[test]
     fn each_key_has_a_rate_of_its_own() {
@@ -106,6 +128,22 @@ mod tests {
         }
         rates.wait(first).await;
         assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn who_comes_from_too_many_networks_keeps_no_other_out() {
+        let rates = NetworkRates::new([[1, 1], [1, 4], [64, 64]], 8);
+        let of_site = |number: u128| {
+            IpAddr::from(Ipv6Addr::from_bits((0x2001_0db8_0001_u128 << 80) | (number << 64)))
+        };
+        let allowed = (0..100).filter(|number| rates.allows(of_site(*number))).count();
+        assert!((4..8).contains(&allowed), "{allowed}");
+        assert!(rates.allows([192, 0, 2, 1].into()));
+        tokio::select! {
+            biased;
+            () = rates.wait([198, 51, 100, 1].into()) => {}
+            () = std::future::ready(()) => panic!("it waits"),
+        }
     }
 
     #[test]

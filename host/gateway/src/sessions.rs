@@ -7,20 +7,36 @@
 //! proved itself is never cut.
 
 use crate::limits;
+use crate::origin::{Origin, first_to_go};
 use paygress_core::model::ids::PodName;
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
-use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
-/// The network that a session comes from. None: a relay. All that come by relays are one, since the
-/// keys by which they differ cost nothing.
-pub(crate) type Origin = Option<IpAddr>;
+/// How many bytes wait for the pod of a lease, in all its sessions by the jump host.
+#[derive(Clone, Default)]
+pub(crate) struct WaitingBytes(Arc<AtomicUsize>);
+
+impl WaitingBytes {
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// As many as were added at the most.
+    pub(crate) fn remove(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
 
 #[derive(Default)]
 struct OfLease {
+    waiting: WaitingBytes,
     proven: usize,
     /// The oldest first. Dropping the sender tells the session that it has lost its place.
     unproven: BTreeMap<u64, (Origin, oneshot::Sender<()>)>,
@@ -31,17 +47,8 @@ impl OfLease {
         self.proven.saturating_add(self.unproven.len())
     }
 
-    /// Of those whose origin has most, the oldest: who fills the places from one network loses their
-    /// own.
     fn first_to_go(&self) -> Option<u64> {
-        let mut counts: HashMap<Origin, usize> = HashMap::new();
-        for (origin, _) in self.unproven.values() {
-            let count = counts.entry(*origin).or_default();
-            *count = count.saturating_add(1);
-        }
-        let rank = |origin: &Origin, id: u64| (counts.get(origin).copied(), Reverse(id));
-        let first = self.unproven.iter().max_by_key(|(id, (origin, _))| rank(origin, **id));
-        first.map(|(id, _)| *id)
+        first_to_go(self.unproven.iter().map(|(id, (origin, _))| (*id, *origin)))
     }
 
     /// Whether there is room for one more, if need be instead of another.
@@ -83,6 +90,7 @@ enum Standing {
 pub(crate) struct Place {
     table: Arc<Mutex<Table>>,
     pod: PodName,
+    waiting: WaitingBytes,
     standing: Standing,
 }
 
@@ -93,7 +101,7 @@ impl Sessions {
         let lease = table.leases.entry(pod.clone()).or_default();
         lease.make_room().then(|| {
             lease.proven = lease.proven.saturating_add(1);
-            self.place(pod, Standing::Proven)
+            self.place(pod, lease, Standing::Proven)
         })
     }
 
@@ -111,16 +119,22 @@ impl Sessions {
         lease.make_room().then(|| {
             let (sender, lost) = oneshot::channel();
             lease.unproven.insert(id, (origin, sender));
-            self.place(pod, Standing::Unproven { id, lost })
+            self.place(pod, lease, Standing::Unproven { id, lost })
         })
     }
 
-    fn place(&self, pod: &PodName, standing: Standing) -> Place {
-        Place { table: Arc::clone(&self.0), pod: pod.clone(), standing }
+    fn place(&self, pod: &PodName, lease: &OfLease, standing: Standing) -> Place {
+        let (table, waiting) = (Arc::clone(&self.0), lease.waiting.clone());
+        Place { table, pod: pod.clone(), waiting, standing }
     }
 }
 
 impl Place {
+    /// Of all sessions of the lease.
+    pub(crate) fn waiting(&self) -> WaitingBytes {
+        self.waiting.clone()
+    }
+
     /// Waits until another session has taken this place. None does once `proof` has returned.
     pub(crate) async fn lost(&mut self, proof: impl Future<Output = ()>) {
         if let Standing::Unproven { lost, .. } = &mut self.standing {
@@ -168,6 +182,7 @@ impl Drop for Place {
 mod tests {
     use super::*;
     use std::future::ready;
+    use std::net::{IpAddr, Ipv6Addr};
 
     const ALL: usize = limits::SESSIONS_OF_LEASE;
     const UNPROVEN: usize = limits::UNPROVEN_SESSIONS_OF_LEASE;
@@ -176,8 +191,9 @@ mod tests {
         PodName::parse("ssh-pod-aaaaaaaaaa").unwrap()
     }
 
+    /// One of each provider's.
     fn network(number: usize) -> Origin {
-        Some([192, 0, 2, u8::try_from(number).unwrap()].into())
+        Some([198, u8::try_from(number).unwrap(), 2, 7].into())
     }
 
     fn is_lost(place: &mut Place) -> bool {
@@ -230,6 +246,22 @@ mod tests {
         assert!(is_lost(&mut customer));
     }
 
+    /// A site of IPv6 has 65 536 networks, and costs nothing; a provider has as many sites.
+    #[test]
+    fn who_comes_from_all_networks_of_a_site_or_provider_takes_no_place_of_another() {
+        for (name, host_bits) in [("site", 64), ("provider", 80)] {
+            let sessions = Sessions::default();
+            let begin = |origin| sessions.begin_unproven(&pod(), origin).unwrap();
+            let mut customer = begin(network(1));
+            let address = |number: u128| {
+                let bits = (0x2001_0db8_u128 << 96) | (number << host_bits);
+                Some(IpAddr::from(Ipv6Addr::from_bits(bits)))
+            };
+            let _flood: Vec<Place> = (0..1_000).map(|number| begin(address(number))).collect();
+            assert!(!is_lost(&mut customer), "{name}");
+        }
+    }
+
     #[tokio::test]
     async fn a_session_that_has_proved_itself_stays() {
         let sessions = Sessions::default();
@@ -250,6 +282,16 @@ mod tests {
         assert!(sessions.begin(&pod()).is_none(), "a lost place is not given back twice");
         drop(proven);
         assert!(lock(&sessions.0).leases.is_empty());
+    }
+
+    #[test]
+    fn what_waits_is_counted_for_each_lease() {
+        let sessions = Sessions::default();
+        let other = PodName::parse("ssh-pod-bbbbbbbbbb").unwrap();
+        let places = [pod(), pod(), other].map(|pod| sessions.begin(&pod).unwrap());
+        places[0].waiting().add(7);
+        places[1].waiting().remove(3);
+        assert_eq!(places.each_ref().map(|place| place.waiting().count()), [4, 4, 0]);
     }
 
     #[tokio::test]

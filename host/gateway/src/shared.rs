@@ -1,10 +1,12 @@
 //! What both ways to a pod have in common: the leases, the pods, and what is counted.
 
 use crate::access::{LeaseAccess, LeaseLogin, LookupError};
+use crate::greeting::open_greeted;
 use crate::limits;
 use crate::metrics::{Counts, OpenSession, Rejection, Way};
-use crate::sessions::{Origin, Place, Sessions};
-use paygress_core::backend::pod_streams::{ByteStream, PodPort, PodStreams};
+use crate::origin::Origin;
+use crate::sessions::{Place, Sessions};
+use paygress_core::backend::pod_streams::{ByteStream, PodStreams};
 use paygress_core::error_chain;
 use paygress_core::logged_failures::LoggedFailures;
 use paygress_core::model::ids::PodName;
@@ -90,7 +92,7 @@ impl Shared {
 
     /// A connection to the pod's SSH server.
     pub(crate) async fn open(&self, pod: &PodName) -> Option<Box<dyn ByteStream>> {
-        match tokio::time::timeout(limits::OPEN, self.streams.open(pod, PodPort::Ssh)).await {
+        match tokio::time::timeout(limits::OPEN, open_greeted(&*self.streams, pod)).await {
             Ok(Ok(stream)) => return Some(stream),
             Ok(Err(error)) => {
                 tracing::info!(%pod, error = %error_chain(&error), "a pod cannot be reached");
@@ -111,7 +113,7 @@ pub(crate) async fn is_set(flag: &mut watch::Receiver<bool>) {
 mod tests {
     use super::*;
     use async_trait::async_trait;
-    use paygress_core::backend::pod_streams::OpenError;
+    use paygress_core::backend::pod_streams::{OpenError, PodPort};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tracing::span::{Attributes, Id, Record};
     use tracing::{Event, Level, Metadata, Subscriber};

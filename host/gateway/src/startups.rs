@@ -1,10 +1,12 @@
 //! Connections that have not authenticated yet: OpenSSH's `MaxStartups`, random early drop, in all
 //! and for each address.
 //!
-//! One difference: what is dropped for a new connection is not that one, but the one that has
-//! waited longest. A customer logs in within seconds, so somebody who holds connections open loses
-//! theirs first, and cannot keep others out however many they open.
+//! One difference: what is dropped for a new connection is not that one, but one that waits, from
+//! where most come, the one that has waited longest. A customer logs in within seconds, so somebody
+//! who holds connections open loses theirs first, and cannot keep others out however many they open,
+//! or from however many addresses of a site.
 
+use crate::origin::{Origin, first_to_go};
 use paygress_sshd::EarlyDrop;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -33,11 +35,12 @@ impl<K: Eq + Hash> Waiting<K> {
         }
     }
 
-    fn remove_oldest(&mut self, is_meant: impl Fn(&K) -> bool) {
-        let oldest = self.by_age.iter().find(|(_, (key, _))| is_meant(key)).map(|(id, _)| *id);
-        if let Some(id) = oldest {
-            self.remove(id);
-        }
+    fn oldest_of(&self, key: &K) -> Option<u64> {
+        self.by_age.iter().find(|(_, (other, _))| other == key).map(|(id, _)| *id)
+    }
+
+    fn first_to_go(&self, origin: fn(&K) -> Origin) -> Option<u64> {
+        first_to_go(self.by_age.iter().map(|(id, (key, _))| (*id, origin(key))))
     }
 }
 
@@ -46,6 +49,7 @@ pub(crate) struct Startups<K> {
     waiting: Arc<Mutex<Waiting<K>>>,
     of_all: EarlyDrop,
     of_one: EarlyDrop,
+    origin: fn(&K) -> Origin,
 }
 
 fn lock<K>(waiting: &Mutex<Waiting<K>>) -> MutexGuard<'_, Waiting<K>> {
@@ -53,19 +57,25 @@ fn lock<K>(waiting: &Mutex<Waiting<K>>) -> MutexGuard<'_, Waiting<K>> {
 }
 
 impl<K: Eq + Hash + Clone> Startups<K> {
-    pub(crate) fn new(of_all: EarlyDrop, of_one: EarlyDrop) -> Self {
+    pub(crate) fn new(of_all: EarlyDrop, of_one: EarlyDrop, origin: fn(&K) -> Origin) -> Self {
         let (by_age, counts) = (BTreeMap::new(), HashMap::new());
-        Self { waiting: Arc::new(Mutex::new(Waiting { next: 0, by_age, counts })), of_all, of_one }
+        let waiting = Arc::new(Mutex::new(Waiting { next: 0, by_age, counts }));
+        Self { waiting, of_all, of_one, origin }
     }
 
-    /// Admits a new connection. The oldest one of the same key, or of all, may be dropped for it.
+    /// Admits a new connection. The oldest one of the same key, or of those from where most come, may be
+    /// dropped for it.
     pub(crate) fn admit(&self, key: K) -> Startup<K> {
         let mut waiting = lock(&self.waiting);
-        if self.of_one.strikes(waiting.count(&key)) {
-            waiting.remove_oldest(|other| *other == key);
+        if self.of_one.strikes(waiting.count(&key))
+            && let Some(oldest) = waiting.oldest_of(&key)
+        {
+            waiting.remove(oldest);
         }
-        if self.of_all.strikes(waiting.by_age.len()) {
-            waiting.remove_oldest(|_| true);
+        if self.of_all.strikes(waiting.by_age.len())
+            && let Some(first) = waiting.first_to_go(self.origin)
+        {
+            waiting.remove(first);
         }
         let (sender, dropped) = oneshot::channel();
         let id = waiting.next;
@@ -114,7 +124,8 @@ mod tests {
     }
 
     fn startups() -> Startups<&'static str> {
-        Startups::new(EarlyDrop::new(limits::STARTUPS), EarlyDrop::new(limits::STARTUPS_OF_ONE))
+        let of_all = EarlyDrop::new(limits::STARTUPS);
+        Startups::new(of_all, EarlyDrop::new(limits::STARTUPS_OF_ONE), |_| None)
     }
 
     #[test]
@@ -135,7 +146,7 @@ mod tests {
     #[test]
     fn those_of_many_addresses_hold_no_more_than_there_are() {
         let startups: Startups<u32> =
-            Startups::new(EarlyDrop::new([2, 30, 4]), EarlyDrop::new([2, 30, 4]));
+            Startups::new(EarlyDrop::new([2, 30, 4]), EarlyDrop::new([2, 30, 4]), |_| None);
         let all: Vec<Startup<u32>> = (0..1_000).map(|address| startups.admit(address)).collect();
         assert_eq!(startups.held(), 4);
         drop(all);

@@ -39,10 +39,11 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let is_special = match address.octets() {
-        // This network, carrier-grade NAT, protocol assignments, 6to4 relays, benchmarks; and
-        // what is reserved, with broadcast.
+        // This network, carrier-grade NAT, what Azure gives its machines to start with, protocol
+        // assignments, 6to4 relays, benchmarks; and what is reserved, with broadcast.
         [0, ..]
         | [100, 64..=127, ..]
+        | [168, 63, 129, 16]
         | [192, 0, 0, _]
         | [192, 88, 99, _]
         | [198, 18..=19, ..]
@@ -96,6 +97,8 @@ mod tests {
             ("10.0.0.1", false),
             ("100.64.0.1", false),
             ("127.0.0.1", false),
+            ("168.63.129.15", true),
+            ("168.63.129.16", false),
             ("169.254.169.254", false),
             ("172.16.0.1", false),
             ("192.0.0.8", false),

@@ -3,8 +3,9 @@
 //!
 //! Whoever holds connections open without a request must not keep others of their network out, who may
 //! be behind the same address. So a connection without a request loses its place to a newcomer where
-//! there is no other, the one that has had none for longest first. A request that is under way is
-//! never cut for that.
+//! there is no other, the one that has had none for longest first; and where all places are taken, of
+//! the provider's network that has most of them: who is slow to send a request, and comes from
+//! elsewhere, has the time for it. A request that is under way is never cut for that.
 
 use crate::limits;
 use axum::body::{Body, Bytes};
@@ -13,6 +14,7 @@ use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 use ipnet::IpNet;
 use paygress_core::networks::networks;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::IpAddr;
@@ -37,14 +39,21 @@ struct Entry {
     idle: Option<u64>,
 }
 
+impl Entry {
+    fn provider(&self) -> Option<IpNet> {
+        self.networks.last().copied()
+    }
+}
+
 #[derive(Default)]
 struct Table {
     /// The next key of either map.
     next: u64,
     entries: HashMap<u64, Entry>,
     of_networks: HashMap<IpNet, usize>,
-    /// Connections without a request, the one that has had none for longest first.
-    idle: BTreeMap<u64, u64>,
+    /// Connections without a request, of each provider's network; the one that has had none for longest
+    /// first.
+    idle: HashMap<Option<IpNet>, BTreeMap<u64, u64>>,
 }
 
 impl Table {
@@ -64,15 +73,16 @@ impl Table {
             *count = count.saturating_add(1);
         }
         let (id, idle, lost) = (self.key(), self.key(), Arc::new(Notify::new()));
-        self.idle.insert(idle, id);
-        self.entries.insert(id, Entry { networks, lost: Arc::clone(&lost), idle: Some(idle) });
+        let entry = Entry { networks, lost: Arc::clone(&lost), idle: Some(idle) };
+        self.insert_idle(entry.provider(), idle, id);
+        self.entries.insert(id, entry);
         (id, lost)
     }
 
     fn remove(&mut self, id: u64) -> Option<Entry> {
         let entry = self.entries.remove(&id)?;
         if let Some(idle) = entry.idle {
-            self.idle.remove(&idle);
+            self.remove_idle(entry.provider(), idle);
         }
         for network in &entry.networks {
             if let Some(count) = self.of_networks.get_mut(network) {
@@ -85,12 +95,38 @@ impl Table {
         Some(entry)
     }
 
-    /// Frees the place of a connection without a request, if there is one that is meant.
-    fn free_idle(&mut self, is_meant: impl Fn(&Entry) -> bool) -> Option<()> {
-        let is_meant = |id: &&u64| self.entries.get(*id).is_some_and(&is_meant);
-        let id = *self.idle.values().find(is_meant)?;
-        self.remove(id)?.lost.notify_one();
-        Some(())
+    fn insert_idle(&mut self, provider: Option<IpNet>, age: u64, id: u64) {
+        self.idle.entry(provider).or_default().insert(age, id);
+    }
+
+    fn remove_idle(&mut self, provider: Option<IpNet>, age: u64) {
+        if let Some(of_provider) = self.idle.get_mut(&provider) {
+            of_provider.remove(&age);
+            if of_provider.is_empty() {
+                self.idle.remove(&provider);
+            }
+        }
+    }
+
+    /// The connection of this network, which is of this provider, that has had no request for longest.
+    fn first_of(&self, provider: Option<IpNet>, network: &IpNet) -> Option<u64> {
+        let is_in = |id: &u64| self.entries.get(id).is_some_and(|it| it.networks.contains(network));
+        self.idle.get(&provider)?.values().copied().find(is_in)
+    }
+
+    /// The same of the provider with most connections. A trusted proxy's, which are of none, are the last.
+    fn first_of_all(&self) -> Option<u64> {
+        let (_, idle) = self.idle.iter().max_by_key(|(provider, idle)| {
+            let count = provider.map_or(0, |network| self.count(&network));
+            (count, Reverse(idle.keys().next().copied()))
+        })?;
+        idle.values().next().copied()
+    }
+
+    fn free(&mut self, id: u64) {
+        if let Some(entry) = self.remove(id) {
+            entry.lost.notify_one();
+        }
     }
 
     /// One more connection of this address: where its networks or all have as many as they may, instead
@@ -104,9 +140,9 @@ impl Table {
         // The narrowest that is full is within the others: one place that is free there is free in all.
         let full = limited.find(|(network, most)| self.count(network) >= *most);
         if let Some((full, _)) = full {
-            self.free_idle(|entry| entry.networks.contains(&full))?;
+            self.free(self.first_of(networks.last().copied(), &full)?);
         } else if self.entries.len() >= limits::CONNECTIONS {
-            self.free_idle(|_| true)?;
+            self.free(self.first_of_all()?);
         }
         Some(self.insert(networks))
     }
@@ -147,9 +183,10 @@ impl Place {
     /// A request begins; none if the place is lost, so that nobody would get its answer.
     pub(crate) fn begin(self: &Arc<Self>) -> Option<UnderWay> {
         let mut table = self.places.lock();
-        let idle = table.entries.get_mut(&self.id)?.idle.take();
+        let entry = table.entries.get_mut(&self.id)?;
+        let (idle, provider) = (entry.idle.take(), entry.provider());
         if let Some(idle) = idle {
-            table.idle.remove(&idle);
+            table.remove_idle(provider, idle);
         }
         self.is_answered.store(false, Ordering::Relaxed);
         drop(table);
@@ -164,10 +201,10 @@ impl Place {
         let mut table = self.places.lock();
         let key = table.key();
         let Some(entry) = table.entries.get_mut(&self.id) else { return };
-        let before = entry.idle.replace(key);
-        table.idle.insert(key, self.id);
+        let (before, provider) = (entry.idle.replace(key), entry.provider());
+        table.insert_idle(provider, key, self.id);
         if let Some(before) = before {
-            table.idle.remove(&before);
+            table.remove_idle(provider, before);
         }
     }
 }
@@ -359,6 +396,23 @@ mod tests {
         let _last: Vec<Arc<Place>> = (0..64).map(|_| admit(own).unwrap()).collect();
         assert!(!has_place(&idle[0]) && !more.iter().any(|place| has_place(place)));
         assert_eq!(places.lock().count(&networks(own)[0]), 64);
+    }
+
+    /// As many as fill all places twice, each from a network that is not full.
+    #[test]
+    fn newcomers_from_some_networks_take_no_place_of_who_is_slow_elsewhere() {
+        let places = Places::default();
+        let proxy = places.admit("10.0.0.1".parse().unwrap(), Client::Proxy).unwrap();
+        let slow = places.admit("203.0.113.1".parse().unwrap(), Client::Direct).unwrap();
+        let mut flood = Vec::new();
+        for number in 0..2 * u32::try_from(limits::CONNECTIONS).unwrap() {
+            // Of 16 providers.
+            let address = Ipv4Addr::from_bits(((64 + number % 16) << 24) | (number << 4));
+            flood.push(places.admit(address.into(), Client::Direct).unwrap());
+        }
+        assert_eq!(places.lock().entries.len(), limits::CONNECTIONS);
+        assert!(has_place(&proxy) && has_place(&slow));
+        assert!(!has_place(&flood[0]) && flood.last().is_some_and(|place| has_place(place)));
     }
 
     #[test]

@@ -36,7 +36,7 @@ fn may_reach(policy: &Value, address: &str, protocol: &str, port: u64) -> bool {
 }
 
 /// More addresses than the testbed has, those of IPv6 among them, and whether pods reach them.
-const WAYS_OUT: [(&str, &str, u64, bool); 28] = [
+const WAYS_OUT: [(&str, &str, u64, bool); 29] = [
     ("192.0.2.1", "TCP", 443, true),
     ("2001:4860::1", "TCP", 443, true),
     ("192.0.2.1", "UDP", 443, true),
@@ -56,6 +56,7 @@ const WAYS_OUT: [(&str, &str, u64, bool); 28] = [
     ("169.254.20.10", "TCP", 80, false),
     ("169.254.169.254", "TCP", 53, false),
     ("169.254.169.254", "TCP", 80, false),
+    ("168.63.129.16", "TCP", 80, false),
     ("169.254.20.11", "UDP", 53, false),
     ("10.96.0.1", "TCP", 443, false),
     ("100.64.0.1", "TCP", 443, false),

@@ -18,11 +18,13 @@ type Result<T> = std::result::Result<T, GuardError>;
 pub(crate) const EGRESS_LABEL: &str = "paygress-egress";
 
 /// The networks of IPv4 that no pod reaches, as in `k8s/base/network.yaml`.
-pub const CLOSED_NETWORKS: [Ipv4Net; 10] = [
+pub const CLOSED_NETWORKS: [Ipv4Net; 11] = [
     closed([0, 0, 0, 0], 8),
     closed([10, 0, 0, 0], 8),
     closed([100, 64, 0, 0], 10),
     closed([127, 0, 0, 0], 8),
+    // Where Azure gives nodes what they start with, secrets too.
+    closed([168, 63, 129, 16], 32),
     closed([169, 254, 0, 0], 16),
     closed([172, 16, 0, 0], 12),
     closed([192, 168, 0, 0], 16),

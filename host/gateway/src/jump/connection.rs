@@ -6,6 +6,7 @@ use crate::access::LeaseLogin;
 use crate::limits;
 use crate::metrics::Rejection;
 use crate::pump;
+use crate::sessions::WaitingBytes;
 use crate::shared::{SessionPermit, Shared};
 use bytes::Bytes;
 use paygress_core::backend::pod_streams::ByteStream;
@@ -108,7 +109,7 @@ impl Connection {
             named: None,
             permit: None,
             channels: HashMap::new(),
-            backlog: Backlog::new(),
+            backlog: Backlog::new(WaitingBytes::default()),
             tasks,
         }
     }
@@ -261,10 +262,11 @@ impl Handler for Connection {
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Error> {
         let Some(named) = &self.named else { return Err(Error::Inconsistent) };
-        self.permit = self.shared.begin_session(&named.pod).map(Arc::new);
-        if self.permit.is_none() {
+        let Some(permit) = self.shared.begin_session(&named.pod) else {
             return session.disconnect(Disconnect::TooManyConnections, TOO_MANY_SESSIONS, "en");
-        }
+        };
+        self.backlog = Backlog::new(permit.place.waiting());
+        self.permit = Some(Arc::new(permit));
         self.authenticated.send_replace(Some(named.pod.clone()));
         Ok(())
     }

@@ -63,6 +63,7 @@ impl JumpHost {
         let startups = Startups::new(
             EarlyDrop::new(limits::STARTUPS),
             EarlyDrop::new(limits::STARTUPS_OF_ONE),
+            |address: &IpAddr| Some(*address),
         );
         let rates = Arc::new(NetworkRates::new(limits::SSH_HANDSHAKES, limits::RATED));
         let mut connections = JoinSet::new();

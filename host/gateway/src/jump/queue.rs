@@ -7,34 +7,44 @@
 //! windows are renewed by [`limits::NARROW_WINDOW`] only, as in the pods' own server.
 
 use crate::limits;
+use crate::sessions::WaitingBytes;
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 /// How many bytes wait in all channels of a connection.
 #[derive(Clone)]
-pub(super) struct Backlog(Arc<watch::Sender<usize>>);
+pub(super) struct Backlog {
+    bytes: Arc<watch::Sender<usize>>,
+    of_lease: WaitingBytes,
+}
 
-/// The client has sent far more than its windows allow: it ignores them.
+/// The client has sent far more than its windows allow: it ignores them. Or its connections together
+/// have more under way than a lease may.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Excess;
 
 impl Backlog {
-    pub(super) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(0)))
+    pub(super) fn new(of_lease: WaitingBytes) -> Self {
+        Self { bytes: Arc::new(watch::Sender::new(0)), of_lease }
     }
 
     pub(super) fn is_full(&self) -> bool {
-        *self.0.borrow() > limits::WAITING_BYTES
+        *self.bytes.borrow() > limits::WAITING_BYTES
+    }
+
+    fn is_excess(&self) -> bool {
+        let is_lease_full = self.of_lease.count() > limits::WAITING_BYTES_OF_LEASE;
+        *self.bytes.borrow() > limits::EXCESS_BYTES || (is_lease_full && self.is_full())
     }
 
     /// Waits until there is room, but not for ever: other channels must go on.
     pub(super) async fn pace(&self) -> Result<(), Excess> {
-        if *self.0.borrow() > limits::EXCESS_BYTES {
+        if self.is_excess() {
             return Err(Excess);
         }
         if self.is_full() {
-            let mut waiting = self.0.subscribe();
+            let mut waiting = self.bytes.subscribe();
             let has_room = waiting.wait_for(|bytes| *bytes <= limits::WAITING_BYTES);
             let _ = tokio::time::timeout(limits::PACE, has_room).await;
         }
@@ -42,11 +52,13 @@ impl Backlog {
     }
 
     fn add(&self, bytes: usize) {
-        self.0.send_modify(|waiting| *waiting = waiting.saturating_add(bytes));
+        self.bytes.send_modify(|waiting| *waiting = waiting.saturating_add(bytes));
+        self.of_lease.add(bytes);
     }
 
     fn remove(&self, bytes: usize) {
-        self.0.send_modify(|waiting| *waiting = waiting.saturating_sub(bytes));
+        self.bytes.send_modify(|waiting| *waiting = waiting.saturating_sub(bytes));
+        self.of_lease.remove(bytes);
     }
 
     /// The two ends of a channel's input.
@@ -100,9 +112,14 @@ impl Drop for InputReceiver {
 mod tests {
     use super::*;
 
+    /// Of a lease that has no other connections.
+    fn backlog() -> Backlog {
+        Backlog::new(WaitingBytes::default())
+    }
+
     #[tokio::test]
     async fn a_client_that_is_ahead_is_slowed_and_loses_nothing() {
-        let backlog = Backlog::new();
+        let backlog = backlog();
         let (sender, mut receiver) = backlog.queue();
         let piece = vec![7; limits::PIECE_BYTES];
         let pieces = limits::WAITING_BYTES / piece.len() + 2;
@@ -121,7 +138,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_waits_for_a_channel_that_is_gone() {
-        let backlog = Backlog::new();
+        let backlog = backlog();
         let ((sender, receiver), (_other, _)) = (backlog.queue(), backlog.queue());
         sender.push(&vec![7; 2 * limits::WAITING_BYTES]);
         assert!(backlog.is_full());
@@ -133,9 +150,36 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_ignores_its_windows_is_found_out() {
-        let backlog = Backlog::new();
+        let backlog = backlog();
         let (sender, _receiver) = backlog.queue();
         sender.push(&vec![7; limits::EXCESS_BYTES + 1]);
         assert_eq!(backlog.pace().await, Err(Excess));
+    }
+
+    /// So many connections as a lease may have would otherwise use up the memory of all.
+    #[tokio::test]
+    async fn a_lease_has_so_much_under_way_however_many_connections_it_has() {
+        const CONNECTIONS: usize = 4;
+        let of_lease = WaitingBytes::default();
+        let of_each = limits::WAITING_BYTES_OF_LEASE / CONNECTIONS + 1;
+        let stalled: Vec<_> = (0..CONNECTIONS)
+            .map(|_| {
+                let backlog = Backlog::new(of_lease.clone());
+                let (sender, receiver) = backlog.queue();
+                sender.push(&vec![7; of_each]);
+                (backlog, receiver)
+            })
+            .collect();
+        let (quick, other) = (Backlog::new(of_lease.clone()), backlog());
+        let ((keys, _keys_taken), (file, _file_taken)) = (quick.queue(), other.queue());
+        keys.push(b"ls");
+        file.push(&vec![7; of_each]);
+        for (backlog, _) in &stalled {
+            assert_eq!(backlog.pace().await, Err(Excess));
+        }
+        assert_eq!(quick.pace().await, Ok(()), "one in which hardly anything waits goes on");
+        assert_eq!(other.pace().await, Ok(()), "one of another lease");
+        drop(stalled);
+        assert_eq!(of_lease.count(), b"ls".len(), "what is gone waits no longer");
     }
 }

@@ -24,31 +24,37 @@ const HOP_BY_HOP: [&str; 9] = [
     "transfer-encoding",
     "upgrade",
 ];
-/// Headers that programs trust if they are behind a proxy. What the client itself has sent in them
-/// is not passed on.
+/// Headers that programs trust if they are behind a proxy, besides [`FORWARDED`] ones. What the client
+/// itself has sent in them is not passed on. `Proxy` is the variable `HTTP_PROXY` to a program of CGI.
 const OF_PROXIES: [&str; 8] = [
+    "client-ip",
     "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "x-forwarded-proto",
-    "x-forwarded-server",
+    "proxy",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
     "x-real-ip",
 ];
+/// The prefix of all others of these.
+const FORWARDED: &str = "x-forwarded-";
 /// Response headers that would have an effect beyond the pod's own site. They name another server
 /// for its host, clear the cookies of all sites of the domain, or have a proxy before the service
 /// send a file or page in place of the response.
-const BEYOND_THE_POD: [&str; 6] = [
+const BEYOND_THE_POD: [&str; 7] = [
     "alt-svc",
     "clear-site-data",
     "x-lighttpd-send-file",
     "x-lighttpd-send-tempfile",
+    "x-litespeed-location",
     "x-reproxy-url",
     "x-sendfile",
 ];
-/// The prefix of the headers by which a response commands nginx.
-const NGINX_COMMAND: &str = "x-accel-";
+/// The prefixes of the headers by which a response commands nginx and Envoy. To Envoy it may say that the
+/// service is not healthy, by which all sites would go.
+const PROXY_COMMANDS: [&str; 2] = ["x-accel-", "x-envoy-"];
+/// The ends of headers that shared caches obey in place of `Cache-Control` (RFC 9213, Edge architecture).
+const OF_SHARED_CACHES: [&str; 2] = ["cdn-cache-control", "surrogate-control"];
 /// The prefix of every bearer token that the service has made.
 const OWN_BEARER: &str = "pg_";
 
@@ -83,6 +89,20 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn is_of_proxies(name: &str) -> bool {
+    // CGI and WSGI have one variable for both spellings.
+    let name = name.replace('_', "-");
+    name.starts_with(FORWARDED) || OF_PROXIES.contains(&&*name)
+}
+
+fn remove_all(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
+    let found: Vec<HeaderName> =
+        headers.keys().filter(|name| is_meant(name.as_str())).cloned().collect();
+    for name in found {
         headers.remove(name);
     }
 }
@@ -154,9 +174,7 @@ pub(super) fn to_pod(
     let (is_chunked, is_websocket) =
         (headers.contains_key(TRANSFER_ENCODING), is_websocket(headers));
     remove_hop_by_hop(headers);
-    for name in OF_PROXIES {
-        headers.remove(name);
-    }
+    remove_all(headers, is_of_proxies);
     headers.remove(EXPECT);
     without_own_cookie(headers);
     if headers.get_all(AUTHORIZATION).iter().any(|value| credentials.is_in(value)) {
@@ -194,11 +212,7 @@ fn is_of_host(cookie: &HeaderValue, host: &str) -> bool {
 }
 
 fn remove_beyond_the_pod(headers: &mut HeaderMap) {
-    let commands: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(NGINX_COMMAND)).cloned().collect();
-    for name in commands {
-        headers.remove(name);
-    }
+    remove_all(headers, |name| PROXY_COMMANDS.iter().any(|prefix| name.starts_with(prefix)));
     for name in BEYOND_THE_POD {
         headers.remove(name);
     }
@@ -206,9 +220,14 @@ fn remove_beyond_the_pod(headers: &mut HeaderMap) {
 
 /// Makes of the headers of a pod's answer what the client gets.
 pub(super) fn to_client(headers: &mut HeaderMap, host: &str, access: HttpAccess) {
-    let is_websocket = is_websocket(headers);
+    let (is_chunked, is_websocket) =
+        (headers.contains_key(TRANSFER_ENCODING), is_websocket(headers));
     remove_hop_by_hop(headers);
     remove_beyond_the_pod(headers);
+    if is_chunked {
+        // It is no length of the body, which would be cut there, or found too short.
+        headers.remove(CONTENT_LENGTH);
+    }
     let cookies: Vec<HeaderValue> =
         headers.get_all(SET_COOKIE).iter().filter(|it| is_of_host(it, host)).cloned().collect();
     headers.remove(SET_COOKIE);
@@ -217,6 +236,7 @@ pub(super) fn to_client(headers: &mut HeaderMap, host: &str, access: HttpAccess)
     }
     if access == HttpAccess::Owner {
         // No cache between shows it to others.
+        remove_all(headers, |name| OF_SHARED_CACHES.iter().any(|end| name.ends_with(end)));
         headers.append(CACHE_CONTROL, HeaderValue::from_static("private"));
     }
     if is_websocket {
@@ -269,6 +289,57 @@ mod tests {
         ]);
         assert_eq!(sent, expected);
         assert!(!sent_to_pod(&[("cookie", "__Host-paygress-app=secret")]).contains_key(COOKIES));
+    }
+
+    /// The pod's program would take them for what its proxy says.
+    #[test]
+    fn no_spelling_of_what_a_proxy_says_is_passed_on() {
+        for name in [
+            "x_forwarded_for",
+            "X-Forwarded_For",
+            "x_real_ip",
+            "X-Forwarded-Ssl",
+            "x_forwarded_user",
+            "client-ip",
+            "true_client_ip",
+            "proxy",
+        ] {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            let mut sent =
+                HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("127.0.0.1"))]);
+            let credentials = Credentials { customer: None, operator: None };
+            to_pod(&mut sent, HOST_NAME, "192.0.2.7".parse().unwrap(), &credentials);
+            assert!(!sent.contains_key(&name), "{name}");
+            assert_eq!(sent["x-forwarded-for"], "192.0.2.7");
+        }
+        let others = [("x-forward", "1"), ("x_custom", "1"), ("proxy-status", "1")];
+        let sent = sent_to_pod(&others);
+        assert!(others.iter().all(|(name, _)| sent.contains_key(*name)), "{sent:?}");
+    }
+
+    #[test]
+    fn an_owners_answer_is_for_no_shared_cache() {
+        let lines = [
+            ("cdn-cache-control", "max-age=60"),
+            ("cloudflare-cdn-cache-control", "max-age=60"),
+            ("surrogate-control", "max-age=60"),
+        ];
+        let mut answer = headers(&lines);
+        to_client(&mut answer, HOST_NAME, HttpAccess::Public);
+        assert_eq!(answer, headers(&lines));
+        to_client(&mut answer, HOST_NAME, HttpAccess::Owner);
+        assert_eq!(answer, headers(&[("cache-control", "private")]));
+    }
+
+    #[test]
+    fn an_answer_in_chunks_has_no_length() {
+        let length = ("content-length", "5");
+        let mut answer = headers(&[length, ("transfer-encoding", "chunked")]);
+        to_client(&mut answer, HOST_NAME, HttpAccess::Public);
+        assert!(answer.is_empty(), "{answer:?}");
+        let mut answer = headers(&[length]);
+        to_client(&mut answer, HOST_NAME, HttpAccess::Public);
+        assert_eq!(answer, headers(&[length]));
     }
 
     #[test]
@@ -346,6 +417,9 @@ mod tests {
             ("x-sendfile", "/etc/passwd"),
             ("x-lighttpd-send-file", "/etc/passwd"),
             ("x-reproxy-url", "http://10.0.0.1/"),
+            ("x-litespeed-location", "/members/page.html"),
+            ("x-envoy-immediate-health-check-fail", "true"),
+            ("x-envoy-degraded", "true"),
             ("clear-site-data", "\"cookies\""),
             ("alt-svc", "h3=\":443\""),
             ("x-acceleration", "1"),

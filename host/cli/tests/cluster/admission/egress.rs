@@ -83,6 +83,7 @@ fn a_network_policy_that_opens_a_wall_is_refused() {
             (to(&json!({"cidr": "10.0.0.0/8"})), closed),
             (to(&json!({"cidr": "10.96.0.1/32"})), closed),
             (to(&json!({"cidr": "169.254.169.254/32"})), closed),
+            (to(&json!({"cidr": "168.63.129.16/32"})), closed),
             (to(&json!({"cidr": "192.0.0.0/8"})), closed),
             (to(&json!({"cidr": "192.0.0.0/8", "except": ["192.168.0.0/17"]})), closed),
             (to(&json!({"cidr": "::/0"})), "outside of 2000::/3"),
