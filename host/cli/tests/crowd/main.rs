@@ -1,5 +1,6 @@
 //! Crowds that pay nothing: what they may hold, and what one honest customer among them notices.
 #![cfg(test)]
+#![allow(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 
 mod busy_cluster;
 mod places;

@@ -134,7 +134,7 @@ impl OrderService {
     }
 
     /// What the policies are called with.
-    async fn trace(
+    pub(super) async fn trace(
         &self,
         order: &Order,
         token: &Secret,
