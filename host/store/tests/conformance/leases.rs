@@ -72,8 +72,8 @@ pub(crate) async fn what_needs_a_lease_is_not_active_after_its_end(ledger: Arc<d
     ledger.end_lease(&sold, &[first]).await.unwrap();
     let mut active = second.clone();
     active.state = testing::order_state(&second.purchase, State::Active);
-    let late = ledger.transition(&active, second.state(), LeaseUpdate::Require(&pod)).await;
-    assert!(matches!(late, Err(LedgerError::Conflict { .. })), "{late:?}");
+    let written = ledger.transition(&active, second.state(), LeaseUpdate::Require(&pod)).await;
+    assert!(matches!(written, Err(LedgerError::Conflict { .. })), "{written:?}");
     let stored = ledger.order(&second.id).await.unwrap().unwrap();
     assert_eq!(stored.state(), State::Provisioning, "nothing was written");
 }
