@@ -1,7 +1,8 @@
 //! More time for a pod: what can be refused, while the customer still holds the money.
 
+use super::OrderService;
 use super::decide::{Agreed, Rejected, quote_and_grant};
-use super::{OrderService, unreadable};
+use super::queries::not_ready;
 use crate::backend::policy::{Grant, PolicySet, PolicyTrace, Quote};
 use crate::limits;
 use crate::model::ids::PodName;
@@ -40,11 +41,10 @@ impl OrderService {
     /// Refuses more time for a pod whose own order may still come to nothing, or has: then the lease
     /// ends with that order, and nobody would pay back what was added to it.
     async fn check_bought(&self, lease: &Lease) -> Result<(), Refusal> {
-        let orders = self.backends.ledger.orders_of(&lease.id).await;
         let is_open = |order: &Order| {
             matches!(order.purchase, Purchase::Spawn { .. }) && order.state() != State::Active
         };
-        match orders.map_err(|error| unreadable(&error))?.iter().any(is_open) {
+        match self.orders_of(lease).await?.iter().any(is_open) {
             true => Err(not_ready()),
             false => Ok(()),
         }
@@ -65,11 +65,6 @@ fn extendable(lease: &Lease, now: UnixTime) -> Result<UnixTime, Refusal> {
             "this pod has ended or is about to; order a new one",
         )),
     }
-}
-
-fn not_ready() -> Refusal {
-    let message = "this pod is not ready yet; try again in a minute";
-    Refusal::new(ErrorType::ResourceUnavailable, message)
 }
 
 /// What the policies say of more time for a lease, and when it ends then.

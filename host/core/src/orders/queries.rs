@@ -108,17 +108,18 @@ impl OrderService {
         found.map_err(|error| unreadable(&error))?.ok_or_else(no_such_pod)
     }
 
+    /// All orders of a lease: the one that made its pod, and those that have added time.
+    pub(super) async fn orders_of(&self, lease: &Lease) -> Result<Vec<Order>, Refusal> {
+        self.backends.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))
+    }
+
     /// Whether the order that makes its pod may still come to nothing, though the pod may take logins
     /// already.
     pub(super) async fn is_being_made(&self, lease: &Lease) -> Result<bool, Refusal> {
         match lease.state {
             LeaseState::Reserved => Ok(true),
             LeaseState::Ended => Ok(false),
-            LeaseState::Live => {
-                let orders = self.backends.ledger.orders_of(&lease.id).await;
-                let orders = orders.map_err(|error| unreadable(&error))?;
-                Ok(orders.iter().any(Order::is_making_pod))
-            }
+            LeaseState::Live => Ok(self.orders_of(lease).await?.iter().any(Order::is_making_pod)),
         }
     }
 
@@ -139,8 +140,7 @@ impl OrderService {
         customer: &Customer,
     ) -> Result<StatusResponse, Refusal> {
         let lease = self.own_lease(pod, customer).await?;
-        let orders =
-            self.backends.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))?;
+        let orders = self.orders_of(&lease).await?;
         let refunds: Vec<&Order> =
             orders.iter().filter(|order| order.customer() == Some(customer)).collect();
         let mut status = self.status_of(&lease, &refunds);
@@ -357,10 +357,7 @@ impl OrderService {
         match lease.state {
             LeaseState::Live => {}
             LeaseState::Reserved => {
-                return Err(Refusal::new(
-                    ErrorType::ResourceUnavailable,
-                    "this pod is not ready yet; try again in a minute",
-                ));
+                return Err(not_ready());
             }
             LeaseState::Ended => {
                 return Err(Refusal::new(
@@ -369,8 +366,7 @@ impl OrderService {
                 ));
             }
         }
-        let orders =
-            self.backends.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))?;
+        let orders = self.orders_of(&lease).await?;
         Ok((lease, orders))
     }
 }
@@ -400,6 +396,11 @@ pub(super) fn no_such_pod() -> Refusal {
         ErrorType::NotFound,
         "there is no pod of that name; use pod_name as it was given to you",
     )
+}
+
+pub(super) fn not_ready() -> Refusal {
+    let message = "this pod is not ready yet; try again in a minute";
+    Refusal::new(ErrorType::ResourceUnavailable, message)
 }
 
 pub(super) fn not_owner() -> Refusal {

@@ -64,9 +64,8 @@ impl OrderService {
             self.backends.cluster.remove(pod).await?;
             self.end(pod, reason).await.map_err(|error| unreadable(&error))?;
         }
-        let failed = |error| unreadable(&error);
-        let ended = self.backends.ledger.lease(pod).await.map_err(failed)?;
-        let orders = self.backends.ledger.orders_of(&lease.id).await.map_err(failed)?;
+        let ended = self.backends.ledger.lease(pod).await.map_err(|error| unreadable(&error))?;
+        let orders = self.orders_of(&lease).await?;
         let due = orders.iter().filter_map(|order: &Order| order.state.refund_due());
         let due = due.fold(Sat(0), |sum, due| Sat(sum.0.saturating_add(due.0)));
         Ok(EndedLease {

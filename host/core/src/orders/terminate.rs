@@ -47,12 +47,7 @@ impl OrderService {
         let orders = match refunded {
             Ok(orders) => orders?,
             // The rest follows: `status` returns it.
-            Err(_) => self
-                .backends
-                .ledger
-                .orders_of(&lease.id)
-                .await
-                .map_err(|error| unreadable(&error))?,
+            Err(_) => self.orders_of(&lease).await?,
         };
         let own: Vec<&Order> = orders
             .iter()
@@ -69,12 +64,7 @@ impl OrderService {
     /// The orders of a lease, once none of them owes money any more.
     async fn refunds_made(self: &Arc<Self>, lease: &Lease) -> Result<Vec<Order>, Refusal> {
         loop {
-            let orders = self
-                .backends
-                .ledger
-                .orders_of(&lease.id)
-                .await
-                .map_err(|error| unreadable(&error))?;
+            let orders = self.orders_of(lease).await?;
             if orders.iter().all(|order| order.state() != State::RefundPending) {
                 return Ok(orders);
             }
