@@ -21,6 +21,7 @@ use paygress_nostr::http_auth::HttpAuth;
 use paygress_nostr::{Inbox, OfferPublisher, ReplyPublisher, ServiceReceipts};
 use paygress_oci::{ComponentFetcher, Registry, RegistryOptions, VerificationPolicy};
 use paygress_policy::{COMPONENT_BYTES, PolicyEngine, Publisher, TemplateGuard};
+use paygress_sshd::is_set;
 use paygress_store::SqlStore;
 use paygress_store::db::Database;
 use std::net::SocketAddr;
@@ -273,11 +274,6 @@ async fn serve_gateway(
         Some(gateway) => gateway.serve(Some(ends), stop).await,
         None => is_set(&mut stop).await,
     }
-}
-
-/// Waits until the flag is `true` or its sender is dropped.
-async fn is_set(flag: &mut watch::Receiver<bool>) {
-    let _ = flag.wait_for(|set| *set).await.is_ok();
 }
 
 /// How often the directory of policies is polled.

@@ -5,8 +5,9 @@ use crate::endpoint::IrohEndpoint;
 use crate::incoming;
 use crate::jump::JumpHost;
 use crate::metrics::Counts;
-use crate::shared::{Shared, is_set};
+use crate::shared::Shared;
 use paygress_core::backend::pod_streams::PodStreams;
+use paygress_sshd::is_set;
 use std::sync::Arc;
 use tokio::sync::watch;
 

@@ -11,7 +11,6 @@ use paygress_core::error_chain;
 use paygress_core::logged_failures::LoggedFailures;
 use paygress_core::model::ids::PodName;
 use std::sync::Arc;
-use tokio::sync::watch;
 
 pub(crate) struct Shared {
     pub(crate) access: Arc<dyn LeaseAccess>,
@@ -102,11 +101,6 @@ impl Shared {
         self.counts.reject(Rejection::Unreachable);
         None
     }
-}
-
-/// Waits until the flag is `true` or its sender is dropped.
-pub(crate) async fn is_set(flag: &mut watch::Receiver<bool>) {
-    let _ = flag.wait_for(|set| *set).await.is_ok();
 }
 
 #[cfg(test)]

@@ -21,7 +21,9 @@ use paygress_core::model::ids::PodName;
 use paygress_core::model::login::Login;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::{Seconds, UnixTime};
-use paygress_sshd::{Account, LeaseEnd, Password, PrivateKey, new_host_key, parse_keys, serve};
+use paygress_sshd::{
+    Account, LeaseEnd, Password, PrivateKey, is_set, new_host_key, parse_keys, serve,
+};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
@@ -345,7 +347,7 @@ impl Updates {
     async fn run(mut self, directory: &PodDirectory) {
         loop {
             tokio::select! {
-                _ = async { self.stopped.wait_for(|stop| *stop).await.is_ok() } => return,
+                () = is_set(&mut self.stopped) => return,
                 changed = self.end.changed() => if changed.is_err() { return },
             }
             let end = self.end.borrow_and_update().clone();
@@ -429,10 +431,7 @@ async fn lifetime(
                 }
             }
             changed = expiry.changed() => if changed.is_err() { return EndReason::Removed },
-            stopped = async { stop.wait_for(|stop| *stop).await.is_ok() } => {
-                let _ = stopped;
-                return EndReason::Removed;
-            }
+            () = is_set(&mut stop) => return EndReason::Removed,
         }
     }
 }

@@ -98,5 +98,5 @@ pub use install::{InstallError, NO_USER_NAMESPACE, install, require_user_namespa
 pub use lease_end::{END_FILE, LeaseEnd, LeaseEndError};
 pub use reach::{MAX_ADDRESSES, REACH_VARIABLE, ReachReport, ReachTask, reached};
 pub use russh::keys::PrivateKey;
-pub use server::{listen_on_both_families, serve, serve_lease, stopped_by_sigterm};
+pub use server::{is_set, listen_on_both_families, serve, serve_lease, stopped_by_sigterm};
 pub use socket::ShutdownOnDrop;

@@ -173,7 +173,7 @@ fn admit(startups: &Arc<Semaphore>) -> Option<PreAuthConn> {
 }
 
 /// Waits until the flag is `true` or its sender is dropped.
-async fn is_set(flag: &mut watch::Receiver<bool>) {
+pub async fn is_set(flag: &mut watch::Receiver<bool>) {
     let _ = flag.wait_for(|set| *set).await.is_ok();
 }
 
