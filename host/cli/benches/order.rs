@@ -20,8 +20,7 @@ use paygress_core::backend::store::Repetition;
 use paygress_core::backend::store::{LeaseUpdate, OrderStore};
 use paygress_core::model::access::AccessModes;
 use paygress_core::model::ids::{Customer, OrderId, ProofY};
-use paygress_core::model::order::{Order, OrderView, Purchase, State};
-use paygress_core::model::run::Run;
+use paygress_core::model::order::{Order, OrderView, State};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, UnixTime};
 use paygress_core::orders::{NewOrder, OrderService};
@@ -197,15 +196,7 @@ async fn buy(orders: &Arc<OrderService>, token: String) -> Response {
         },
         network: None,
         token: Secret::new(token),
-        purchase: Purchase::Spawn {
-            image: None,
-            tier: None,
-            username: "user".to_owned(),
-            public_key: None,
-            wanted: None,
-            run: Run::Ssh,
-            http: None,
-        },
+        purchase: testing::spawn(),
         password: Some(Secret::new("a good password")),
     };
     orders.submit(incoming).await.unwrap().answer().await.unwrap()

@@ -7,11 +7,10 @@ use paygress::sandbox::Sandbox;
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{OrderStore, Repetition};
 use paygress_core::model::ids::OrderId;
-use paygress_core::model::order::Purchase;
-use paygress_core::model::run::Run;
 use paygress_core::model::secret::Secret;
 use paygress_core::orders::NewOrder;
 use paygress_core::protocol::Response;
+use paygress_core::testing;
 use paygress_sandbox::TestWallet;
 use paygress_store::SqlStore;
 use paygress_store::db::Database;
@@ -61,15 +60,7 @@ fn order(token: String) -> NewOrder {
         },
         network: None,
         token: Secret::new(token),
-        purchase: Purchase::Spawn {
-            image: None,
-            tier: None,
-            username: "user".to_owned(),
-            public_key: None,
-            wanted: None,
-            run: Run::Ssh,
-            http: None,
-        },
+        purchase: testing::spawn(),
         password: Some(Secret::new("a good password")),
     }
 }

@@ -6,8 +6,12 @@
 //! by a few percent, the C library.
 #![cfg(test)]
 
+#[path = "support/arguments.rs"]
+mod arguments;
+
+use arguments::Arguments;
 use paygress_core::backend::policy::{
-    Configured, Context, Grant, Payment, Placement, Price, Quote, Resources, Slot,
+    Configured, Context, Grant, Payment, Price, Quote, Resources, Slot,
 };
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
@@ -48,16 +52,6 @@ fn harnesses(cache: &Path) -> Vec<Harness> {
     Slot::ALL.into_iter().map(load).collect()
 }
 
-/// An ordinary order, always the same.
-struct Arguments {
-    order: OrderView,
-    context: Context,
-    quote: Quote,
-    payment: Payment,
-    grant: Grant,
-    placement: Placement,
-}
-
 impl Arguments {
     fn ordinary() -> Self {
         let resources = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
@@ -88,29 +82,6 @@ impl Arguments {
             },
             grant: Grant { seconds: Seconds(3_600), note: None },
             placement: sample_placement("registry.example/ssh:1".to_owned(), resources),
-        }
-    }
-
-    fn calls(&self, slot: Slot) -> Vec<(&'static str, Call<'_>)> {
-        let Self { order, context, quote, payment, grant, placement } = self;
-        match slot {
-            Slot::Images => {
-                vec![
-                    ("admit", Call::Admit { order, context }),
-                    ("catalog", Call::Catalog { context }),
-                ]
-            }
-            Slot::Pricing => {
-                vec![
-                    ("offers", Call::Offers { context }),
-                    ("quote", Call::Quote { order, context }),
-                ]
-            }
-            Slot::Duration => vec![
-                ("grant", Call::Grant { order, quote, payment, context }),
-                ("refund", Call::Refund { order, quote, payment, grant, context }),
-            ],
-            Slot::PodTemplate => vec![("render", Call::Render { order, quote, grant, placement })],
         }
     }
 }

@@ -2,12 +2,15 @@
 //! Other crates' tests include this file.
 #![allow(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 
+mod arguments;
+
+use arguments::Arguments;
 use paygress_core::backend::policy::{
     Configured, Context, Grant, LeaseView, Payment, Placement, Price, Quote, Resources, Slot,
 };
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
-use paygress_policy::{Call, Harness, PolicyEngine, sample_placement};
+use paygress_policy::{Harness, PolicyEngine, sample_placement};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -42,7 +45,7 @@ impl BothWays {
         assert_eq!(before.schema(), after.schema());
         for seed in 0..replays() {
             let arguments = Arguments::random(&mut Random(seed));
-            for call in arguments.calls(slot) {
+            for (_, call) in arguments.calls(slot) {
                 let (expected, found) = (before.call(call).unwrap(), after.call(call).unwrap());
                 assert_eq!(found.result, expected.result, "{what}, order {seed}: {call:?}");
                 assert_eq!(found.memory_bytes, expected.memory_bytes, "{what}: {call:?}");
@@ -75,16 +78,6 @@ impl Random {
     fn one_of<T: Clone>(&mut self, values: &[T]) -> T {
         values[usize::try_from(self.below(values.len().try_into().unwrap())).unwrap()].clone()
     }
-}
-
-/// Everything that the functions of the contract take.
-struct Arguments {
-    order: OrderView,
-    context: Context,
-    quote: Quote,
-    payment: Payment,
-    grant: Grant,
-    placement: Placement,
 }
 
 const TIERS: [&str; 6] = ["basic", "standard", "premium", "flat", "gpu", "\u{1f980}"];
@@ -153,19 +146,6 @@ impl Arguments {
             },
             grant: Grant { seconds: Seconds(1 + random.below(1_000_000)), note: None },
             placement: Placement { host_port: Some(port), ..sample_placement(image, resources) },
-        }
-    }
-
-    fn calls(&self, slot: Slot) -> Vec<Call<'_>> {
-        let Self { order, context, quote, payment, grant, placement } = self;
-        match slot {
-            Slot::Images => vec![Call::Admit { order, context }, Call::Catalog { context }],
-            Slot::Pricing => vec![Call::Quote { order, context }, Call::Offers { context }],
-            Slot::Duration => vec![
-                Call::Grant { order, quote, payment, context },
-                Call::Refund { order, quote, payment, grant, context },
-            ],
-            Slot::PodTemplate => vec![Call::Render { order, quote, grant, placement }],
         }
     }
 }
