@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: runs the benchmarks, and prints what the host adds to the bare libraries.
 
-use crate::run::{cargo, step, target};
+use crate::run::{ALL, cargo, step, target};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::path::Path;
@@ -58,9 +58,9 @@ pub(crate) fn bench() -> Result<()> {
 }
 
 fn benchmark(name: &str) -> Result<Command> {
-    let package = ["bench", "--quiet", "--package", "paygress", "--features", "demo"];
-    let mut command = cargo(&package)?;
-    command.args(["--bench", name]);
+    let mut command = cargo(&["bench", "--quiet"])?;
+    // Of the whole workspace: the dependencies are those of the figures on the testbed.
+    command.args(ALL).args(["--bench", name]);
     Ok(command)
 }
 

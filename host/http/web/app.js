@@ -229,8 +229,20 @@ async function onStage(pod, event) {
   if (['ended', 'refunded'].includes(event.stage)) await showEnd(pod);
 }
 
-/** Shows how a pod ended, and its refund as soon as there is one. */
+const ending = new Set();
+
+/** Shows how a pod ended, and each of its refunds as soon as it is there. */
 async function showEnd(pod) {
+  if (ending.has(pod)) return;
+  ending.add(pod);
+  try {
+    await showRefunds(pod);
+  } finally {
+    ending.delete(pod);
+  }
+}
+
+async function showRefunds(pod) {
   for (let tries = 0; tries < 150; tries += 1) {
     const status = await ask(`/pods/${encodeURIComponent(pod)}`, { bearer: key });
     if (!cards.has(pod)) makeCard(pod);
@@ -248,6 +260,7 @@ async function showPods() {
     if (!cards.has(pod.pod_name)) makeCard(pod.pod_name);
     fillCard(pod);
     if (pod.status !== 'ended') watch(pod.pod_name);
+    else if (pod.refund_pending) showEnd(pod.pod_name).catch(showError);
   }
 }
 
@@ -340,6 +353,7 @@ function fillCard(pod) {
     part('refund').hidden = false;
     part('refund-token').value = pod.refund_tokens.join('\n');
   }
+  part('refund-pending').hidden = !pod.refund_pending;
   if (pod.status === 'running') fillWays({ card, part }, pod);
   if (startsNow) {
     ask(`/pods/${encodeURIComponent(pod.pod_name)}/access`, { bearer: key })
