@@ -4,6 +4,7 @@
 
 use anyhow::Result;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
+use paygress::config::Config;
 use paygress::log::{self, LogFormat};
 use paygress::output::{print_line, print_note};
 use paygress::telemetry::{self, Traces};
@@ -176,6 +177,18 @@ fn log_and_trace(default: &str, otlp: Option<&str>) -> Result<Option<Traces>> {
     Ok(traces)
 }
 
+/// The configuration of a service, whose log begins, with a warning for each variable that may be a
+/// setting with a typo. Where the service does not start, it may be why.
+fn configured_and_logged(file: Option<&Path>) -> Result<(Config, Option<Traces>)> {
+    let unknown = serve::unknown_variables();
+    let config = serve::configured(file).inspect_err(|_| unknown.iter().for_each(print_note))?;
+    let traces = log_and_trace(LOG, config.otlp.as_deref())?;
+    for variable in unknown {
+        tracing::warn!("{variable}");
+    }
+    Ok((config, traces))
+}
+
 fn print_new_keys() {
     let keys = Keys::generate();
     print_line(paygress_nostr::nsec(&keys));
@@ -186,13 +199,11 @@ async fn run(config: Option<&Path>, command: Command) -> Result<ExitCode> {
     // long: one arm for each command.
     match command {
         Command::Serve => {
-            let config = serve::configured(config)?;
-            let _traces = log_and_trace(LOG, config.otlp.as_deref())?;
+            let (config, _traces) = configured_and_logged(config)?;
             serve::serve(config).await.map(|()| ExitCode::SUCCESS)
         }
         Command::Gateway => {
-            let config = serve::configured(config)?;
-            let _traces = log_and_trace(LOG, config.otlp.as_deref())?;
+            let (config, _traces) = configured_and_logged(config)?;
             serve::serve_gateway(config).await.map(|()| ExitCode::SUCCESS)
         }
         Command::Doctor(arguments) => {

@@ -1,7 +1,7 @@
 //! `paygress serve` and `paygress gateway`.
 
 use crate::app::App;
-use crate::config::{Config, GatewayProcess, Reader, part};
+use crate::config::{self, Config, GatewayProcess, Reader, UnknownVariable, part};
 use crate::gateway::StandaloneGateway;
 use anyhow::{Context, Result, anyhow, ensure};
 use paygress_cluster::{Kubernetes, PodRoot, Settings};
@@ -24,6 +24,12 @@ use tokio::time::timeout;
 /// Everything that is wrong with it.
 pub fn configured(file: Option<&Path>) -> Result<Config> {
     Ok(Config::read(text(file)?.as_deref(), std::env::vars())?)
+}
+
+/// The variables of the environment that look like settings, and are none.
+#[must_use]
+pub fn unknown_variables() -> Vec<UnknownVariable> {
+    config::unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
 }
 
 /// The part of the configuration that a command needs.

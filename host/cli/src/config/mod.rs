@@ -15,13 +15,14 @@ mod policies;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod unknown;
 
 pub use gateway::{GatewayConfig, GatewayHttpConfig, GatewayProcess, IrohConfig, JumpHostConfig};
 pub use http::HttpConfig;
 pub use policies::default_policies;
 pub(crate) use reader::Reader;
+pub use unknown::{UnknownVariable, unknown_variables};
 
-use keys::KEYS;
 use paygress_cluster::guard::Allowed;
 use paygress_cluster::{ExtraCapacity, PodRoot, PodRoute, RunImage, SshHostFrom, SshServerVolume};
 use paygress_core::backend::policy::{RefundTerms, Slot};
@@ -323,19 +324,6 @@ impl Reader {
         for problem in Proxies::problems(|name| self.variable(name)) {
             self.problem(problem.to_string());
         }
-    }
-
-    /// Keys that no table row has are typos.
-    fn refuse_unknown_keys(&mut self) {
-        let unknown: Vec<String> = self
-            .file
-            .keys()
-            .filter(|key| !KEYS.iter().any(|known| known.name.to_lowercase() == **key))
-            .map(|key| {
-                format!("{key}: there is no such key; see \"Every setting\" in docs/operating.md")
-            })
-            .collect();
-        self.problems.extend(unknown);
     }
 }
 

@@ -19,9 +19,9 @@ mod stores;
 
 pub use report::{Check, Group, Outcome, Report};
 
-use crate::config::{Config, Problems};
+use crate::config::{Config, Problems, UnknownVariable};
 use crate::output::print_line;
-use crate::serve::{cluster_settings, configured};
+use crate::serve::{cluster_settings, configured, unknown_variables};
 use anyhow::{Context, Result};
 use clap::Args;
 use cluster::Connection;
@@ -56,10 +56,12 @@ pub struct Arguments {
 /// # Errors
 /// When it is interrupted. What is wrong is in the report.
 pub async fn doctor(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
-    let report = match configured(config) {
+    let mut checks = match configured(config) {
         Ok(config) => examined(&config, arguments).await?,
-        Err(error) => Report::new(problems(&error)),
+        Err(error) => problems(&error),
     };
+    checks.extend(unknown_variables().iter().map(unknown));
+    let report = Report::new(checks);
     match arguments.json {
         true => print_line(serde_json::to_string_pretty(&report)?),
         false => print_line(&report),
@@ -74,6 +76,14 @@ fn problems(error: &anyhow::Error) -> Vec<Check> {
         Some(Problems(all)) => all.iter().map(|it| CONFIGURATION.fail(it, remedy)).collect(),
         None => vec![CONFIGURATION.fail(error_chain(error.as_ref()), remedy)],
     }
+}
+
+fn unknown(variable: &UnknownVariable) -> Check {
+    let remedy = format!(
+        "if {} is meant, rename the variable; as it is, it has no effect",
+        variable.nearest
+    );
+    CONFIGURATION.warn(variable.to_string(), remedy)
 }
 
 /// How the cluster is reached, unless it is left out.
@@ -93,7 +103,7 @@ async fn connected(
 }
 
 /// Everything that is checked. Probe pods are removed in any case.
-async fn examined(config: &Config, arguments: &Arguments) -> Result<Report> {
+async fn examined(config: &Config, arguments: &Arguments) -> Result<Vec<Check>> {
     let cluster = connected(config, arguments).await;
     let reachable = cluster.as_ref().and_then(|cluster| cluster.as_ref().ok());
     let mut terminate = signal(SignalKind::terminate())?;
@@ -112,7 +122,7 @@ async fn examined(config: &Config, arguments: &Arguments) -> Result<Report> {
     if let Some(Err(unconnected)) = cluster {
         checks.push(*unconnected);
     }
-    Ok(Report::new(checks))
+    Ok(checks)
 }
 
 async fn all(config: &Config, cluster: Option<&Arc<Kubernetes>>) -> Vec<Check> {

@@ -122,6 +122,50 @@ async fn all_problems_of_the_configuration_are_shown_at_once() {
     assert!(failures.iter().all(|check| check["group"] == "configuration"), "{failures:?}");
 }
 
+/// The value may be a secret that was meant for a setting.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_that_may_be_a_setting_with_a_typo_is_a_warning() {
+    let mut sandbox = Sandbox::new(&[], "").await.unwrap();
+    let mut set = |key: &str, value: &str| {
+        sandbox.environment.insert(key.to_owned(), value.to_owned());
+    };
+    set("OPERATOR_TOKENS", "hunter2");
+    set("SSH_AUTH_SOCK", "/run/agent");
+    let report = printed(&sandbox, &DOCTOR).await;
+    assert!(has(&report, "warn", "settings", "OPERATOR_TOKENS"), "{report}");
+    let json = printed(&sandbox, &[&DOCTOR[..], &["--json"]].concat()).await;
+    let warnings = warnings_of_settings(&json);
+    let [warning] = warnings.as_slice() else { panic!("{json}") };
+    assert!(warning["text"].as_str().unwrap().contains("the nearest is OPERATOR_TOKEN"), "{json}");
+    assert!(warning["remedy"].as_str().unwrap().contains("OPERATOR_TOKEN"), "{json}");
+
+    // It may be why the configuration is not valid.
+    sandbox.environment.insert("RUN_MODE".to_owned(), "neither".to_owned());
+    let invalid = paygress(&sandbox, &[&DOCTOR[..], &["--json"]].concat()).await;
+    let invalid = text(&invalid.stdout);
+    assert_eq!(warnings_of_settings(&invalid), warnings);
+    let refused = text(&paygress(&sandbox, &["serve"]).await.stderr);
+    sandbox.environment.insert("RUN_MODE".to_owned(), "both".to_owned());
+    sandbox.environment.insert("KUBECONFIG".to_owned(), "/none".to_owned());
+    let started = text(&paygress(&sandbox, &["serve"]).await.stderr);
+    assert!(started.contains("WARN") && refused.contains("RUN_MODE"), "{started}{refused}");
+    for log in [&started, &refused] {
+        let lines = log.lines().filter(|line| line.contains("the nearest is OPERATOR_TOKEN"));
+        assert_eq!(lines.count(), 1, "{log}");
+        assert!(!log.contains("SSH_AUTH_SOCK"), "{log}");
+    }
+    for output in [&report, &json, &invalid, &started, &refused] {
+        assert!(!output.contains("hunter2"), "{output}");
+    }
+}
+
+/// The warnings about the configuration.
+fn warnings_of_settings(report: &str) -> Vec<Value> {
+    let report: Value = serde_json::from_str(report).unwrap();
+    let is_one = |check: &&Value| check["group"] == "configuration" && check["outcome"] == "warn";
+    report["checks"].as_array().unwrap().iter().filter(is_one).cloned().collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn policies_that_are_still_compiled_when_it_is_ended_log_no_error_and_leave_nothing() {
     // It does not answer: no other check ends first.

@@ -4,6 +4,7 @@ use super::{OrderService, RefundFees, StepError};
 use crate::backend::store::{LeaseUpdate, LedgerError, RefusedLimits};
 use crate::backend::wallet::{RefundAmount, RefundState};
 use crate::limits;
+use crate::model::ids::Customer;
 use crate::model::order::{Order, OrderState, RefundEnd, State};
 use crate::model::order_state::{Paid, Refund, RefundCause, RefundOutcome, Sale, Task};
 use crate::model::refusal::Refusal;
@@ -163,9 +164,40 @@ fn with_added(
     }
 }
 
+/// This customer's orders that are paid back, or will be.
+pub(super) fn refunds_of<'a>(orders: &'a [Order], customer: &Customer) -> Vec<&'a Order> {
+    let is_refund = |order: &&Order| {
+        order.customer() == Some(customer)
+            && matches!(order.state(), State::Refunded | State::RefundPending)
+    };
+    orders.iter().filter(is_refund).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ids::{LeaseId, OrderId};
+    use crate::protocol;
+    use crate::testing;
+
+    #[test]
+    fn a_response_to_a_stop_is_about_refunds_of_that_customer() {
+        let customer = |digit: &str| Customer::parse(&digit.repeat(64)).unwrap();
+        let of = |digit: &str, state: State| {
+            let mut order = testing::order(testing::spawn(), state).unwrap();
+            order.reply_to.customer = Some(customer(digit));
+            order
+        };
+        let orders =
+            [of("a", State::Refunded), of("b", State::RefundPending), of("a", State::Active)];
+        let pod = LeaseId::of(&OrderId::random()).pod_name();
+        let pending = |digit: &str| {
+            protocol::stopped(&pod, &refunds_of(&orders, &customer(digit)), None).refund_pending
+        };
+        assert!(!pending("a"), "the refund of another is pending");
+        assert!(pending("b"));
+        assert_eq!(refunds_of(&orders, &customer("a")), [&orders[0]]);
+    }
 
     #[test]
     fn nothing_is_added_while_it_is_not_known_what_is_owed_to_others() {

@@ -1,6 +1,7 @@
 //! The end of a lease, whatever caused it, and what is due then.
 
 use super::notices::recipients;
+use super::refunds::refunds_of;
 use super::{OrderService, RefundFees, StepError, unreadable};
 use crate::backend::cluster::EndReason;
 use crate::backend::policy::RefundTerms;
@@ -46,16 +47,15 @@ impl OrderService {
         let refunded = tokio::time::timeout(limits::STOP_TIMEOUT, self.refunds_made(&lease)).await;
         let orders = match refunded {
             Ok(orders) => orders?,
-            // The rest follows: `status` returns it.
+            // The rest follows, as the response says: `status` returns it.
             Err(_) => self.orders_of(&lease).await?,
         };
-        let own: Vec<&Order> = orders
-            .iter()
-            .filter(|order| order.customer() == Some(customer) && order.state() == State::Refunded)
-            .collect();
+        let own = refunds_of(&orders, customer);
         for order in &own {
-            // This response delivers it.
-            self.backends.ledger.delivered(&order.id, order.state()).await.map_err(failed)?;
+            if order.state() == State::Refunded {
+                // This response delivers it.
+                self.backends.ledger.delivered(&order.id, order.state()).await.map_err(failed)?;
+            }
         }
         let stopped = protocol::stopped(pod, &own, end_of_stopped(&lease));
         Ok(self.add_stop_receipt(stopped, &orders, customer))

@@ -196,13 +196,23 @@ fn refunds(orders: &[&Order]) -> Refunds {
     }
 }
 
+fn is_refund_pending(orders: &[&Order]) -> bool {
+    orders.iter().any(|order| order.state() == State::RefundPending)
+}
+
 /// The pod was stopped, or had ended for this reason; with what is paid back for its unused time.
 #[must_use]
 pub fn stopped(pod: &PodName, orders: &[&Order], end_reason: Option<EndReason>) -> StopResponse {
     let made: Vec<&Refund> = orders.iter().filter_map(|order| order.state.refund()).collect();
-    let message = match made.is_empty() {
-        true => "stopped; nothing is paid back".to_owned(),
-        false => format!("stopped; {}", describe_refunds(&made)),
+    let refund_pending = is_refund_pending(orders);
+    let message = match (made.is_empty(), refund_pending) {
+        (true, false) => "stopped; nothing is paid back".to_owned(),
+        (true, true) => "stopped; the refund follows: ask for the pod's status".to_owned(),
+        (false, false) => format!("stopped; {}", describe_refunds(&made)),
+        (false, true) => format!(
+            "stopped; {}; the rest follows: ask for the pod's status",
+            describe_refunds(&made)
+        ),
     };
     StopResponse {
         tag: StopResponseTag::StopResponse,
@@ -211,6 +221,7 @@ pub fn stopped(pod: &PodName, orders: &[&Order], end_reason: Option<EndReason>) 
         message,
         end_reason,
         refunds: refunds(orders),
+        refund_pending,
         receipt: None,
     }
 }
@@ -269,7 +280,7 @@ pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -
         access: Vec::new(),
         http: PodHttp::default(),
         image_program: None,
-        refund_pending: orders.iter().any(|order| order.state() == State::RefundPending),
+        refund_pending: is_refund_pending(orders),
         refunded_sats: refunds.as_ref().map(|refunds| refunds.refunded_sats),
         refund_fee_sats: refunds.as_ref().map(|refunds| refunds.refund_fee_sats),
         refund_token: refunds.as_ref().and_then(|refunds| refunds.refund_token.clone()),
@@ -322,5 +333,36 @@ pub fn offer(catalog: &Catalog) -> OfferContent {
         images: catalog.images.iter().map(image).collect(),
         access: offered_ways(&catalog.access, &catalog.ways),
         policies: catalog.policies.as_ref().map(OfferedPolicies::from),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn a_response_to_a_stop_says_that_a_refund_follows() {
+        let refunded = testing::order(testing::spawn(), State::Refunded).unwrap();
+        let pending = testing::order(testing::spawn(), State::RefundPending).unwrap();
+        let answer = |orders: &[&Order]| stopped(&refunded.pod(), orders, None);
+        for (orders, end) in [
+            (&[&pending][..], "stopped; the refund follows: ask for the pod's status"),
+            (&[&refunded, &pending], "; the rest follows: ask for the pod's status"),
+        ] {
+            let stopped = answer(orders);
+            assert!(stopped.refund_pending && stopped.message.ends_with(end), "{stopped:?}");
+            let response = Response::from(stopped);
+            let json = response.to_json();
+            assert_eq!(serde_json::from_str::<Response>(&json).unwrap(), response, "{json}");
+        }
+        // As it was before there was such a field.
+        let none: &[&Order] = &[];
+        for orders in [none, &[&refunded]] {
+            let json = Response::from(answer(orders)).to_json();
+            assert!(!json.contains("refund_pending") && !json.contains("follows"), "{json}");
+            let Ok(Response::Stopped(read)) = serde_json::from_str(&json) else { panic!("{json}") };
+            assert!(!read.refund_pending);
+        }
     }
 }

@@ -352,6 +352,9 @@ pub struct StopResponse {
     /// What is paid back.
     #[serde(flatten)]
     pub refunds: Refunds,
+    /// Whether a refund is still being made: ask for the status. Left out if not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refund_pending: bool,
     /// What was decided, signed by the service; left out where the operator has it off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<SignedReceipt>)]
