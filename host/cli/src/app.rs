@@ -173,7 +173,7 @@ fn open_nostr(
     };
     config.nostr.then(|| {
         let (inbox, connection, replies) = Inbox::new(settings, ledger.clone());
-        ((inbox, OfferPublisher::new(connection)), replies)
+        ((inbox, OfferPublisher::new(connection, ledger.clone())), replies)
     })
 }
 

@@ -1,6 +1,7 @@
 //! The relays: a client for ours, and visits to those that customers name.
 
-use crate::error::RelayError;
+use crate::error::{Error, RelayError};
+use crate::relay_auth::RelayAuthSigner;
 use crate::visits::Visits;
 use nostr_sdk::nips::nip17;
 use nostr_sdk::pool::RelayLimits;
@@ -36,7 +37,11 @@ pub struct Settings {
 /// Our relays and everybody else's.
 pub struct Connection {
     pub(crate) settings: Settings,
+    /// Reads the inbox from our relays: what they send waits until there is room for it.
     pub(crate) ours: Client,
+    /// Sends to our relays, and looks up what customers have there. Its connections are its own: a
+    /// flood of messages to the inbox holds up no answer, and no relay's OK of one.
+    pub(crate) sending: Client,
     pub(crate) external: Visits,
 }
 
@@ -79,12 +84,25 @@ pub(crate) async fn inbox_relays(
 impl Connection {
     pub(crate) fn new(settings: Settings, ours: Client) -> Self {
         let reach = if settings.private_relays { Reach::Any } else { Reach::Public };
-        Self { settings, ours, external: Visits::new(reach) }
+        let sending = Client::builder()
+            .signer(RelayAuthSigner::new(settings.keys.clone()))
+            .opts(client_options())
+            .build();
+        Self { settings, ours, sending, external: Visits::new(reach) }
+    }
+
+    /// Connects what sends, in the background.
+    pub(crate) async fn connect_sending(&self) -> Result<(), Error> {
+        for relay in &self.settings.relays {
+            self.sending.pool().add_relay(relay, relay_options()).await.map_err(Error::sdk)?;
+        }
+        self.sending.connect().await;
+        Ok(())
     }
 
     /// Sends to one of our relays; `Ok` once it has confirmed it.
     pub(crate) async fn publish(&self, relay: &RelayUrl, event: &Event) -> Result<(), RelayError> {
-        let relay = self.ours.relay(relay).await.map_err(RelayError::sdk)?;
+        let relay = self.sending.relay(relay).await.map_err(RelayError::sdk)?;
         relay.send_event(event).await.map(drop).map_err(RelayError::sdk)
     }
 }

@@ -51,7 +51,7 @@ impl Connection {
         priority: Priority,
         ours: impl Future<Output = Option<RelayUrl>> + Clone,
     ) -> Inbox {
-        let listed = inbox_relays(&self.ours, customer, LOOKUP_TIMEOUT).await;
+        let listed = inbox_relays(&self.sending, customer, LOOKUP_TIMEOUT).await;
         let listed = listed.unwrap_or_else(|error| {
             let error = sdk_error(error);
             tracing::debug!(%error, "the customer's list of relays could not be read");

@@ -2,9 +2,10 @@
 //! down included.
 //!
 //! A relay is subscribed from its cursor on, and two days further back, since wraps are dated back.
-//! When it says that it has sent all that it had stored, it is queried again for what is older than
-//! the oldest of that (`backfill.rs`): relays cap an answer, and the newest by a random date are
-//! not the newest. Only then is the relay synced, and its cursor moved on.
+//! When it says that it has sent all that it had stored, that is read once more page by page
+//! (`backfill.rs`): relays cap an answer, and the newest by a random date are not the newest. Only
+//! then is the relay synced, and its cursor moved on. Where the pages begin does not depend on what
+//! was received: anybody may send a wrap of any date meanwhile.
 //!
 //! ```text
 //! relay ─▶ admit.rs ─▶ queue ─▶ in_flight.rs ─▶ serve.rs ─▶ orders
@@ -17,6 +18,7 @@ mod claims;
 mod cursor;
 mod in_flight;
 mod notices;
+mod pages;
 mod relay_delays;
 mod reopenings;
 mod serve;
@@ -27,15 +29,16 @@ use crate::error::{Error, REASON_CHARS};
 use crate::gift_wrap;
 use crate::relay_auth::RelayAuthSigner;
 use crate::replies::ReplyPublisher;
-use admit::{InboxAdmitPolicy, OldestWraps, ReceivedEvent};
-use backfill::{Backfill, Backfilled, backfill_pauses};
+use admit::{InboxAdmitPolicy, ReceivedEvent};
+use backfill::{Backfill, Backfilled, Bounds, backfill_pauses, newest};
 use claims::Claims;
 use in_flight::InFlight;
 use nostr_sdk::{
     Client, EventId, Filter, Kind, RelayMessage, RelayPoolNotification, RelayStatus, RelayUrl,
-    SubscribeOptions, SubscriptionId,
+    SubscribeOptions, SubscriptionId, Timestamp,
 };
 use notices::Notices;
+use pages::{CountingTransport, Pages};
 use paygress_core::backend::store::{InboxStore, LedgerError};
 use paygress_core::keyed_limit::KeyedLimit;
 use paygress_core::orders::OrderService;
@@ -63,15 +66,18 @@ pub struct Inbox {
     ledger: Arc<dyn InboxStore>,
     replies: Arc<ReplyPublisher>,
     id: SubscriptionId,
+    queue: mpsc::Sender<ReceivedEvent>,
     received: mpsc::Receiver<ReceivedEvent>,
     in_flight: InFlight,
-    /// Where stored messages that a subscription left out are queued.
-    backfill: mpsc::Sender<ReceivedEvent>,
-    oldest: OldestWraps,
+    /// The pages of stored messages that are being read.
+    pages: Pages,
+    backfill_bounds: Bounds,
     /// The results of backfills. Some of the messages that they have fetched may still be queued.
     backfilled: (mpsc::Sender<Backfilled>, mpsc::Receiver<Backfilled>),
     /// Relays that sent another EOSE while their backfill was running: they get one more after it.
     backfill_again: HashSet<RelayUrl>,
+    /// Relays that closed the inbox while their backfill was running: it may have missed messages.
+    closed_meanwhile: HashSet<RelayUrl>,
     backfill_pauses: RelayDelays,
     /// Relays whose backfill has ended: they are synced as soon as all that was received is served.
     sent_all: HashSet<RelayUrl>,
@@ -93,14 +99,15 @@ impl Inbox {
         settings: Settings,
         ledger: Arc<dyn InboxStore>,
     ) -> (Self, Arc<Connection>, Arc<ReplyPublisher>) {
-        let (sender, received) = mpsc::channel(QUEUE);
+        let (queue, received) = mpsc::channel(QUEUE);
         let id = SubscriptionId::new("inbox");
-        let oldest = OldestWraps::default();
-        let policy = InboxAdmitPolicy::new(id.clone(), sender.clone(), oldest.clone());
+        let pages = Pages::default();
+        let policy = InboxAdmitPolicy::new(id.clone(), queue.clone(), pages.clone());
         let ours = Client::builder()
             .signer(RelayAuthSigner::new(settings.keys.clone()))
             .opts(client_options())
             .admit_policy(policy)
+            .websocket_transport(CountingTransport(pages.clone()))
             .build();
         let connection = Arc::new(Connection::new(settings, ours));
         let replies = Arc::new(ReplyPublisher::new(Arc::clone(&connection)));
@@ -109,12 +116,14 @@ impl Inbox {
             ledger,
             replies: Arc::clone(&replies),
             id,
+            queue,
             received,
             in_flight: InFlight::default(),
-            backfill: sender,
-            oldest,
+            pages,
+            backfill_bounds: Bounds::default(),
             backfilled: mpsc::channel(QUEUE),
             backfill_again: HashSet::new(),
+            closed_meanwhile: HashSet::new(),
             backfill_pauses: backfill_pauses(),
             sent_all: HashSet::new(),
             synced: HashSet::new(),
@@ -139,6 +148,7 @@ impl Inbox {
             orders,
         });
         let mut notifications = self.connection.ours.notifications();
+        self.connection.connect_sending().await?;
         self.connect().await?;
         let mut cursor_tick = tokio::time::interval(CURSOR_INTERVAL);
         cursor_tick.tick().await;
@@ -169,7 +179,7 @@ impl Inbox {
 
     /// Whether all that was received is served.
     fn is_all_served(&self) -> bool {
-        self.received.is_empty() && self.in_flight.is_empty()
+        self.received.is_empty() && self.in_flight.all_served()
     }
 
     async fn mark_synced(&mut self) {
@@ -246,53 +256,69 @@ impl Inbox {
         }
     }
 
-    /// Fetches the stored wraps that are older than the oldest that the relay has sent. If a
-    /// backfill of this relay is running already, one more follows it, however many EOSE the relay
-    /// sends meanwhile. Backfills in quick succession are delayed, each longer than the one before.
-    fn start_backfill(&mut self, relay: &RelayUrl) {
+    /// Reads the stored wraps to their end, from the newest or from where the last backfill has
+    /// stopped. If a backfill of this relay is running already, one more follows it, however many
+    /// EOSE the relay sends meanwhile. Backfills in quick succession are delayed, each longer than the
+    /// one before.
+    fn start_backfill(&mut self, relay: &RelayUrl, reached: Option<Timestamp>) {
         let Some(permit) = self.backfilling.try_acquire(relay.clone(), 1) else {
             self.backfill_again.insert(relay.clone());
             return;
         };
+        self.closed_meanwhile.remove(relay);
+        let pause = self.backfill_pauses.delay(relay, Instant::now());
+        let least = reached.map_or(Duration::ZERO, |_| self.backfill_bounds.pause);
         let backfill = Backfill {
             client: self.connection.ours.clone(),
             service: self.connection.settings.keys.public_key(),
             relay: relay.clone(),
             ledger: Arc::clone(&self.ledger),
-            oldest: self.oldest.clone(),
-            queue: self.backfill.clone(),
+            pages: self.pages.clone(),
+            queue: self.queue.clone(),
+            bounds: self.backfill_bounds,
+            until: reached.unwrap_or_else(newest),
             done: self.backfilled.0.clone(),
             permit,
-            pause: self.backfill_pauses.delay(relay, Instant::now()),
+            pause: pause.max(least),
         };
         tokio::spawn(backfill.run());
     }
 
     fn on_backfilled(&mut self, backfilled: Backfilled) {
-        let Backfilled { relay, result, permit } = backfilled;
+        let Backfilled { relay, result, reached, permit } = backfilled;
         drop(permit);
         let is_due_again = self.backfill_again.remove(&relay);
-        match result {
-            Ok(()) if is_due_again => self.start_backfill(&relay),
-            Ok(()) => drop(self.sent_all.insert(relay)),
-            Err(error) => {
-                // It is read when it is subscribed again.
-                self.synced.remove(&relay);
-                if let Some(left_out) = self.notices.admit(&relay, Instant::now()) {
-                    tracing::warn!(%relay, %error, left_out, "the stored messages were not read to their end");
-                }
+        let was_closed = self.closed_meanwhile.remove(&relay);
+        if let Err(error) = &result {
+            self.synced.remove(&relay);
+            if let Some(left_out) = self.notices.admit(&relay, Instant::now()) {
+                let reached = reached.as_secs();
+                tracing::warn!(%relay, %error, reached, left_out, "the stored messages were not read to their end");
             }
+        }
+        match result {
+            _ if is_due_again => self.start_backfill(&relay, None),
+            // It is read when it is subscribed again.
+            _ if was_closed => {}
+            Ok(()) => drop(self.sent_all.insert(relay)),
+            Err(error) if error.goes_on() => self.start_backfill(&relay, Some(reached)),
+            Err(_) => {}
         }
     }
 
     async fn on_message(&mut self, relay: &RelayUrl, message: &RelayMessage<'_>) {
         match message {
-            RelayMessage::EndOfStoredEvents(id) if **id == self.id => self.start_backfill(relay),
+            RelayMessage::EndOfStoredEvents(id) if **id == self.id => {
+                self.start_backfill(relay, None);
+            }
             RelayMessage::Closed { subscription_id, message } if **subscription_id == self.id => {
                 // Nothing of it is read until it is open again. Authentication opens it by itself,
                 // if it succeeds.
                 self.synced.remove(relay);
                 self.sent_all.remove(relay);
+                if self.backfilling.count(relay) > 0 {
+                    self.closed_meanwhile.insert(relay.clone());
+                }
                 if !message.starts_with("auth-required")
                     && let Some(left_out) = self.notices.admit(relay, Instant::now())
                 {
@@ -354,6 +380,9 @@ impl Inbox {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) use tests::FakeStore;
 
 #[cfg(test)]
 mod tests;

@@ -10,12 +10,13 @@
 //! ```
 //!
 //! - `gift_wrap.rs`: wrapping and unwrapping of direct messages. `nip44.rs`: their encryption.
-//! - `connection.rs`: the client for our relays. `visits.rs`: visits to external ones, bounded.
-//!   `address.rs`: which of them we connect to. `relay_auth.rs`: how often a relay is authenticated
-//!   to.
+//! - `connection.rs`: the clients for our relays, one that reads and one that sends. `visits.rs`:
+//!   visits to external ones, bounded. `address.rs`: which of them we connect to. `relay_auth.rs`:
+//!   how often a relay is authenticated to.
 //! - `inbox.rs` and `inbox/`: subscriptions that lose nothing, and the cursor of what was read.
 //! - `replies.rs`: responses, and who waits for whom. `delivery.rs`: the way of one response.
-//!   `offers.rs`: what is published. `pod_reply.rs`: what a pod is given to write by itself.
+//!   `offers.rs`: what is published. `offer_dates.rs`: its dates. `pod_reply.rs`: what a pod is given
+//!   to write by itself.
 //! - `http_auth.rs`: NIP-98 signatures, for the HTTP transport. `receipt.rs`: signed receipts.
 //! - `client.rs`: the customer's side, for `paygress order` and for `paygress-top-up` in pods.
 //!   `relay_check.rs`: whether a relay does what the service needs, for the operator.
@@ -56,6 +57,7 @@ pub mod gift_wrap;
 pub mod http_auth;
 mod inbox;
 mod nip44;
+mod offer_dates;
 mod offers;
 mod pod_reply;
 mod receipt;

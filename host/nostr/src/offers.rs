@@ -2,8 +2,10 @@
 
 use crate::connection::{Connection, Settings};
 use crate::error::PublishError;
-use nostr_sdk::{Event, EventBuilder, Kind, Metadata, RelayUrl, Tag, TagKind};
+use crate::offer_dates::OfferDates;
+use nostr_sdk::{Event, EventBuilder, Kind, Metadata, RelayUrl, Tag, TagKind, Timestamp};
 use paygress_core::backend::policy::Price;
+use paygress_core::backend::store::InboxStore;
 use paygress_core::model::catalog::{Catalog, ListedOffer};
 use paygress_core::orders::OrderService;
 use paygress_core::protocol;
@@ -88,16 +90,24 @@ impl Published {
 /// Publishes the offers.
 pub struct OfferPublisher {
     connection: Arc<Connection>,
+    dates: OfferDates,
 }
 
 impl OfferPublisher {
     #[must_use]
-    pub fn new(connection: Arc<Connection>) -> Self {
-        Self { connection }
+    pub fn new(connection: Arc<Connection>, ledger: Arc<dyn InboxStore>) -> Self {
+        let kinds = [Kind::Metadata, Kind::InboxRelays, Kind::RelayList];
+        let kinds = kinds.into_iter().chain([OFFER, LISTING].map(Kind::Custom)).collect();
+        let dates = OfferDates::new(Arc::clone(&connection), ledger, kinds);
+        Self { connection, dates }
     }
 
     /// Publishes at start, on change, and again after a while; until it is dropped.
-    pub async fn run(self, orders: Arc<OrderService>) {
+    pub async fn run(mut self, orders: Arc<OrderService>) {
+        if let Err(error) = self.connection.connect_sending().await {
+            let error: &dyn Error = &error;
+            tracing::error!(error, "the relays cannot be connected to");
+        }
         let mut published = Published::default();
         let mut pending: Vec<PendingEvent> = Vec::new();
         let mut check = tokio::time::interval(CHECK_INTERVAL);
@@ -111,8 +121,12 @@ impl OfferPublisher {
             match orders.offers().await {
                 Ok(current) => {
                     let now = Instant::now();
-                    if let Some(due) = published.to_publish(&current, now)
-                        && let Some(events) = self.prepare(&current, due)
+                    let mut due = published.to_publish(&current, now);
+                    if due.is_none() && self.is_outdated(&pending).await {
+                        due = Some(Due::Replaceable);
+                    }
+                    if let Some(due) = due
+                        && let Some(events) = self.prepare(&current, due).await
                     {
                         // What a relay has not taken yet is out of date; but one old offer is due
                         // to each.
@@ -131,9 +145,23 @@ impl OfferPublisher {
         }
     }
 
+    /// Whether events that no relay takes are not newer than what another replica has published: they
+    /// are made anew.
+    async fn is_outdated(&mut self, pending: &[PendingEvent]) -> bool {
+        let all = self.connection.settings.relays.len();
+        let refused = pending
+            .iter()
+            .filter(|it| it.event.kind.as_u16() != OLD_OFFER && it.missing.len() == all);
+        match refused.map(|it| it.event.created_at).min() {
+            Some(oldest) => self.dates.is_outdated(oldest).await,
+            None => false,
+        }
+    }
+
     /// The events to send; `None` if they cannot be made.
-    fn prepare(&self, catalog: &Catalog, due: Due) -> Option<Vec<PendingEvent>> {
-        match self.events(catalog, due) {
+    async fn prepare(&mut self, catalog: &Catalog, due: Due) -> Option<Vec<PendingEvent>> {
+        let date = self.dates.next().await;
+        match self.events(catalog, due, date) {
             Ok(events) => {
                 tracing::info!(offers = catalog.offers.len(), ?due, "publishing offers");
                 let relays: HashSet<RelayUrl> =
@@ -150,7 +178,8 @@ impl OfferPublisher {
     }
 
     /// Sends what is pending to the relays that have not taken it yet.
-    async fn publish(&self, pending: &mut Vec<PendingEvent>) {
+    async fn publish(&mut self, pending: &mut Vec<PendingEvent>) {
+        let mut newest: Option<Timestamp> = None;
         for PendingEvent { event, missing } in pending.iter_mut() {
             let event = &*event;
             let sent = missing.iter().map(|relay| async {
@@ -158,7 +187,10 @@ impl OfferPublisher {
             });
             for (relay, sent) in futures::future::join_all(sent).await {
                 match sent {
-                    Ok(()) => drop(missing.remove(&relay)),
+                    Ok(()) => {
+                        missing.remove(&relay);
+                        newest = newest.max(Some(event.created_at));
+                    }
                     Err(error) => {
                         let error: &dyn Error = &error;
                         tracing::debug!(%relay, kind = event.kind.as_u16(), error, "not published yet")
@@ -167,9 +199,17 @@ impl OfferPublisher {
             }
         }
         pending.retain(|pending| !pending.missing.is_empty());
+        if let Some(newest) = newest {
+            self.dates.record(newest).await;
+        }
     }
 
-    fn events(&self, catalog: &Catalog, due: Due) -> Result<Vec<Event>, PublishError> {
+    fn events(
+        &self,
+        catalog: &Catalog,
+        due: Due,
+        date: Timestamp,
+    ) -> Result<Vec<Event>, PublishError> {
         let settings = &self.connection.settings;
         let relays = || settings.relays.iter().cloned();
         let content = serde_json::to_string(&protocol::offer(catalog))?;
@@ -192,7 +232,8 @@ impl OfferPublisher {
             );
         }
         let sign = |builder: EventBuilder| {
-            builder.sign_with_keys(&settings.keys).map_err(|error| PublishError::Sign(error.into()))
+            let dated = builder.custom_created_at(date);
+            dated.sign_with_keys(&settings.keys).map_err(|error| PublishError::Sign(error.into()))
         };
         builders.into_iter().map(sign).collect()
     }

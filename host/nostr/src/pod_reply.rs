@@ -58,7 +58,8 @@ impl Connection {
 
     /// The relays of the customer's list that we would connect to.
     async fn allowed_inbox(&self, customer: PublicKey) -> Vec<RelayUrl> {
-        let listed = inbox_relays(&self.ours, customer, LOOKUP_TIMEOUT).await.unwrap_or_default();
+        let listed =
+            inbox_relays(&self.sending, customer, LOOKUP_TIMEOUT).await.unwrap_or_default();
         let checked = listed.into_iter().map(|relay| async move {
             let is_allowed =
                 self.settings.relays.contains(&relay) || self.external.is_allowed(&relay).await;

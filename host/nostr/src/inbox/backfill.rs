@@ -1,26 +1,57 @@
-//! Stored messages that a subscription left out because the relay caps its answers.
+//! Stored messages that a subscription left out because the relay caps its answers: read page by
+//! page, from the newest back to the cursor.
 
-use super::admit::{OldestWraps, ReceivedEvent};
+use super::admit::ReceivedEvent;
 use super::cursor;
+use super::pages::{Page, Pages};
 use super::relay_delays::{FirstTime, RelayDelays};
-use crate::error::{BoxError, sdk_error};
+use crate::error::{BoxError, REASON_CHARS, sdk_error};
 use crate::gift_wrap::BACKDATED_SECONDS;
+use nostr_sdk::message::MachineReadablePrefix;
+use nostr_sdk::pool::RelayNotification;
 use nostr_sdk::pool::relay::options::ReqExitPolicy;
-use nostr_sdk::{Client, Filter, Kind, PublicKey, RelayUrl, Timestamp};
+use nostr_sdk::{
+    Client, ClientMessage, Filter, Kind, PublicKey, Relay, RelayMessage, RelayStatus, RelayUrl,
+    SubscribeAutoCloseOptions, SubscribeOptions, SubscriptionId, Timestamp,
+};
 use paygress_core::backend::store::{InboxStore, LedgerError};
 use paygress_core::keyed_limit::Permit;
+use paygress_core::sanitize::plain;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::mpsc;
+use std::time::{Duration, Instant};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc};
 
-/// Fetching one page of stored wraps.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a page may take while the relay sends something.
+const PAGE_LONGEST: Duration = Duration::from_secs(300);
 /// Relays that cap their answers lower just have more pages.
 const PAGE_EVENTS: usize = 500;
-/// Pages that are read in a row: more than two days of messages have. A relay may invent as many as
-/// there are seconds.
-const PAGES: u32 = 2_000;
+/// A page with fewer events is not taken for one that its relay has capped.
+const FEWEST_CAPPED: usize = 50;
+/// Clocks differ: wraps that are dated so far in the future are read. A flood of wraps that are dated
+/// further is passed over.
+const FUTURE_SECONDS: u64 = 3_600;
+
+/// What one backfill may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Pages that are read in a row.
+    pub pages: u32,
+    /// How long the relay may send nothing at all.
+    pub silence: Duration,
+    /// The least pause before what a bound has cut short goes on.
+    pub pause: Duration,
+}
+
+/// More pages than two days of messages have. A relay may invent as many as there are seconds.
+impl Default for Bounds {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { pages: 2_000, silence: seconds(15), pause: seconds(10) }
+    }
+}
+
 /// The pause before a backfill that follows another one of the same relay; doubled each time…
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 /// …up to this one, jitter included.
@@ -47,8 +78,12 @@ pub(super) struct Backfill {
     pub service: PublicKey,
     pub relay: RelayUrl,
     pub ledger: Arc<dyn InboxStore>,
-    pub oldest: OldestWraps,
+    pub pages: Pages,
+    /// Where its events are queued.
     pub queue: mpsc::Sender<ReceivedEvent>,
+    pub bounds: Bounds,
+    /// Where it begins: the newest date.
+    pub until: Timestamp,
     pub done: mpsc::Sender<Backfilled>,
     pub permit: Permit<RelayUrl>,
     /// The pause before it begins.
@@ -59,6 +94,8 @@ pub(super) struct Backfill {
 pub(super) struct Backfilled {
     pub relay: RelayUrl,
     pub result: Result<(), BackfillError>,
+    /// All that is dated after this was read.
+    pub reached: Timestamp,
     pub permit: Permit<RelayUrl>,
 }
 
@@ -67,8 +104,12 @@ pub(super) struct Backfilled {
 pub(super) enum BackfillError {
     #[error("the cursor cannot be read: {0}")]
     Cursor(#[from] LedgerError),
-    #[error("there are more than are read in a row")]
+    #[error("there are more than are read in a row; it goes on after a pause")]
     TooMany,
+    #[error("the relay has not sent a page to its end in time; it goes on after a pause")]
+    Timeout,
+    #[error("the connection to the relay was lost")]
+    Disconnected,
     #[error("{0}")]
     Relay(#[source] BoxError),
 }
@@ -77,22 +118,38 @@ impl BackfillError {
     fn relay(error: impl Into<BoxError>) -> Self {
         Self::Relay(sdk_error(error))
     }
+
+    /// Whether the next backfill may go on where this one has stopped: the subscription has been open
+    /// all the time, so that nothing new is stored behind that.
+    pub(super) fn goes_on(&self) -> bool {
+        match self {
+            Self::TooMany | Self::Timeout => true,
+            Self::Cursor(_) | Self::Disconnected | Self::Relay(_) => false,
+        }
+    }
+}
+
+/// The date at which a backfill begins that follows no other.
+pub(super) fn newest() -> Timestamp {
+    Timestamp::from_secs(Timestamp::now().as_secs().saturating_add(FUTURE_SECONDS))
 }
 
 impl Backfill {
     pub(super) async fn run(self) {
         tokio::time::sleep(self.pause).await;
-        let result = self.read().await;
+        let mut reached = self.until;
+        let result = self.read(&mut reached).await;
         let Self { relay, done, permit, .. } = self;
-        let _ = done.send(Backfilled { relay, result, permit }).await;
+        let _ = done.send(Backfilled { relay, result, reached, permit }).await;
     }
 
-    /// Page by page, until there is no more.
-    async fn read(&self) -> Result<(), BackfillError> {
+    /// Page by page, until there is no more. The second at a page's edge is read again with the next
+    /// page: the relay may have more of it.
+    async fn read(&self, until: &mut Timestamp) -> Result<(), BackfillError> {
         let since = cursor::since(&*self.ledger, &self.relay, BACKDATED_SECONDS).await?;
-        let mut before = self.oldest.remove(&self.relay);
-        let mut pages = 0..PAGES;
-        while let Some(until) = before.filter(|until| *until > since) {
+        let relay = self.client.relay(&self.relay).await.map_err(BackfillError::relay)?;
+        let (mut pages, mut fullest) = (0..self.bounds.pages, FEWEST_CAPPED);
+        while *until >= since {
             if pages.next().is_none() {
                 return Err(BackfillError::TooMany);
             }
@@ -100,29 +157,101 @@ impl Backfill {
                 .kind(Kind::GiftWrap)
                 .pubkey(self.service)
                 .since(since)
-                .until(until)
+                .until(*until)
                 .limit(PAGE_EVENTS);
-            let relay = self.client.relay(&self.relay).await.map_err(BackfillError::relay)?;
-            let fetched = relay.fetch_events(filter, PAGE_TIMEOUT, ReqExitPolicy::ExitOnEOSE).await;
-            let page = fetched.map_err(BackfillError::relay)?;
-            let first = page.iter().map(|event| event.created_at).min();
-            for event in page {
-                let received = ReceivedEvent { relay: self.relay.clone(), event };
-                if self.queue.send(received).await.is_err() {
-                    // The inbox is gone, and nobody reads the result.
-                    return Ok(());
+            let Page { events, oldest: Some(oldest) } = self.page(&relay, filter).await? else {
+                break;
+            };
+            if oldest < *until {
+                *until = oldest;
+            } else {
+                if events >= fullest {
+                    let (relay, second) = (&self.relay, until.as_secs());
+                    tracing::warn!(%relay, second, events, "a page of one second only: what the relay has of that second beyond these is not read");
                 }
+                *until = Timestamp::from_secs(until.as_secs().saturating_sub(1));
             }
-            // A page of one second only is passed over: all of it was sent.
-            before = first.map(|first| {
-                if first < until {
-                    first
-                } else {
-                    Timestamp::from_secs(until.as_secs().saturating_sub(1))
-                }
-            });
+            fullest = fullest.max(events);
         }
         Ok(())
+    }
+
+    /// One page. Its events are queued as they come, as those of the inbox's subscription are.
+    async fn page(&self, relay: &Relay, filter: Filter) -> Result<Page, BackfillError> {
+        let mut notifications = relay.notifications();
+        let id = self.pages.open();
+        // The library closes it at its end. One of those that it does not close would be sent before
+        // it is known, and its first events refused.
+        let close = SubscribeAutoCloseOptions::default()
+            .exit_policy(ReqExitPolicy::ExitOnEOSE)
+            .timeout(Some(PAGE_LONGEST));
+        let options = SubscribeOptions::default().close_on(Some(close));
+        let opened = relay.subscribe_with_id(id.clone(), vec![filter], options).await;
+        let ended = match opened {
+            Ok(()) => self.page_end(relay, &id, &mut notifications).await,
+            Err(error) => Err(BackfillError::relay(error)),
+        };
+        if ended.is_err() {
+            // An error: the connection is lost, and the subscription with it.
+            let _ = relay.send_msg(ClientMessage::close(id.clone()));
+        }
+        let page = self.pages.close(&id);
+        ended.map(|()| page)
+    }
+
+    /// Waits until the relay says that it has sent the page. A page without that may lack messages.
+    async fn page_end(
+        &self,
+        relay: &Relay,
+        id: &SubscriptionId,
+        notifications: &mut broadcast::Receiver<RelayNotification>,
+    ) -> Result<(), BackfillError> {
+        let (begun, mut received) = (Instant::now(), relay.stats().bytes_received());
+        while begun.elapsed() < PAGE_LONGEST {
+            match tokio::time::timeout(self.bounds.silence, notifications.recv()).await {
+                Ok(Ok(RelayNotification::Message { message })) => {
+                    if is_end_of(id, &message)? {
+                        return Ok(());
+                    }
+                }
+                Ok(Ok(RelayNotification::RelayStatus { status }))
+                    if status != RelayStatus::Connected =>
+                {
+                    return Err(BackfillError::Disconnected);
+                }
+                Ok(Ok(RelayNotification::Shutdown) | Err(RecvError::Closed)) => {
+                    return Err(BackfillError::Disconnected);
+                }
+                // The end may be among what was lost.
+                Ok(Err(RecvError::Lagged(_))) => return Err(BackfillError::Timeout),
+                Ok(Ok(_)) => {}
+                // Its events are not notified of; they wait behind those of the subscription, and for
+                // room in the queue.
+                Err(_)
+                    if relay.stats().bytes_received() > received || self.queue.capacity() == 0 =>
+                {
+                    received = relay.stats().bytes_received();
+                }
+                Err(_) => return Err(BackfillError::Timeout),
+            }
+        }
+        Err(BackfillError::Timeout)
+    }
+}
+
+/// Whether this message is the page's end. An error: the relay has closed it before.
+fn is_end_of(id: &SubscriptionId, message: &RelayMessage<'_>) -> Result<bool, BackfillError> {
+    match message {
+        RelayMessage::EndOfStoredEvents(ended) => Ok(**ended == *id),
+        RelayMessage::Closed { subscription_id, message } if **subscription_id == *id => {
+            let prefix = MachineReadablePrefix::parse(message);
+            match prefix == Some(MachineReadablePrefix::AuthRequired) {
+                // The library opens it again after the authentication.
+                true => Ok(false),
+                false => Err(BackfillError::relay(plain(message, REASON_CHARS))),
+            }
+        }
+        _ => Ok(false),
     }
 }
 

@@ -14,7 +14,9 @@ const MESSAGES_AT_ONCE: usize = 64;
 
 #[derive(Default)]
 pub(super) struct InFlight {
-    tasks: JoinSet<()>,
+    tasks: JoinSet<bool>,
+    /// Whether one was not served, for ever since.
+    has_failed: bool,
     /// Ends with each customer's latest message.
     latest: HashMap<PublicKey, oneshot::Receiver<()>>,
 }
@@ -24,8 +26,10 @@ impl InFlight {
         self.tasks.len() < MESSAGES_AT_ONCE
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.tasks.is_empty()
+    /// Whether all were served: none is being served, and none has failed, which is to be read again
+    /// after a restart.
+    pub(super) fn all_served(&self) -> bool {
+        self.tasks.is_empty() && !self.has_failed
     }
 
     /// Serves a message in a task of its own, once the customer's earlier ones are served: the same
@@ -43,18 +47,22 @@ impl InFlight {
                 // An error: it has ended, in whatever way.
                 let _: Result<(), _> = earlier.await;
             }
-            if let Err(error) = serve.await {
+            let served = serve.await;
+            if let Err(error) = &served {
                 tracing::error!(%error, "a message could not be served; it is read again at the next start");
             }
             drop(ended);
+            served.is_ok()
         });
     }
 
     /// Waits until one has ended; `None` if there is none.
     pub(super) async fn ended(&mut self) -> Option<()> {
-        if self.tasks.join_next().await?.is_err() {
+        let served = self.tasks.join_next().await?;
+        if served.is_err() {
             tracing::error!("a message's task failed; the message is read again at the next start");
         }
+        self.has_failed |= !served.unwrap_or(false);
         Some(())
     }
 }
@@ -89,7 +97,17 @@ mod tests {
         release.send(()).unwrap();
         while in_flight.ended().await.is_some() {}
         assert_eq!(*served.lock().unwrap(), ["other", "spawn", "top-up"]);
-        assert!(in_flight.is_empty());
+        assert!(in_flight.all_served());
+    }
+
+    #[tokio::test]
+    async fn a_message_that_could_not_be_served_is_not_forgotten() {
+        let mut in_flight = InFlight::default();
+        in_flight.spawn(Keys::generate().public_key(), async { Err(LedgerError::database("no")) });
+        in_flight.ended().await.unwrap();
+        in_flight.spawn(Keys::generate().public_key(), async { Ok(()) });
+        in_flight.ended().await.unwrap();
+        assert!(!in_flight.all_served());
     }
 
     #[tokio::test]

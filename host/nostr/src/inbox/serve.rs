@@ -16,7 +16,7 @@ use paygress_core::protocol::{Request, Response, is_response, unpaid};
 use std::sync::Arc;
 
 /// Older messages are not served, so that none is served twice: their ids are kept for longer.
-const OLDEST_SECONDS: u64 = 14 * 86_400;
+pub(super) const OLDEST_SECONDS: u64 = 14 * 86_400;
 /// Messages that were not encrypted are answered if they are not older than this.
 pub(super) const PLAIN_SECONDS: u64 = 600;
 /// A message from the future would outlive its id.

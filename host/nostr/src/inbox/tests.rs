@@ -1,13 +1,17 @@
+mod flood;
+
 use super::*;
 use crate::relay_auth::{CHALLENGE_WINDOW, CHALLENGES_ANSWERED};
 use async_trait::async_trait;
 use futures::{SinkExt, StreamExt};
 use nostr_sdk::pool::RelayNotification;
-use nostr_sdk::{ClientMessage, JsonUtil, Keys, Timestamp};
+use nostr_sdk::{ClientMessage, JsonUtil, Keys};
 use paygress_core::backend::store::{KvStore, MessageLog};
 use paygress_core::limits;
 use paygress_core::model::units::UnixTime;
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -16,9 +20,10 @@ use tokio_tungstenite::tungstenite::Message;
 /// Messages of a relay that floods.
 const MESSAGES: usize = 10_000;
 
-/// Counts what is read and written, and how often messages are forgotten.
+/// Has values, counts what is read and written, and how often messages are forgotten.
 #[derive(Default)]
-struct FakeStore {
+pub(crate) struct FakeStore {
+    values: Mutex<HashMap<String, String>>,
     reads: AtomicUsize,
     writes: AtomicUsize,
     forgets: AtomicUsize,
@@ -41,12 +46,13 @@ impl MessageLog for FakeStore {
 
 #[async_trait]
 impl KvStore for FakeStore {
-    async fn kv_read(&self, _: &str) -> Result<Option<String>, LedgerError> {
+    async fn kv_read(&self, name: &str) -> Result<Option<String>, LedgerError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        Ok(None)
+        Ok(self.values.lock().unwrap().get(name).cloned())
     }
-    async fn kv_write(&self, _: &str, _: &str) -> Result<(), LedgerError> {
+    async fn kv_write(&self, name: &str, value: &str) -> Result<(), LedgerError> {
         self.writes.fetch_add(1, Ordering::Relaxed);
+        self.values.lock().unwrap().insert(name.to_owned(), value.to_owned());
         Ok(())
     }
 }
@@ -84,7 +90,11 @@ async fn a_relay_that_closes_the_inbox_without_end_has_one_subscription_at_a_tim
 /// The task of a backfill runs at the next await only.
 #[tokio::test]
 async fn a_relay_that_has_sent_all_without_end_is_read_once_more_and_not_missed() {
-    let (mut inbox, store, relay) = inbox();
+    let fake = FakeRelay::start().await;
+    let (mut inbox, store, relay) = inbox_at(fake.url.clone());
+    inbox.connect().await.unwrap();
+    inbox.connection.ours.wait_for_connection(Duration::from_secs(60)).await;
+    let before = store.reads.load(Ordering::Relaxed);
     let sent_all = RelayMessage::eose(inbox.id.clone());
     for _ in 0..MESSAGES {
         inbox.on_message(&relay, &sent_all).await;
@@ -94,7 +104,7 @@ async fn a_relay_that_has_sent_all_without_end_is_read_once_more_and_not_missed(
     assert!(inbox.sent_all.is_empty(), "one more is due");
     let second = inbox.backfilled.1.recv().await.unwrap();
     inbox.on_backfilled(second);
-    let reads = store.reads.load(Ordering::Relaxed);
+    let reads = store.reads.load(Ordering::Relaxed) - before;
     println!("{MESSAGES} times EOSE: {reads} backfills");
     assert_eq!((reads, inbox.sent_all.len()), (2, 1));
     assert!(inbox.backfill_again.is_empty());
@@ -110,8 +120,6 @@ async fn a_relay_that_has_sent_all_again_and_again_gets_few_requests() {
     let sent_all = RelayMessage::eose(inbox.id.clone());
     let begun = Instant::now();
     for _ in 0..3 {
-        // A wrap before which there may be others.
-        inbox.oldest.insert(&url, Timestamp::now());
         for _ in 0..MESSAGES {
             inbox.on_message(&url, &sent_all).await;
         }
@@ -251,6 +259,12 @@ async fn the_cursor_waits_for_the_messages_that_are_being_served() {
     inbox.move_cursors().await;
     assert_eq!(writes(), 1);
     release.send(()).unwrap();
+    inbox.in_flight.ended().await.unwrap();
+    inbox.move_cursors().await;
+    assert_eq!(writes(), 2);
+    // One that could not be served is read again after a restart.
+    let failed = async { Err(LedgerError::database("no")) };
+    inbox.in_flight.spawn(Keys::generate().public_key(), failed);
     inbox.in_flight.ended().await.unwrap();
     inbox.move_cursors().await;
     assert_eq!(writes(), 2);
