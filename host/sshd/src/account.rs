@@ -1,12 +1,15 @@
 //! The one account of a server, and the keys.
 
 use crate::image::Image;
+use crate::key_options::{KeyOptions, parse_line};
 use paygress_regular_file::open_regular;
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey, PublicKey, key::safe_rng};
 use std::ffi::OsString;
 use std::io::Read;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Of the user's own file.
 const MAX_AUTHORIZED_KEYS_BYTES: u64 = 256 * 1_024;
@@ -140,24 +143,31 @@ impl Account {
         user == self.username || self.aliases.iter().any(|alias| alias == user)
     }
 
-    /// Whether this key logs in, now. Reads the user's own file: it may block.
-    pub(crate) fn accepts(&self, key: &PublicKey) -> bool {
+    /// What this key may do, if it logs in from this address, now. One of several lines with it is
+    /// the first that lets it in. Reads the user's own file: it may block.
+    pub(crate) fn options_of(&self, key: &PublicKey, client: IpAddr) -> Option<KeyOptions> {
         let is_own = |own: &PublicKey| own.key_data() == key.key_data();
-        self.keys.iter().any(is_own) || self.authorized_keys().iter().any(is_own)
+        if self.keys.iter().any(is_own) {
+            return Some(KeyOptions::default());
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let file = self.authorized_keys();
+        let lines = file.split(|byte| *byte == b'\n').filter_map(parse_line);
+        let mut own = lines.filter(|(_, own)| is_own(own)).map(|(options, _)| options);
+        own.find(|options| options.admits(client, now))
     }
 
-    /// The keys of the user's own file, if nobody else can write it. A line with options is left
-    /// out: they forbid something, and nothing here would.
-    fn authorized_keys(&self) -> Vec<PublicKey> {
-        let read = || -> std::io::Result<String> {
+    /// The user's own file, if nobody else can write it.
+    fn authorized_keys(&self) -> Vec<u8> {
+        let read = || -> std::io::Result<Vec<u8>> {
             let (file, metadata) = open_regular(&self.home.join(".ssh/authorized_keys"))?;
-            let mut text = String::new();
+            let mut text = Vec::new();
             if metadata.mode() & 0o022 == 0 {
-                file.take(MAX_AUTHORIZED_KEYS_BYTES).read_to_string(&mut text)?;
+                file.take(MAX_AUTHORIZED_KEYS_BYTES).read_to_end(&mut text)?;
             }
             Ok(text)
         };
-        read().unwrap_or_default().lines().filter_map(|line| parse_key(line).ok()).collect()
+        read().unwrap_or_default()
     }
 }
 

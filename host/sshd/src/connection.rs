@@ -6,6 +6,7 @@ use crate::forward::Forwards;
 use crate::groups::Groups;
 use crate::host_key_proof::Prover;
 use crate::input::{NARROW_WINDOW, WINDOW};
+use crate::key_options::KeyOptions;
 use crate::session::{Peers, Sessions};
 use crate::session_channel::SessionChannel;
 use crate::terminal::{self, Terminal};
@@ -137,6 +138,7 @@ impl Connection {
             terminals,
             peers,
             user: account.username.clone(),
+            options: KeyOptions::default(),
             agent: None,
         };
         let forwards = Forwards::new(Arc::clone(&channels), account.home.clone());
@@ -147,15 +149,18 @@ impl Connection {
         Arc::clone(&self.channels)
     }
 
-    /// On a thread that may block: the user's own file of keys is read.
-    fn key_matches(
+    /// What a key may do, if it logs in. On a thread that may block: the user's own file of keys is
+    /// read.
+    fn options_of(
         &self,
         user: &str,
         key: &PublicKey,
-    ) -> impl Future<Output = bool> + Send + use<> {
+    ) -> impl Future<Output = Option<KeyOptions>> + Send + use<> {
         let (account, user, key) = (Arc::clone(&self.account), user.to_owned(), key.clone());
-        let matches = move || account.is_named(&user) && account.accepts(&key);
-        async move { tokio::task::spawn_blocking(matches).await.unwrap_or(false) }
+        let client = self.sessions.peers.client.ip();
+        let options =
+            move || account.is_named(&user).then(|| account.options_of(&key, client)).flatten();
+        async move { tokio::task::spawn_blocking(options).await.unwrap_or_default() }
     }
 
     async fn check_password(&mut self, user: &str, password: &str) -> Auth {
@@ -218,8 +223,8 @@ impl Handler for Connection {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Error> {
-        let matches = self.key_matches(user, offer.public_key).await;
-        Ok(if matches { Auth::Accept } else { Auth::reject() })
+        let options = self.options_of(user, offer.public_key).await;
+        Ok(if options.is_some() { Auth::Accept } else { Auth::reject() })
     }
 
     async fn auth_publickey(
@@ -227,9 +232,10 @@ impl Handler for Connection {
         user: &str,
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Error> {
-        if !self.key_matches(user, key.public_key).await {
+        let Some(options) = self.options_of(user, key.public_key).await else {
             return Ok(Auth::reject());
-        }
+        };
+        self.sessions.options = options;
         user.clone_into(&mut self.sessions.user);
         Ok(Auth::Accept)
     }
@@ -267,7 +273,11 @@ impl Handler for Connection {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Error> {
-        self.forwards.connect_tcp(channel, host, port, reply);
+        if self.sessions.options.allows_open(host, port) {
+            self.forwards.connect_tcp(channel, host, port, reply);
+        } else {
+            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        }
         Ok(())
     }
 
@@ -278,7 +288,12 @@ impl Handler for Connection {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Error> {
-        self.forwards.connect_unix(channel, path, reply);
+        if self.sessions.options.allows_open_unix(path) {
+            self.forwards.connect_unix(channel, path, reply);
+        } else {
+            // As with OpenSSH, which has the other reason for ports only.
+            reply.reject(ChannelOpenFailure::ConnectFailed).await;
+        }
         Ok(())
     }
 
@@ -299,6 +314,9 @@ impl Handler for Connection {
         port: &mut u32,
         session: &mut Session,
     ) -> Result<bool, Error> {
+        if !self.sessions.options.allows_listen(address, *port) {
+            return Ok(false);
+        }
         let bound = self.forwards.listen_tcp(address, *port, session.handle()).await;
         *port = bound.unwrap_or(*port);
         Ok(bound.is_some())
@@ -318,7 +336,8 @@ impl Handler for Connection {
         path: &str,
         session: &mut Session,
     ) -> Result<bool, Error> {
-        Ok(self.forwards.listen_unix(path, session.handle()))
+        let is_allowed = self.sessions.options.allows_forwarding;
+        Ok(is_allowed && self.forwards.listen_unix(path, session.handle()))
     }
 
     async fn cancel_streamlocal_forward(
@@ -330,6 +349,9 @@ impl Handler for Connection {
     }
 
     async fn agent_request(&mut self, _: ChannelId, session: &mut Session) -> Result<bool, Error> {
+        if !self.sessions.options.allows_agent {
+            return Ok(false);
+        }
         match self.forwards.listen_agent(session.handle()) {
             Ok(socket) => {
                 self.sessions.agent = Some(socket);
@@ -388,8 +410,10 @@ impl Handler for Connection {
         session: &mut Session,
     ) -> Result<(), Error> {
         let terminal = Terminal::new(term, terminal::size(columns, rows, width, height), modes);
-        let is_set = self.channels.with_session(id, |channel| channel.set_terminal(terminal));
-        answer(id, is_set == Some(true), session)
+        let is_set = self.sessions.options.allows_terminal
+            && self.channels.with_session(id, |channel| channel.set_terminal(terminal))
+                == Some(true);
+        answer(id, is_set, session)
     }
 
     async fn window_change_request(

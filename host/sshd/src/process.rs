@@ -15,8 +15,10 @@ use pty_process::{OwnedWritePty, Size};
 use russh::server::{Handle, Msg};
 use russh::{ChannelWriteHalf, Sig};
 use rustix::process::{Pid, Signal};
+use rustix::termios::tcsetwinsize;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -41,6 +43,8 @@ pub(crate) struct Program {
     pub(crate) user: String,
     /// A shell without one.
     pub(crate) command: Option<Vec<u8>>,
+    /// The client's, in place of which the key's runs.
+    pub(crate) original_command: Option<Vec<u8>>,
     pub(crate) terminal: Option<Terminal>,
     pub(crate) variables: Vec<(String, String)>,
 }
@@ -96,6 +100,8 @@ fn environment(program: &Program) -> Vec<(OsString, OsString)> {
     variables.extend(terminal.map(|it| (OsString::from("TERM"), OsString::from(&it.term))));
     let of_client = program.variables.iter();
     variables.extend(of_client.map(|(name, it)| (OsString::from(name), OsString::from(it))));
+    let original = program.original_command.clone().map(OsString::from_vec);
+    variables.extend(original.map(|command| (OsString::from("SSH_ORIGINAL_COMMAND"), command)));
     variables
 }
 
@@ -122,6 +128,7 @@ fn spawn_pty(program: &Program, terminal: &Terminal, wires: Wires) -> io::Result
     let mut command = command(program);
     command.env("SSH_TTY", OsStr::from_bytes(name.as_bytes()));
     let child = pty_process::Command::from(command).spawn(pts).map_err(io::Error::other)?;
+    let window = pty.as_fd().try_clone_to_owned()?;
     let (mut read, write) = pty.into_split();
     let Wires { output, handle, input, sizes, open, channels, groups, terminals } = wires;
     let output_of_end = Arc::clone(&output);
@@ -132,7 +139,7 @@ fn spawn_pty(program: &Program, terminal: &Terminal, wires: Wires) -> io::Result
     tokio::spawn(async move {
         let lines = terminals.open();
         let copy_output = async move { copy_from_pty(&mut read, &output, lines).await };
-        ending.run(child, group, copy_to_pty(input, sizes, write), copy_output).await;
+        ending.run(child, group, copy_to_pty(input, sizes, write, window), copy_output).await;
     });
     Ok(group)
 }
@@ -177,23 +184,40 @@ async fn copy_to_pty(
     mut input: InputReceiver,
     mut sizes: watch::Receiver<Option<Size>>,
     mut pty: OwnedWritePty,
+    window: OwnedFd,
 ) {
     loop {
-        tokio::select! {
-            // What is typed after a change of the size sees it.
+        let bytes = tokio::select! {
             biased;
-            changed = sizes.changed() => match changed {
-                Ok(()) => if let Some(size) = *sizes.borrow_and_update() { let _ = pty.resize(size); },
-                Err(_) => break,
-            },
+            () = follow(&mut sizes, &window) => break,
             bytes = input.next() => match bytes {
-                Some(bytes) => if pty.write_all(&bytes).await.is_err() { break },
+                Some(bytes) => bytes,
                 // As with OpenSSH: the terminal goes on, and its program with it.
                 None => break,
             },
+        };
+        // What is typed after a change of the size sees it, and a program that does not read too.
+        let written = tokio::select! {
+            biased;
+            () = follow(&mut sizes, &window) => break,
+            written = pty.write_all(&bytes) => written,
+        };
+        if written.is_err() {
+            break;
         }
     }
     drop(input);
+    follow(&mut sizes, &window).await;
+}
+
+/// Gives the terminal the sizes of the client's window; never ends.
+async fn follow(sizes: &mut watch::Receiver<Option<Size>>, window: &OwnedFd) {
+    while sizes.changed().await.is_ok() {
+        let size = *sizes.borrow_and_update();
+        if let Some(size) = size {
+            let _ = tcsetwinsize(window, size.into());
+        }
+    }
     std::future::pending().await
 }
 

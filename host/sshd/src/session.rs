@@ -3,6 +3,7 @@
 use crate::account::Account;
 use crate::channels::Channels;
 use crate::groups::Groups;
+use crate::key_options::{INTERNAL_SFTP, KeyOptions};
 use crate::process::{self, Program, Wires};
 use crate::session_channel::SessionChannel;
 use crate::sftp;
@@ -13,6 +14,9 @@ use rustix::process::kill_process_group;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// Of a key for `sftp` only, in place of a shell or a command: OpenSSH's text.
+const ONLY_SFTP: &str = "echo 'This service allows sftp connections only.'; exit 1";
 
 /// The two ends of a connection.
 #[derive(Clone, Copy)]
@@ -50,6 +54,8 @@ pub(crate) struct Sessions {
     pub(crate) peers: Peers,
     /// The name that has logged in.
     pub(crate) user: String,
+    /// Of the key that has logged in.
+    pub(crate) options: KeyOptions,
     /// The socket of the client's agent.
     pub(crate) agent: Option<PathBuf>,
 }
@@ -58,7 +64,15 @@ impl Sessions {
     /// Starts the shell or the command of a channel, once; `false` if that cannot be.
     pub(crate) fn start(&self, id: ChannelId, command: Option<&[u8]>, handle: Handle) -> bool {
         let Some((mut program, wires)) = self.claim(id, handle) else { return false };
-        program.command = command.map(<[u8]>::to_vec);
+        let command = command.map(<[u8]>::to_vec);
+        match self.options.command.as_deref() {
+            None => program.command = command,
+            Some(forced) => {
+                let forced = if forced == INTERNAL_SFTP { ONLY_SFTP } else { forced };
+                program.command = Some(forced.into());
+                program.original_command = command;
+            }
+        }
         match process::start(&program, wires) {
             Ok(group) => {
                 self.channels.with_session(id, |session| session.group = group);
@@ -71,8 +85,12 @@ impl Sessions {
         }
     }
 
-    /// Serves `sftp` on a channel, once; `false` if that cannot be.
+    /// Serves `sftp` on a channel, once, unless the key has a command of its own; `false` if that
+    /// cannot be.
     pub(crate) fn start_sftp(&self, id: ChannelId, handle: Handle) -> bool {
+        if self.options.command.as_ref().is_some_and(|forced| forced != INTERNAL_SFTP) {
+            return self.start(id, Some(INTERNAL_SFTP.as_bytes()), handle);
+        }
         let Some((program, wires)) = self.claim(id, handle) else { return false };
         sftp::serve(program.account.home.clone(), wires);
         true
@@ -89,7 +107,14 @@ impl Sessions {
                 variables.extend(agent.map(|socket| ("SSH_AUTH_SOCK".to_owned(), socket)));
                 let (account, terminal) = (Arc::clone(&self.account), session.terminal.take());
                 let user = self.user.clone();
-                let program = Program { account, user, command: None, terminal, variables };
+                let program = Program {
+                    account,
+                    user,
+                    command: None,
+                    original_command: None,
+                    terminal,
+                    variables,
+                };
                 (program, Arc::clone(&session.output), session.sizes.subscribe())
             })
         });

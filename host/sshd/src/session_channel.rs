@@ -57,7 +57,11 @@ impl SessionChannel {
         is_taken
     }
 
-    pub(crate) fn resize(&self, size: Size) {
+    /// Before and after the program starts.
+    pub(crate) fn resize(&mut self, size: Size) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.size = size;
+        }
         self.sizes.send_replace(Some(size));
     }
 }

@@ -1,16 +1,19 @@
 //! OpenSSH's extensions of the protocol.
 
 use super::files::{self, Request};
+use super::packets::{Arguments, encode, plain};
 use super::state::{
     Answer, MAX_DATA_BYTES, MAX_HANDLES, MAX_PACKET_BYTES, Sftp, blocking, failure, one_name,
 };
+use bytes::Bytes;
 use russh_sftp::extensions::{LimitsExtension, Statvfs};
-use russh_sftp::protocol::{ExtendedReply, FileAttributes, Packet, StatusCode};
-use russh_sftp::{de, ser};
+use russh_sftp::protocol::{ExtendedReply, FileAttributes};
 use rustix::fs::StatVfs;
 use rustix::io::Errno;
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 const RENAME: &str = "posix-rename@openssh.com";
@@ -46,27 +49,18 @@ pub(super) fn offered() -> HashMap<String, String> {
     .collect()
 }
 
-/// Reads the arguments of an extension one after the other.
-struct Arguments(bytes::Bytes);
-
-impl Arguments {
-    fn next<T: for<'de> serde::Deserialize<'de>>(&mut self) -> Answer<T> {
-        de::from_bytes(&mut self.0).map_err(|_| failure(&Errno::INVAL.into()))
-    }
-}
-
 impl Sftp {
-    pub(super) async fn extension(&self, id: u32, request: &str, data: Vec<u8>) -> Answer<Packet> {
+    pub(super) async fn extension(&self, id: u32, request: &str, data: Vec<u8>) -> Answer<Bytes> {
         let mut arguments = Arguments(data.into());
         match request {
             RENAME | HARDLINK => {
-                let (old, new) = (arguments.next::<String>()?, arguments.next::<String>()?);
-                let (old, new) = (self.path(&old), self.path(&new));
+                let (old, new) = (arguments.name()?, arguments.name()?);
+                let (old, new) = (self.path(old), self.path(new));
                 let work = if request == RENAME { std::fs::rename } else { std::fs::hard_link };
-                Ok(self.run(id, move || work(old, new)).await?.into())
+                plain(self.run(id, move || work(old, new)).await?)
             }
             STATVFS => {
-                let path = self.path(&arguments.next::<String>()?);
+                let path = self.path(arguments.name()?);
                 reply(id, &statvfs(blocking(move || Ok(rustix::fs::statvfs(&path)?)).await?))
             }
             FSTATVFS => {
@@ -75,13 +69,13 @@ impl Sftp {
             }
             FSYNC => {
                 let open = self.file(&arguments.next::<String>()?)?;
-                Ok(self.run(id, move || open.file.sync_all()).await?.into())
+                plain(self.run(id, move || open.file.sync_all()).await?)
             }
             LSETSTAT => {
-                let request = Request::Link(self.path(&arguments.next::<String>()?));
+                let request = Request::Link(self.path(arguments.name()?));
                 let attrs = arguments.next::<FileAttributes>()?;
                 let work = move || files::set_attributes(&request, &attrs);
-                Ok(self.run(id, work).await?.into())
+                plain(self.run(id, work).await?)
             }
             LIMITS => reply(
                 id,
@@ -93,11 +87,11 @@ impl Sftp {
                 },
             ),
             EXPAND_PATH => {
-                let path = self.expand(&arguments.next::<String>()?)?;
-                Ok(one_name(id, &blocking(move || files::real_path(&path)).await?).into())
+                let path = self.expand(&arguments.name()?)?;
+                one_name(id, &blocking(move || files::real_path(&path)).await?)
             }
             // There is only the one user.
-            HOME_DIRECTORY => Ok(one_name(id, &self.home).into()),
+            HOME_DIRECTORY => one_name(id, &self.home),
             COPY_DATA => self.copy_data(id, arguments).await,
             NAMES_BY_ID => self.names_by_id(id, arguments),
             _ => Err(failure(&Errno::NOSYS.into())),
@@ -105,18 +99,20 @@ impl Sftp {
     }
 
     /// `~` and `~/path`; the homes of other users are not known.
-    fn expand(&self, path: &str) -> Answer<PathBuf> {
-        match path.strip_prefix('~') {
-            None => Ok(self.path(path)),
-            Some("") => Ok(self.home.to_path_buf()),
-            Some(rest) => match rest.strip_prefix('/') {
-                Some(rest) => Ok(self.path(rest.trim_start_matches('/'))),
-                None => Err(failure(&Errno::NOENT.into())),
-            },
+    fn expand(&self, path: &OsStr) -> Answer<PathBuf> {
+        match path.as_bytes() {
+            [b'~'] => Ok(self.home.to_path_buf()),
+            [b'~', b'/', rest @ ..] => {
+                let slashes = rest.iter().take_while(|byte| **byte == b'/').count();
+                let rest = rest.get(slashes..).unwrap_or_default();
+                Ok(self.path(OsStr::from_bytes(rest)))
+            }
+            [b'~', ..] => Err(failure(&Errno::NOENT.into())),
+            _ => Ok(self.path(path)),
         }
     }
 
-    async fn copy_data(&self, id: u32, mut arguments: Arguments) -> Answer<Packet> {
+    async fn copy_data(&self, id: u32, mut arguments: Arguments) -> Answer<Bytes> {
         let source = self.file(&arguments.next::<String>()?)?;
         let (mut from, length) = (arguments.next::<u64>()?, arguments.next::<u64>()?);
         let target = self.file(&arguments.next::<String>()?)?;
@@ -139,11 +135,11 @@ impl Sftp {
             }
             Ok(())
         };
-        Ok(self.run(id, work).await?.into())
+        plain(self.run(id, work).await?)
     }
 
     /// Two lists of ids in, two lists of names out; an id without a name has an empty one.
-    fn names_by_id(&self, id: u32, mut arguments: Arguments) -> Answer<Packet> {
+    fn names_by_id(&self, id: u32, mut arguments: Arguments) -> Answer<Bytes> {
         let (users, groups) = (ids(&mut arguments)?, ids(&mut arguments)?);
         let users: Vec<&str> =
             users.iter().map(|id| self.names.user(*id).unwrap_or_default()).collect();
@@ -156,7 +152,7 @@ impl Sftp {
             data.extend_from_slice(&length.to_be_bytes());
             data.extend_from_slice(&list);
         }
-        Ok(ExtendedReply { id, data }.into())
+        plain(ExtendedReply { id, data })
     }
 }
 
@@ -182,12 +178,8 @@ fn strings(list: &[&str]) -> Answer<Vec<u8>> {
     Ok(bytes)
 }
 
-fn encode(value: &(impl serde::Serialize + ?Sized)) -> Answer<bytes::Bytes> {
-    ser::to_bytes(value).map_err(|_| StatusCode::Failure.into())
-}
-
-fn reply(id: u32, value: &impl serde::Serialize) -> Answer<Packet> {
-    Ok(ExtendedReply { id, data: encode(value)?.to_vec() }.into())
+fn reply(id: u32, value: &impl serde::Serialize) -> Answer<Bytes> {
+    plain(ExtendedReply { id, data: encode(value)?.to_vec() })
 }
 
 fn statvfs(found: StatVfs) -> Statvfs {

@@ -1,12 +1,14 @@
 //! Directories, and the lines of `ls -l` that a client shows as they are.
 
 use super::files;
+use super::packets::Entry;
 use crate::date::{DAY, civil, hour_and_minute};
 use paygress_regular_file::read_at_most;
-use russh_sftp::protocol::{File, FileAttributes};
+use russh_sftp::protocol::FileAttributes;
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -67,37 +69,39 @@ impl Directory {
     }
 
     /// The next entries, none at the end. One that has gone meanwhile is left out.
-    pub(super) fn next(&mut self, most: usize, names: &Names) -> Vec<File> {
-        let mut files = Vec::new();
-        while files.len() < most {
+    pub(super) fn next(&mut self, most: usize, names: &Names) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        while entries.len() < most {
             let entry = self.dots.pop_front().map(Ok);
             let entry = entry.or_else(|| Some(self.entries.next()?.map(|entry| entry.file_name())));
             let name = match entry {
                 Some(Ok(name)) => name,
                 Some(Err(_)) | None => break,
             };
-            files.extend(describe(&self.path.join(&name), &name.to_string_lossy(), names));
+            entries.extend(describe(&self.path.join(&name), name, names));
         }
-        files
+        entries
     }
 }
 
-fn describe(path: &Path, name: &str, names: &Names) -> Option<File> {
+fn describe(path: &Path, name: OsString, names: &Names) -> Option<Entry> {
     let metadata = std::fs::symlink_metadata(path).ok()?;
     let attrs = files::describe(&metadata);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    let longname = long_name(&attrs, metadata.nlink(), name, names, now);
-    Some(File { filename: name.to_owned(), longname, attrs })
+    let name = name.into_vec();
+    let long_name = long_name(&attrs, metadata.nlink(), &name, names, now);
+    Some(Entry { name, long_name, attrs })
 }
 
-fn long_name(attrs: &FileAttributes, links: u64, name: &str, names: &Names, now: u64) -> String {
+fn long_name(attrs: &FileAttributes, links: u64, name: &[u8], names: &Names, now: u64) -> Vec<u8> {
     let (uid, gid) = (attrs.uid.unwrap_or(0), attrs.gid.unwrap_or(0));
     let user = names.user(uid).map_or_else(|| uid.to_string(), str::to_owned);
     let group = names.group(gid).map_or_else(|| gid.to_string(), str::to_owned);
     let size = attrs.size.unwrap_or(0);
     let (mode, date) =
         (mode(attrs.permissions.unwrap_or(0)), date(attrs.mtime.unwrap_or(0).into(), now));
-    format!("{mode} {links:>4} {user:<8} {group:<8} {size:>8} {date} {name}")
+    let columns = format!("{mode} {links:>4} {user:<8} {group:<8} {size:>8} {date} ");
+    [columns.as_bytes(), name].concat()
 }
 
 /// `-rwxr-xr-x`
@@ -167,7 +171,7 @@ mod tests {
                 mtime: Some(mtime),
                 ..FileAttributes::empty()
             };
-            long_name(&attrs, 2, "a b", &names, now)
+            String::from_utf8(long_name(&attrs, 2, b"a b", &names, now)).unwrap()
         };
         assert_eq!(
             line(0o100_644, 1_764_260_000),

@@ -5,47 +5,129 @@
 mod extensions;
 mod files;
 mod listing;
+mod packets;
 mod state;
 mod stream;
 
 pub(crate) use stream::serve;
 
+use bytes::Bytes;
 use files::Request;
+use packets::{Arguments, names, plain};
 use russh_sftp::protocol::{
-    Attrs, Data, FileAttributes, Handle, Name, OpenFlags, Packet, Status, Version,
+    Data, FileAttributes, Handle, OpenFlags, Packet, Status, StatusCode, Version,
 };
-use russh_sftp::server::{Handler, StatusReply};
 use rustix::io::Errno;
 use state::{Answer, MAX_DATA_BYTES, NAMES_AT_ONCE, Opened, Sftp, blocking, failure, one_name};
-use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io;
 use std::sync::Arc;
 
-impl Handler for Sftp {
-    type Error = StatusReply;
-
-    fn unimplemented(&self) -> StatusReply {
-        failure(&Errno::NOSYS.into())
+impl Sftp {
+    /// The answer to a packet, with its length.
+    async fn answer(&mut self, packet: Bytes) -> Answer<Bytes> {
+        let arguments = Arguments::of(&packet);
+        let Ok(request) = Packet::try_from(&mut packet.clone()) else {
+            return plain(Packet::error(0, StatusCode::BadMessage));
+        };
+        let id = request.get_request_id();
+        match self.request(id, request, arguments).await {
+            Ok(answer) => Ok(answer),
+            Err(refused) => {
+                let text = refused.error_message.unwrap_or_else(|| refused.status_code.to_string());
+                plain(Packet::status(id, refused.status_code, &text, "en-US"))
+            }
+        }
     }
 
-    async fn init(&mut self, _: u32, _: HashMap<String, String>) -> Answer<Version> {
-        Ok(Version { extensions: extensions::offered(), ..Version::new() })
+    /// `names` are those of the request, which has them as text.
+    async fn request(&mut self, id: u32, request: Packet, mut names: Arguments) -> Answer<Bytes> {
+        match request {
+            Packet::Init(_) => {
+                plain(Version { extensions: extensions::offered(), ..Version::new() })
+            }
+            Packet::Open(it) => plain(self.open(id, names.name()?, it.pflags, it.attrs).await?),
+            Packet::Close(it) => plain(self.close(id, &it.handle).await?),
+            Packet::Read(it) => plain(self.read(id, &it.handle, it.offset, it.len).await?),
+            Packet::Write(it) => plain(self.write(id, &it.handle, it.offset, it.data).await?),
+            Packet::Lstat(_) => {
+                let request = Request::Link(self.path(names.name()?));
+                plain(self.attributes(id, request).await?)
+            }
+            Packet::Stat(_) => {
+                let request = Request::Path(self.path(names.name()?));
+                plain(self.attributes(id, request).await?)
+            }
+            Packet::Fstat(it) => {
+                plain(self.attributes(id, Request::Open(self.file(&it.handle)?)).await?)
+            }
+            Packet::SetStat(it) => {
+                let request = Request::Path(self.path(names.name()?));
+                plain(self.set_attributes(id, request, it.attrs).await?)
+            }
+            Packet::FSetStat(it) => {
+                let request = Request::Open(self.file(&it.handle)?);
+                plain(self.set_attributes(id, request, it.attrs).await?)
+            }
+            Packet::OpenDir(_) => plain(self.open_directory(id, names.name()?).await?),
+            Packet::ReadDir(it) => self.read_directory(id, it.handle).await,
+            Packet::Extended(it) => self.extension(id, &it.request, it.data).await,
+            other => self.path_request(id, other, names).await,
+        }
+    }
+
+    /// What is about paths alone.
+    async fn path_request(&self, id: u32, request: Packet, mut names: Arguments) -> Answer<Bytes> {
+        match request {
+            Packet::Remove(_) => {
+                let path = self.path(names.name()?);
+                plain(self.run(id, move || Ok(rustix::fs::unlink(&path)?)).await?)
+            }
+            Packet::MkDir(it) => {
+                let path = self.path(names.name()?);
+                let make = move || files::make_directory(&path, it.attrs.permissions);
+                plain(self.run(id, make).await?)
+            }
+            Packet::RmDir(_) => {
+                let path = self.path(names.name()?);
+                plain(self.run(id, move || std::fs::remove_dir(&path)).await?)
+            }
+            Packet::RealPath(_) => {
+                let path = self.path(names.name()?);
+                one_name(id, &blocking(move || files::real_path(&path)).await?)
+            }
+            Packet::Rename(_) => {
+                let (old, new) = (self.path(names.name()?), self.path(names.name()?));
+                plain(self.run(id, move || files::rename(&old, &new)).await?)
+            }
+            Packet::ReadLink(_) => {
+                let path = self.path(names.name()?);
+                one_name(id, &blocking(move || std::fs::read_link(&path)).await?)
+            }
+            // OpenSSH's order: what the link points to comes first, against the draft.
+            Packet::Symlink(_) => {
+                let (target, link) = (names.name()?, self.path(names.name()?));
+                let make = move || std::os::unix::fs::symlink(target, &link);
+                plain(self.run(id, make).await?)
+            }
+            _ => plain(Packet::error(0, StatusCode::BadMessage)),
+        }
     }
 
     async fn open(
         &mut self,
         id: u32,
-        filename: String,
+        name: OsString,
         flags: OpenFlags,
         attrs: FileAttributes,
     ) -> Answer<Handle> {
-        let path = self.path(&filename);
+        let path = self.path(name);
         let file = blocking(move || files::open(&path, flags, attrs.permissions)).await?;
         self.add(id, Opened::File(file))
     }
 
-    async fn close(&mut self, id: u32, handle: String) -> Answer<Status> {
-        match self.handles.remove(&handle) {
+    async fn close(&mut self, id: u32, handle: &str) -> Answer<Status> {
+        match self.handles.remove(handle) {
             Some(opened) => {
                 // Closing may block.
                 let close = move || {
@@ -58,107 +140,46 @@ impl Handler for Sftp {
         }
     }
 
-    async fn read(&mut self, id: u32, handle: String, offset: u64, len: u32) -> Answer<Data> {
-        let file = self.file(&handle)?;
+    async fn read(&self, id: u32, handle: &str, offset: u64, len: u32) -> Answer<Data> {
+        let file = self.file(handle)?;
         let data = blocking(move || file.read(offset, len.min(MAX_DATA_BYTES))).await?;
         Ok(Data { id, data })
     }
 
-    async fn write(
-        &mut self,
-        id: u32,
-        handle: String,
-        offset: u64,
-        data: Vec<u8>,
-    ) -> Answer<Status> {
-        let file = self.file(&handle)?;
+    async fn write(&self, id: u32, handle: &str, offset: u64, data: Vec<u8>) -> Answer<Status> {
+        let file = self.file(handle)?;
         self.run(id, move || file.write(offset, &data)).await
     }
 
-    async fn lstat(&mut self, id: u32, path: String) -> Answer<Attrs> {
-        self.attributes(id, Request::Link(self.path(&path))).await
-    }
-
-    async fn stat(&mut self, id: u32, path: String) -> Answer<Attrs> {
-        self.attributes(id, Request::Path(self.path(&path))).await
-    }
-
-    async fn fstat(&mut self, id: u32, handle: String) -> Answer<Attrs> {
-        self.attributes(id, Request::Open(self.file(&handle)?)).await
-    }
-
-    async fn setstat(&mut self, id: u32, path: String, attrs: FileAttributes) -> Answer<Status> {
-        let request = Request::Path(self.path(&path));
+    async fn set_attributes(
+        &self,
+        id: u32,
+        request: Request,
+        attrs: FileAttributes,
+    ) -> Answer<Status> {
         self.run(id, move || files::set_attributes(&request, &attrs)).await
     }
 
-    async fn fsetstat(&mut self, id: u32, handle: String, attrs: FileAttributes) -> Answer<Status> {
-        let request = Request::Open(self.file(&handle)?);
-        self.run(id, move || files::set_attributes(&request, &attrs)).await
-    }
-
-    async fn opendir(&mut self, id: u32, path: String) -> Answer<Handle> {
-        let path = self.path(&path);
+    async fn open_directory(&mut self, id: u32, name: OsString) -> Answer<Handle> {
+        let path = self.path(name);
         let directory = blocking(move || listing::Directory::open(path)).await?;
         self.add(id, Opened::Directory(Box::new(directory)))
     }
 
-    async fn readdir(&mut self, id: u32, handle: String) -> Answer<Name> {
+    async fn read_directory(&mut self, id: u32, handle: String) -> Answer<Bytes> {
         let Some(Opened::Directory(mut directory)) = self.handles.remove(&handle) else {
             return Err(failure(&Errno::BADF.into()));
         };
-        let names = Arc::clone(&self.names);
-        let (directory, files) = blocking(move || {
-            let files = directory.next(NAMES_AT_ONCE, &names);
-            Ok((directory, files))
+        let known = Arc::clone(&self.names);
+        let (directory, entries) = blocking(move || {
+            let entries = directory.next(NAMES_AT_ONCE, &known);
+            Ok((directory, entries))
         })
         .await?;
         self.handles.insert(handle, Opened::Directory(directory));
-        if files.is_empty() {
+        if entries.is_empty() {
             return Err(failure(&io::ErrorKind::UnexpectedEof.into()));
         }
-        Ok(Name { id, files })
-    }
-
-    async fn remove(&mut self, id: u32, filename: String) -> Answer<Status> {
-        let path = self.path(&filename);
-        self.run(id, move || Ok(rustix::fs::unlink(&path)?)).await
-    }
-
-    async fn mkdir(&mut self, id: u32, path: String, attrs: FileAttributes) -> Answer<Status> {
-        let path = self.path(&path);
-        self.run(id, move || files::make_directory(&path, attrs.permissions)).await
-    }
-
-    async fn rmdir(&mut self, id: u32, path: String) -> Answer<Status> {
-        let path = self.path(&path);
-        self.run(id, move || std::fs::remove_dir(&path)).await
-    }
-
-    async fn realpath(&mut self, id: u32, path: String) -> Answer<Name> {
-        let path = self.path(&path);
-        let path = blocking(move || files::real_path(&path)).await?;
-        Ok(one_name(id, &path))
-    }
-
-    async fn rename(&mut self, id: u32, oldpath: String, newpath: String) -> Answer<Status> {
-        let (old, new) = (self.path(&oldpath), self.path(&newpath));
-        self.run(id, move || files::rename(&old, &new)).await
-    }
-
-    async fn readlink(&mut self, id: u32, path: String) -> Answer<Name> {
-        let path = self.path(&path);
-        let target = blocking(move || std::fs::read_link(&path)).await?;
-        Ok(one_name(id, &target))
-    }
-
-    /// OpenSSH's order: what the link points to comes first, against the draft.
-    async fn symlink(&mut self, id: u32, target: String, link: String) -> Answer<Status> {
-        let link = self.path(&link);
-        self.run(id, move || std::os::unix::fs::symlink(target, &link)).await
-    }
-
-    async fn extended(&mut self, id: u32, request: String, data: Vec<u8>) -> Answer<Packet> {
-        self.extension(id, &request, data).await
+        names(id, &entries)
     }
 }

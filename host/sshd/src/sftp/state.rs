@@ -2,14 +2,16 @@
 
 use super::files::{self, OpenFile, Request};
 use super::listing::{Directory, Names};
-use russh_sftp::protocol::{Attrs, File, FileAttributes, Handle, Name, Status, StatusCode};
+use super::packets::{Entry, names};
+use bytes::Bytes;
+use russh_sftp::protocol::{Attrs, FileAttributes, Handle, Status, StatusCode};
 use russh_sftp::server::StatusReply;
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::sync::oneshot;
 
 /// Files and directories that one client has open.
 pub(super) const MAX_HANDLES: usize = 128;
@@ -32,8 +34,6 @@ pub(super) struct Sftp {
     pub(super) names: Arc<Names>,
     pub(super) handles: HashMap<String, Opened>,
     pub(super) next_handle: u64,
-    /// Dropped with this: the client has gone.
-    pub(super) _ended: oneshot::Sender<()>,
 }
 
 pub(super) type Answer<T> = Result<T, StatusReply>;
@@ -74,7 +74,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 impl Sftp {
-    pub(super) fn path(&self, path: &str) -> PathBuf {
+    pub(super) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         self.home.join(path)
     }
 
@@ -109,8 +109,7 @@ impl Sftp {
     }
 }
 
-pub(super) fn one_name(id: u32, path: &Path) -> Name {
-    let name = path.to_string_lossy().into_owned();
-    let file = File { filename: name.clone(), longname: name, attrs: FileAttributes::empty() };
-    Name { id, files: vec![file] }
+pub(super) fn one_name(id: u32, path: &Path) -> Answer<Bytes> {
+    let name = path.as_os_str().as_bytes().to_vec();
+    names(id, &[Entry { long_name: name.clone(), name, attrs: FileAttributes::empty() }])
 }

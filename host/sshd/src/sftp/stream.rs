@@ -1,18 +1,17 @@
 //! The channel of an `sftp` subsystem as a stream, from its start to its exit status.
 
 use super::listing::Names;
-use super::state::{MAX_PACKET_BYTES, Sftp};
+use super::packets;
+use super::state::Sftp;
 use crate::input::InputReceiver;
 use crate::process::Wires;
-use russh_sftp::server::{Config, run_with_config};
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::oneshot;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 /// Serves one client, and closes its channel.
 pub(crate) fn serve(home: PathBuf, wires: Wires) {
@@ -23,21 +22,18 @@ pub(crate) fn serve(home: PathBuf, wires: Wires) {
         output: Box::pin(output.make_writer()),
         closed: Box::pin(async move { drop(closed.changed().await) }),
     };
-    let (ended, has_ended) = oneshot::channel();
     tokio::spawn(async move {
         let names = tokio::task::spawn_blocking(Names::read).await.unwrap_or_default();
-        let handler = Sftp {
+        let sftp = Sftp {
             home: Arc::new(home),
             names: Arc::new(names),
             handles: HashMap::new(),
             next_handle: 0,
-            _ended: ended,
         };
-        let config = Config { max_client_packet_len: MAX_PACKET_BYTES };
-        run_with_config(stream, handler, config).await;
+        // A client that has gone gets no answer, and what it has sent is done.
+        let answered = tokio::spawn(answer_all(stream, sftp));
         tokio::select! {
-            // The sender never sends, it is dropped.
-            _ = has_ended => {}
+            _ = answered => {}
             _ = open.changed() => {}
         }
         let _ = output.exit_status(0).await;
@@ -45,6 +41,17 @@ pub(crate) fn serve(home: PathBuf, wires: Wires) {
         channels.close(output.id());
         let _ = output.close().await;
     });
+}
+
+/// Until the client sends no more.
+async fn answer_all(mut stream: Stream, mut sftp: Sftp) {
+    let mut is_read = true;
+    while let Ok(packet) = packets::read(&mut stream).await {
+        let answer = sftp.answer(packet).await;
+        if is_read && let Ok(answer) = answer {
+            is_read = stream.write_all(&answer).await.is_ok() && stream.flush().await.is_ok();
+        }
+    }
 }
 
 struct Stream {

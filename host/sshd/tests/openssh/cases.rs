@@ -3,7 +3,7 @@
 //! is an empty directory there, `$HERE` one here, `$PORT` the server's, `$SLOW` that of a slow link
 //! to it. `$CONNECT` prints the first bytes from a socket, `$AGENT` is the socket of a security key.
 
-pub(crate) const CASES: [(&str, &str); 90] = [
+pub(crate) const CASES: [(&str, &str); 102] = [
     ("streams and exit code", "$SSH $TO 'echo out; echo err >&2; exit 42'"),
     ("exit code 255", "$SSH $TO 'exit 255'"),
     ("death by SIGKILL", "$SSH $TO 'kill -9 $$'"),
@@ -99,6 +99,15 @@ pub(crate) const CASES: [(&str, &str); 90] = [
       mkfifo $HERE/typed; exec 3<>$HERE/typed; script -qec 'stty columns 91 rows 31; \
       (until [ -e $DIR/in ]; do sleep 0.05; done; stty columns 132 rows 43 < /dev/tty) & \
       $SSH -tt $TO \"$COMMAND\"' /dev/null <&3",
+    ),
+    (
+        "a window of one of two sessions that changes",
+        "$SSH -M -S $HERE/c -f -N $TO; mkfifo $HERE/typed; exec 3<>$HERE/typed; \
+      export START=\"$CONNECT resize 31 91 910 620\" CHANGED=\"$CONNECT resize 43 132 1320 860\"; \
+      script -qec \"$START; $SSH -S $HERE/c -tt $TO '$CONNECT window $DIR/kept'\" /dev/null <&3 > $HERE/kept & \
+      script -qec \"$START; (until [ -e $DIR/kept -a -e $DIR/in ]; do sleep 0.05; done; $CHANGED) & \
+      $SSH -S $HERE/c -tt $TO '$CONNECT window $DIR/in'\" /dev/null <&3; touch $DIR/kept.end; wait; \
+      cat $HERE/kept; $SSH -S $HERE/c -O exit $TO",
     ),
     (
         "an interrupt on a terminal",
@@ -269,6 +278,66 @@ pub(crate) const CASES: [(&str, &str); 90] = [
         "cd $HERE; for line in 'get none' 'ls none' 'rm none' 'mkdir .' 'rmdir none' 'cd none' \
       'rename none x' 'ln none x' 'put none' 'chmod 600 none' 'get /root' 'put f /none/f' 'rmdir /'; do \
       echo \"$line\" | $SFTP -b - $TO; echo $?; done",
+    ),
+    (
+        "names that are not UTF-8",
+        "cd $HERE; n=$(printf '\\351'); echo content > f; printf \"cd $DIR\nput f $n\nls -1\nls -ln\nrename $n x$n\n\
+      get x$n got\nln -s x$n s$n\nchmod 600 x$n\nmkdir d$n\nls\nrename x$n d$n/y$n\nls -1 d$n\ncd d$n\npwd\nrm y$n\n\
+      cd ..\nrmdir d$n\nls -1\n\" | $SFTP -b - $TO | sed 's/[0-9][0-9]:[0-9][0-9]/TIME/'; cat got; \
+      ls $DIR | od -c; readlink $DIR/s$n | od -c",
+    ),
+    (
+        "a key with a command",
+        "for to in \"$TO echo a  'b'\" \"-T $TO\" \"-s $TO sftp\"; do echo in | \
+      $CLIENT -i $KEYS/with-command $to; echo $?; done",
+    ),
+    (
+        "a key for sftp only",
+        "cd $HERE; echo content > f; sftp=\"${SFTP%% *} -i $KEYS/with-sftp ${SFTP#* }\"; \
+      printf \"put f $DIR/f\nls -1 $DIR\n\" | $sftp -o IdentityFile=none -b - $TO; cat $DIR/f; \
+      for command in '' ls; do $CLIENT -i $KEYS/with-sftp -T $TO $command; echo $?; done",
+    ),
+    (
+        "terminals of keys with options",
+        "for key in restrict pty no-pty no-forwarding; do \
+      $CLIENT -i $KEYS/with-$key -tt $TO 'tty | tr -d 0-9'; echo $key $?; done",
+    ),
+    (
+        "agents of keys with options",
+        "eval $(ssh-agent -s) > /dev/null; for key in restrict pty no-pty no-forwarding; do \
+      $CLIENT -A -i $KEYS/with-$key $TO '[ -S \"$SSH_AUTH_SOCK\" ]; echo $?'; done; kill $SSH_AGENT_PID",
+    ),
+    (
+        "forwarding of keys with options",
+        "for key in restrict pty no-pty no-forwarding; do K=\"$CLIENT -i $KEYS/with-$key\"; echo $key; \
+      $K -W 127.0.0.1:$PORT $TO < /dev/null 2> $HERE/error | head -c 8; echo; sed 's/prohibited: .*/prohibited/' $HERE/error; \
+      $K -R 0:127.0.0.1:1 -R $DIR/$key:127.0.0.1:1 $TO true 2>&1 | sed 's/port [0-9]* for/port N for/'; \
+      ls $DIR; done",
+    ),
+    (
+        "addresses of keys with options",
+        "for key in from from-pattern from-mistake; do for address in 127.0.0.1 127.0.0.2 127.0.0.33; do \
+      $CLIENT -b $address -i $KEYS/with-$key $TO echo $key $address; done; done",
+    ),
+    (
+        "ends and variables of keys with options",
+        "for key in environment expired unexpired; do $CLIENT -i $KEYS/with-$key $TO \"echo $key \\$OWN\"; done",
+    ),
+    (
+        "ports that a key may connect to",
+        "K=\"$CLIENT -i $KEYS/with-open\"; for to in localhost:$PORT 127.0.0.1:$PORT [::1]:$PORT; do \
+      $K -W $to $TO < /dev/null 2> $HERE/error | head -c 8; echo; sed 's/prohibited: .*/prohibited/' $HERE/error; done; \
+      $K -R 0:127.0.0.1:1 $TO true 2>&1 | sed 's/port [0-9]* for/port N for/'",
+    ),
+    (
+        "ports that a key may listen on",
+        "K=\"$CLIENT -i $KEYS/with-listen\"; for from in 0 LocalHost:0 127.0.0.1:0 '*:0' $DIR/s; do echo $from; \
+      $K -R \"$from:127.0.0.1:1\" $TO true 2>&1 | sed 's/port [0-9]* for/port N for/'; done; \
+      $K -W 127.0.0.1:$PORT $TO < /dev/null | head -c 8",
+    ),
+    (
+        "options that are unknown or malformed",
+        "for key in unknown malformed twice; do $CLIENT -i $KEYS/with-$key $TO echo $key; done",
     ),
     ("two hundred connections that send nothing", "$CONNECT crowd 200 $PORT"),
 ];

@@ -4,10 +4,19 @@ connect.py PATH            the first bytes from a Unix socket
 connect.py SOCKS PORT      those from a port of 127.0.0.1, through a SOCKS proxy on another
 connect.py crowd MANY PORT whether some, and not all, of so many connections are greeted
 connect.py free            a free port
+connect.py resize ROWS COLUMNS WIDTH HEIGHT
+                           gives the terminal this size, in characters and pixels
+connect.py window FILE     makes the file, and shows the terminal's size, then as it is after a change,
+                           or when there is FILE.end
 """
 
+import fcntl
+import os
 import socket
+import struct
 import sys
+import termios
+import time
 
 LOCALHOST = "127.0.0.1"
 
@@ -20,10 +29,24 @@ def greeting(stream):
         return ""
 
 
+def window():
+    return struct.unpack("HHHH", fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8)))
+
+
 match sys.argv[1:]:
     case ["free"]:
         with socket.create_server((LOCALHOST, 0)) as listener:
             print(listener.getsockname()[1])
+    case ["resize", *size]:
+        with open("/dev/tty", "rb", buffering=0) as terminal:
+            fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *map(int, size)))
+    case ["window", file]:
+        first = window()
+        print(*first)
+        open(file, "w").close()
+        while window() == first and not os.path.exists(f"{file}.end"):
+            time.sleep(0.05)
+        print(*window())
     case ["crowd", many, port]:
         streams = [socket.create_connection((LOCALHOST, int(port))) for _ in range(int(many))]
         greeted = sum(greeting(stream) == "SSH-2.0-" for stream in streams)

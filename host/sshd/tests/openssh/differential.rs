@@ -123,8 +123,10 @@ impl Comparison {
     fn missing(&self, script: &str) -> Option<&'static str> {
         let needed = NEEDS.iter().filter(|(part, _)| script.contains(part));
         let mut missing = needed.map(|(_, name)| *name).filter(|name| program(name).is_none());
-        let needs_password = script.contains("sshpass -") && !self.reference.has_password;
-        missing.next().or(needs_password.then_some("root, who gives sshd a password of its own"))
+        let parts = ["sshpass -", "$KEYS/with-"];
+        let needs_files = parts.iter().any(|part| script.contains(part));
+        let has_none = needs_files && !self.reference.has_own_files;
+        missing.next().or(has_none.then_some("root, who gives sshd files of its own"))
     }
 
     /// What both have shown, and how long each took.

@@ -135,12 +135,91 @@ async fn the_sixth_key_logs_in_whether_sold_or_the_users_own() {
     for (line, mode, expected) in [
         (format!("# mine\n{}\n", public_line(own)), 0o600, "in\n"),
         (format!("{}\n", public_line(own)), 0o666, ""),
-        (format!("command=\"false\" {}\n", public_line(own)), 0o600, ""),
+        (format!("unknown {}\n", public_line(own)), 0o600, ""),
+        (format!("from=\"10.0.0.0/8\" {}\n", public_line(own)), 0o600, ""),
+        (format!("from=\"127.0.0.0/8\" {}\n", public_line(own)), 0o600, "in\n"),
+        (format!("expiry-time=\"20000101\" {}\n", public_line(own)), 0o600, ""),
+        (format!("unknown {0}\nrestrict {0}\n", public_line(own)), 0o600, "in\n"),
     ] {
         std::fs::write(&file, &line).unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
         assert_eq!(with_keys(&server, &[own], &[]).await, expected, "{mode:o} {line}");
     }
+}
+
+/// What the client asks for is a variable of what runs in its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_with_a_command_runs_nothing_else() {
+    let (server, key) = with_options(r#"command="echo \"[$SSH_ORIGINAL_COMMAND]\"; exit 3""#).await;
+    for (arguments, expected) in [
+        (&["alice@127.0.0.1", "echo in"][..], "[echo in]\n"),
+        (&["-T", "alice@127.0.0.1"], "[]\n"),
+        (&["-s", "alice@127.0.0.1", "sftp"], "[internal-sftp]\n"),
+    ] {
+        let done = output(key_client(&server, &key, arguments)).await;
+        assert_eq!((text(&done.stdout).as_str(), done.status.code()), (expected, Some(3)));
+    }
+    let unknown = output(key_client(&server, &key, &["-s", "alice@127.0.0.1", "nothing"])).await;
+    assert_eq!(text(&unknown.stdout), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restricted_key_has_no_terminal_agent_or_forwarding() {
+    let target = Server::start(None).await;
+    let to = format!("127.0.0.1:{}", target.port);
+    for (options, is_allowed) in [
+        ("restrict", false),
+        ("no-pty,no-agent-forwarding,no-port-forwarding", false),
+        ("restrict,pty,agent-forwarding,port-forwarding", true),
+    ] {
+        let (server, key) = with_options(options).await;
+        let run = async |arguments: &[&str]| output(key_client(&server, &key, arguments)).await;
+        let terminal = run(&["-tt", "alice@127.0.0.1", "tty"]).await;
+        assert_eq!(text(&terminal.stdout).starts_with("/dev/"), is_allowed, "{options}");
+        let greeting = run(&["-W", &to, "alice@127.0.0.1"]).await;
+        assert_eq!(text(&greeting.stdout).starts_with("SSH-2.0-"), is_allowed, "{options}");
+        let socket = server.home.path().join("r").display().to_string();
+        for listener in ["0", &socket] {
+            let forward = format!("{listener}:{to}");
+            let strict =
+                ["-o", "ExitOnForwardFailure=yes", "-R", &forward, "alice@127.0.0.1", "true"];
+            assert_eq!(run(&strict).await.status.success(), is_allowed, "{options} {listener}");
+        }
+        // The client asks for it only if it has one.
+        let mut agent = Command::new("ssh-agent");
+        agent.arg("ssh").args(key_client(&server, &key, &["-A"]).get_args());
+        agent.args(["alice@127.0.0.1", "echo ${SSH_AUTH_SOCK:-none}"]).stdin(Stdio::null());
+        assert_eq!(text(&output(agent).await.stdout) != "none\n", is_allowed, "{options}");
+    }
+}
+
+/// A server whose user has a key with these options in their own file; the file of the secret key.
+async fn with_options(options: &str) -> (Server, PathBuf) {
+    let server = Server::start(None).await;
+    let own = server.home.path().join(".ssh");
+    std::fs::create_dir(&own).unwrap();
+    let key = new_key(&own, &["ed25519"]);
+    let (line, file) = (format!("{options} {}\n", public_line(&key)), own.join("authorized_keys"));
+    std::fs::write(&file, line).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    (server, key)
+}
+
+/// `ssh` with this key alone and these arguments.
+fn key_client(server: &Server, key: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new("ssh");
+    command.args(["-F", "none", "-p", &server.port.to_string(), "-i"]).arg(key);
+    for option in [
+        "StrictHostKeyChecking=no",
+        "UserKnownHostsFile=/dev/null",
+        "LogLevel=ERROR",
+        "BatchMode=yes",
+        "IdentitiesOnly=yes",
+    ] {
+        command.args(["-o", option]);
+    }
+    command.args(arguments).stdin(Stdio::null());
+    command
 }
 
 /// The user may put anything there; nobody waits for it.

@@ -4,6 +4,7 @@ use crate::server::{PASSWORD, SecurityKey, keygen, program, text};
 use paygress_sshd::{Account, HostKeys, Password, listen_on_both_families, parse_keys, serve};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,6 +18,28 @@ const PAM: &str = "auth required pam_unix.so\naccount required pam_permit.so\n\
 /// The kinds of the user's keys, the options of `ssh-keygen` for each.
 const KEYS: [&[&str]; 4] =
     [&["ecdsa", "-b256"], &["ecdsa", "-b384"], &["ecdsa", "-b521"], &["rsa", "-b2048"]];
+
+/// Keys with options, and the options. They are in the user's own file, which is theirs alone where
+/// sshd has files of its own.
+const OPTIONS: [(&str, &str); 17] = [
+    ("command", r#"command="echo \"[$SSH_ORIGINAL_COMMAND]\"; cat; exit 3""#),
+    ("sftp", r#"restrict,command="internal-sftp""#),
+    ("restrict", "restrict"),
+    ("pty", "RESTRICT,Pty"),
+    ("no-pty", "no-pty,no-user-rc"),
+    ("no-forwarding", "no-port-forwarding,no-agent-forwarding,no-X11-forwarding"),
+    ("from", r#"from="!127.0.0.2,10.0.0.0/8,127.0.0.0/8""#),
+    ("from-pattern", r#"from="host.invalid,127.0.0.?""#),
+    ("from-mistake", r#"from="*,127.0.0.1/8""#),
+    ("environment", r#"environment="OWN=1",environment="PATH=/none""#),
+    ("expired", r#"expiry-time="20000101""#),
+    ("unexpired", r#"expiry-time="209901011200Z""#),
+    ("open", r#"permitopen="localhost:*",permitopen="[::1]:1""#),
+    ("listen", r#"permitlisten="local*:*""#),
+    ("unknown", "no-pty,unknown"),
+    ("malformed", r#"environment="A-B=1""#),
+    ("twice", r#"command="true",command="true""#),
+];
 
 /// The account of whoever runs the tests: name, home and shell.
 pub(crate) struct User {
@@ -78,6 +101,13 @@ impl Files {
             SecurityKey::NAMES.iter().for_each(|name| add((*name).to_owned()));
         }
         std::fs::write(path.join("authorized"), lines.concat()).unwrap();
+        let with_options = OPTIONS.map(|(name, options)| {
+            let key = path.join(format!("with-{name}"));
+            keygen(&key, &["ed25519"]);
+            let line = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+            format!("{options} {line}")
+        });
+        std::fs::write(path.join("with-options"), with_options.concat()).unwrap();
         let host_keys = path.join("host-keys");
         std::fs::create_dir(&host_keys).unwrap();
         for (name, options) in
@@ -147,8 +177,8 @@ fn free_port() -> u16 {
 pub(crate) struct Reference {
     child: Child,
     pub(crate) ports: Ports,
-    /// Whether it knows [`PASSWORD`].
-    pub(crate) has_password: bool,
+    /// Whether it knows [`PASSWORD`], and the keys with options.
+    pub(crate) has_own_files: bool,
 }
 
 impl Drop for Reference {
@@ -161,24 +191,25 @@ impl Drop for Reference {
 /// `None` where there is none.
 pub(crate) fn reference(files: &Path, user: &User) -> Option<Reference> {
     let sshd = program("sshd")?;
-    let (port, has_password) = (free_port(), user.has_own_files);
+    let (port, has_own_files) = (free_port(), user.has_own_files);
     let host_key = |kind: &str| {
         format!("HostKey {}\n", files.join(format!("host-keys/ssh_host_{kind}_key")).display())
     };
     let configuration = format!(
         "Port {port}\nListenAddress 127.0.0.1\nListenAddress ::1\n{}PidFile none\n\
-         StrictModes no\nAuthorizedKeysFile {}\nUsePAM {}\nPermitRootLogin yes\n\
+         StrictModes no\nAuthorizedKeysFile {} {}\nUsePAM {}\nPermitRootLogin yes\n\
          PasswordAuthentication yes\nKbdInteractiveAuthentication yes\nAcceptEnv LANG LC_*\n\
          Subsystem sftp internal-sftp\nPrintMotd no\nPrintLastLog no\n",
         ["ed25519", "ecdsa", "rsa"].map(host_key).concat(),
         files.join("authorized").display(),
-        if has_password { "yes" } else { "no" },
+        files.join("with-options").display(),
+        if has_own_files { "yes" } else { "no" },
     );
     let file = files.join("sshd_config");
     std::fs::write(&file, configuration).unwrap();
     // For the separation of privileges, if this is root.
     let _ = std::fs::create_dir_all("/run/sshd");
-    let mut command = if has_password { with_own_files(files, user) } else { Command::new("env") };
+    let mut command = if has_own_files { with_own_files(files, user) } else { Command::new("env") };
     command.arg(sshd).args(["-D", "-e", "-f"]).arg(file).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
     let started = Instant::now();
@@ -187,7 +218,7 @@ pub(crate) fn reference(files: &Path, user: &User) -> Option<Reference> {
         assert!(started.elapsed() < Duration::from_secs(20), "sshd does not listen");
         std::thread::sleep(Duration::from_millis(20));
     }
-    Some(Reference { child, ports: Ports::of(port), has_password })
+    Some(Reference { child, ports: Ports::of(port), has_own_files })
 }
 
 /// What starts a program for which the user has the password and the home; nobody else sees it.
@@ -239,6 +270,13 @@ impl Ours {
             home: user.home.clone(),
             environment: Vec::new(),
         };
+        if user.has_own_files {
+            let own = user.home.join(".ssh");
+            std::fs::create_dir_all(&own).unwrap();
+            let file = own.join("authorized_keys");
+            std::fs::copy(files.join("with-options"), &file).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
         let host_keys = HostKeys::in_directory(&files.join("host-keys")).unwrap();
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(serve(listener, account, host_keys, stopped));

@@ -154,6 +154,49 @@ async fn a_terminal_has_its_size_and_follows_it() {
     }
 }
 
+/// What a session shows until this is in it.
+async fn shown_until(channel: &mut russh::Channel<russh::client::Msg>, until: &str) -> String {
+    let mut shown = String::new();
+    while !shown.contains(until) {
+        let message = tokio::time::timeout(Duration::from_secs(30), channel.wait()).await;
+        match message.expect(until) {
+            Some(ChannelMsg::Data { data }) => shown.push_str(&text(&data)),
+            Some(_) => {}
+            None => panic!("{until} is not in {shown}"),
+        }
+    }
+    shown
+}
+
+/// Before its program starts, while it does not read, and when its client types no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_session_of_a_connection_has_its_own_window() {
+    let server = Server::start(None).await;
+    let config = Arc::new(russh::client::Config::default());
+    let address = ("127.0.0.1", server.port);
+    let mut client = russh::client::connect(config, address, AnyServer).await.unwrap();
+    assert!(client.authenticate_password("alice", PASSWORD).await.unwrap().success());
+    let command = "stty -echo; trap 'stty size' WINCH; stty size; while :; do sleep 0.05; done";
+    let mut channels = Vec::new();
+    for columns in [80, 90] {
+        let mut channel = client.channel_open_session().await.unwrap();
+        channel.request_pty(true, "xterm", 70, 24, 0, 0, &[]).await.unwrap();
+        channel.window_change(columns, 24, 0, 0).await.unwrap();
+        channel.exec(true, command).await.unwrap();
+        shown_until(&mut channel, &format!("24 {columns}\r\n")).await;
+        channels.push(channel);
+    }
+    let [first, second] = &mut channels[..] else { panic!("there are two") };
+    // More than a terminal keeps for a program that does not read.
+    first.data_bytes(b"x\n".repeat(50_000)).await.unwrap();
+    first.window_change(100, 25, 1_000, 500).await.unwrap();
+    shown_until(first, "25 100\r\n").await;
+    second.eof().await.unwrap();
+    second.window_change(110, 26, 0, 0).await.unwrap();
+    let shown = shown_until(second, "26 110\r\n").await;
+    assert!(!shown.contains("25 100"), "{shown}");
+}
+
 /// A client that accepts any server.
 struct AnyServer;
 

@@ -1,7 +1,9 @@
 //! Files, by `sftp`, `scp` and, where the programs are, `rsync`.
 
 use crate::server::{PASSWORD, Server, are_there, output, text};
+use std::ffi::OsStr;
 use std::io::Write;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Output};
@@ -26,7 +28,7 @@ fn same(one: &Path, other: &Path) -> bool {
 }
 
 /// Runs these commands in `sftp`, in this directory here and in the home there.
-async fn sftp(server: &Server, here: &Path, commands: &str) -> Output {
+async fn sftp(server: &Server, here: &Path, commands: impl AsRef<[u8]>) -> Output {
     let batch = here.join("batch");
     std::fs::write(&batch, commands).unwrap();
     let mut command = server.client("sftp", "-P");
@@ -82,6 +84,30 @@ async fn sftp_does_what_openssh_does_with_files() {
         let shown = text(&refused.stderr);
         assert!(!refused.status.success() && shown.contains(message), "{command}: {shown}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_need_not_be_utf_8() {
+    let server = Server::start(None).await;
+    let (here, there) = (tempfile::tempdir().unwrap(), server.home.path());
+    std::fs::write(here.path().join("up"), "content\n").unwrap();
+    let batch =
+        b"put up \xe9\nls -1\nrename \xe9 x\xe9\nget x\xe9 down\nln -s x\xe9 s\nmkdir d\xe9\n\
+                  put up d\xe9/\xe8\nput up d\xe9/\xea\nrm d\xe9/\xe8\nput up \xe7\nrm \xe7\n";
+    let done = sftp(&server, here.path(), batch).await;
+    let shown = text(&done.stdout);
+    assert!(done.status.success() && shown.contains("\\351\n"), "{shown}{}", text(&done.stderr));
+    assert_eq!(std::fs::read_to_string(here.path().join("down")).unwrap(), "content\n");
+    let names = |directory: &Path| {
+        let entries = std::fs::read_dir(directory).unwrap();
+        let mut names: Vec<_> = entries.map(|it| it.unwrap().file_name().into_vec()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(there), [&b"d\xe9"[..], b"s", b"x\xe9"]);
+    assert_eq!(names(&there.join(OsStr::from_bytes(b"d\xe9"))), [b"\xea"]);
+    let target = std::fs::read_link(there.join("s")).unwrap();
+    assert_eq!(target.as_os_str().as_bytes(), b"x\xe9");
 }
 
 #[tokio::test(flavor = "multi_thread")]
