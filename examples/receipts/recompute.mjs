@@ -28,11 +28,20 @@ const toOrder = (order) => ({
   username: order.username,
   wantedSeconds: order.wanted == null ? undefined : BigInt(order.wanted),
 });
+const toHistory = (history) => ({
+  orders: history.orders,
+  firstOrderSecondsAgo: history.first_ago == null ? undefined : BigInt(history.first_ago),
+  lastDaySat: BigInt(history.last_day_paid),
+  lastDaySeconds: BigInt(history.last_day_bought),
+  lastDayFirstSecondsAgo: history.last_day_first_ago == null ? undefined : BigInt(history.last_day_first_ago),
+});
 const toContext = (context) => ({
   nowUnixSeconds: BigInt(context.now),
   capacityLeases: context.capacity_leases,
   activeLeases: context.active_leases,
   customerLeases: context.customer_leases.map(toLease),
+  // Components of contracts before 1.3 have no such field, and do not read it.
+  history: context.history ? toHistory(context.history) : undefined,
 });
 const toQuote = (quote) => ({
   tier: quote.tier,

@@ -256,7 +256,7 @@ mod tests {
     fn changed(directory: &TempDir, change: impl Fn(&str) -> String) -> WitPackage {
         let copy = directory.path().join("changed");
         fs::create_dir_all(&copy).unwrap();
-        for entry in fs::read_dir(wit().join("1.2")).unwrap() {
+        for entry in fs::read_dir(wit().join("1.3")).unwrap() {
             let path = entry.unwrap().path();
             let text = change(&fs::read_to_string(&path).unwrap());
             fs::write(copy.join(path.file_name().unwrap()), text).unwrap();
@@ -267,7 +267,7 @@ mod tests {
     #[tokio::test]
     async fn each_version_is_fetched_as_wkg_does_it() {
         let fixture = Fixture::new().await;
-        let versions = ["1.0.0", "1.1.0", "1.2.0"];
+        let versions = ["1.0.0", "1.1.0", "1.2.0", "1.3.0"];
         let packages = contract(&wit()).unwrap();
         assert_eq!(packages.iter().map(|package| &package.version).collect::<Vec<_>>(), versions);
         for (package, version) in packages.iter().zip(versions) {
@@ -318,7 +318,7 @@ mod tests {
             changed(&fixture.directory, |text| text.replace("percent: u8", "percent: u16"));
         let refused = fixture.publish(&other_types).await.unwrap_err().to_string();
         assert!(refused.contains("another contract is at "), "{refused}");
-        assert_eq!(fixture.fetch("1.2.0").await.1, other_comments.component);
+        assert_eq!(fixture.fetch("1.3.0").await.1, other_comments.component);
     }
 
     #[tokio::test]

@@ -150,10 +150,16 @@ fn print_order(order: &ReceiptOrder) {
         price.msat,
         price.seconds
     ));
-    let DecisionContext { capacity_leases, active_leases, .. } = &decision.context;
+    let DecisionContext { capacity_leases, active_leases, history, .. } = &decision.context;
     print_line(format_args!(
         "  the operator's own statement: {active_leases} of {capacity_leases} pods were leased"
     ));
+    if let Some(history) = history {
+        print_line(format_args!(
+            "  the operator's own statement: {} other orders, {} paid in the 24 hours before",
+            history.orders, history.last_day_paid
+        ));
+    }
     if let Some(refund) = &order.refund {
         print_line(format_args!("  refunded: {} of {} due", refund.amount, refund.due));
     }

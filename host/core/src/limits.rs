@@ -107,6 +107,10 @@ pub const UNKNOWN_RETRY_AT_MINT: Duration = Duration::from_secs(1);
 pub const UNKNOWN_RETRY: Duration = Duration::from_millis(250);
 /// Leases of one customer that a policy is shown.
 pub const CUSTOMER_LEASES_SHOWN: usize = 64;
+/// Orders of one customer that are counted for a policy.
+pub const HISTORY_ORDERS: u32 = 100;
+/// For how long an order counts in the sums of its customer, in seconds.
+pub const HISTORY_DAY: u64 = 86_400;
 /// How often a pod is moved to another port before the customer is refunded.
 pub const LAUNCH_ATTEMPTS: u32 = 3;
 /// A lease with less than this left is not extended: it would end while the token is being swapped.

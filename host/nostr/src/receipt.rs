@@ -5,9 +5,7 @@ use nostr_sdk::secp256k1::{Keypair, Message};
 use nostr_sdk::{Event, JsonUtil, Keys, Kind, PublicKey, SECP256K1, Tag, Timestamp, UnsignedEvent};
 use paygress_core::backend::receipt::{ReceiptSigner, SignError};
 use paygress_core::model::units::UnixTime;
-use paygress_core::protocol::{
-    OPERATOR_CLAIMS, RECEIPT_KIND, RECEIPT_VERSION, ReceiptContent, SignedReceipt,
-};
+use paygress_core::protocol::{RECEIPT_KIND, RECEIPT_VERSION, ReceiptContent, SignedReceipt};
 use serde_json::Value;
 
 /// What tools show that do not know the kind (NIP-31).
@@ -115,7 +113,7 @@ pub fn verify_receipt(
     if content.version != RECEIPT_VERSION {
         return Err(ReceiptError::UnknownVersion { version: content.version });
     }
-    if OPERATOR_CLAIMS.iter().any(|claim| !content.operator_claims.iter().any(|own| own == claim)) {
+    if !content.names_claims() {
         return Err(ReceiptError::Claims);
     }
     Ok(VerifiedReceipt { signer: event.pubkey, content })
@@ -124,6 +122,7 @@ pub fn verify_receipt(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use paygress_core::backend::policy::CustomerHistory;
     use paygress_core::protocol::{ReceiptKind, sorted};
     use paygress_core::testing;
     use serde_json::json;
@@ -145,6 +144,26 @@ mod tests {
         let verified = verify_receipt(&receipt.to_string(), Some(&keys.public_key())).unwrap();
         assert_eq!(verified.signer, keys.public_key());
         assert_eq!(verified.content, content());
+    }
+
+    /// Receipts of before contract 1.3 have no history and do not name it.
+    #[test]
+    fn a_history_is_named_as_the_operators_claim_where_there_is_one() {
+        let keys = Keys::generate();
+        let verify = |history: Option<CustomerHistory>, claims: usize| {
+            let mut agreement = testing::agreement();
+            agreement.decision.context.history = history;
+            let orders = vec![testing::receipt_order(agreement)];
+            let mut content = testing::receipt(ReceiptKind::Access, "ssh-pod-a", orders);
+            content.operator_claims.truncate(claims);
+            verify_receipt(&signed(&keys, sorted(&content).to_string()).to_string(), None)
+        };
+        let some = Some(CustomerHistory::default());
+        assert!(verify(None, 2).is_ok());
+        assert!(verify(None, 3).is_ok());
+        assert!(verify(some, 3).is_ok());
+        assert!(matches!(verify(some, 2), Err(ReceiptError::Claims)));
+        assert!(matches!(verify(None, 1), Err(ReceiptError::Claims)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::function::Function;
 use paygress_core::backend::policy::{
-    Context, Grant, LeaseView, Payment, Placement, Price, Quote, Resources, Slot,
+    Context, CustomerHistory, Grant, LeaseView, Payment, Placement, Price, Quote, Resources, Slot,
 };
 use paygress_core::model::access::AccessModes;
 use paygress_core::model::order::OrderView;
@@ -66,6 +66,7 @@ impl TestCase {
                 capacity_leases: 100,
                 active_leases: 10,
                 customer_leases: Vec::new(),
+                history: Some(CustomerHistory::default()),
             },
             payment: Payment {
                 mint: "https://mint.example".to_owned(),
@@ -170,9 +171,18 @@ mod tests {
     fn a_case_is_the_sample_with_the_changes() {
         let case = TestCase::from_changes(
             Slot::Duration,
-            &json!({"ask": "refund", "payment": {"net": 5}, "order": {"extends": {"remaining": 7}}}),
+            &json!({
+                "ask": "refund", "payment": {"net": 5}, "order": {"extends": {"remaining": 7}},
+                "context": {"history": {"orders": 3, "first_ago": 90}},
+            }),
         );
         let case = case.unwrap();
+        let history = CustomerHistory {
+            orders: 3,
+            first_ago: Some(Seconds(90)),
+            ..CustomerHistory::default()
+        };
+        assert_eq!(case.context.history, Some(history));
         assert_eq!(
             (case.function, case.payment.net, case.payment.gross),
             (Function::Refund, Sat(5), Sat(61))
@@ -181,6 +191,7 @@ mod tests {
         for (changes, reason) in [
             (json!({"ordr": {}}), "/ordr: there is no such field"),
             (json!({"order": {"teir": "x"}}), "/order/teir"),
+            (json!({"context": {"history": {"paid": 1}}}), "/context/history/paid"),
             (json!({"ask": "render"}), "not a function of the slot duration"),
             (json!({"payment": {"net": -1}}), "-1"),
             (json!([]), "a JSON object"),

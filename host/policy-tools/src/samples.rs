@@ -2,7 +2,8 @@
 
 use crate::case::{TestCase, own_lease};
 use crate::function::Function;
-use paygress_core::backend::policy::{LeaseView, Slot};
+use paygress_core::backend::policy::{CustomerHistory, LeaseView, Slot};
+use paygress_core::limits;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 
 /// An order with a name for the author.
@@ -13,12 +14,23 @@ pub(crate) struct Sample {
 
 type Change = fn(&mut TestCase);
 
-const SAMPLES: [(&str, Change); 19] = [
+const SAMPLES: [(&str, Change); 20] = [
     ("an ordinary order", |_| ()),
     ("an unknown tier", |case| case.order.tier = Some("no-such-tier".to_owned())),
     ("an image by name", |case| case.order.image = Some("docker.io/library/alpine:3".to_owned())),
     ("an invalid image name", |case| case.order.image = Some("\u{1f980} ".repeat(102))),
-    ("an anonymous customer", |case| case.order.customer = String::new()),
+    ("an anonymous customer", |case| {
+        (case.order.customer, case.context.history) = (String::new(), None);
+    }),
+    ("a customer with many orders", |case| {
+        case.context.history = Some(CustomerHistory {
+            orders: limits::HISTORY_ORDERS,
+            first_ago: Some(Seconds(100_000_000)),
+            last_day_paid: Sat(2_100_000_000_000_000),
+            last_day_bought: Seconds(315_360_000),
+            last_day_first_ago: Some(Seconds(86_399)),
+        });
+    }),
     ("a bearer over HTTP", |case| case.order.customer = format!("bearer:{}", "b".repeat(64))),
     ("a requested time that is too long", |case| case.order.wanted = Some(Seconds(u64::MAX))),
     ("a requested time of zero", |case| case.order.wanted = Some(Seconds(0))),

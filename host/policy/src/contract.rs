@@ -17,16 +17,18 @@ pub(crate) enum ContractVersion {
     V1_0,
     V1_1,
     V1_2,
+    V1_3,
 }
 
 impl ContractVersion {
-    const ALL: [Self; 3] = [Self::V1_0, Self::V1_1, Self::V1_2];
+    const ALL: [Self; 4] = [Self::V1_0, Self::V1_1, Self::V1_2, Self::V1_3];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::V1_0 => "1.0.0",
             Self::V1_1 => "1.1.0",
             Self::V1_2 => "1.2.0",
+            Self::V1_3 => "1.3.0",
         }
     }
 }

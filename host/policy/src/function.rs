@@ -8,6 +8,7 @@ use crate::component::LoadedComponent;
 use crate::engine::Deadline;
 use crate::limits::CallLimiter;
 use crate::v1_0;
+use crate::v1_3;
 use crate::world::{Duration, Images, PodTemplate, Pricing, World};
 use paygress_core::backend::policy::{
     Context, FaultKind, Grant, ImageOffer, Offer, Payment, Placement, Quote, RefundTerms, Rendered,
@@ -35,7 +36,7 @@ pub(crate) fn admit(
     order: &OrderView,
     context: &Context,
 ) -> impl Fn(&LoadedComponent<Images>, Deadline) -> Outcome<String> + Send + use<> {
-    let (order, context) = (v1_0::order(order), v1_0::context(context));
+    let (order, context) = (v1_0::order(order), v1_3::context(context));
     move |component, deadline| {
         checked(component, deadline, v1_0::checked_image, |world, store| {
             world.call_admit(store, &order, &context)
@@ -47,7 +48,7 @@ pub(crate) fn admit(
 pub(crate) fn catalog(
     context: &Context,
 ) -> impl Fn(&LoadedComponent<Images>, Deadline) -> Outcome<Vec<ImageOffer>> + Send + use<> {
-    let context = v1_0::context(context);
+    let context = v1_3::context(context);
     move |component, deadline| {
         checked(component, deadline, crate::v1_2::checked_images, |world, store| {
             world.call_catalog(store, &context).map(Ok)
@@ -58,10 +59,10 @@ pub(crate) fn catalog(
 pub(crate) fn offers(
     context: &Context,
 ) -> impl Fn(&LoadedComponent<Pricing>, Deadline) -> Outcome<Vec<Offer>> + Send + use<> {
-    let context = v1_0::context(context);
+    let context = v1_3::context(context);
     move |component, deadline| {
         checked(component, deadline, v1_0::checked_offers, |world, store| {
-            world.paygress_policy_pricing().call_offers(store, &context).map(Ok)
+            world.call_offers(store, &context).map(Ok)
         })
     }
 }
@@ -70,10 +71,10 @@ pub(crate) fn quote(
     order: &OrderView,
     context: &Context,
 ) -> impl Fn(&LoadedComponent<Pricing>, Deadline) -> Outcome<Quote> + Send + use<> {
-    let (order, context) = (v1_0::order(order), v1_0::context(context));
+    let (order, context) = (v1_0::order(order), v1_3::context(context));
     move |component, deadline| {
         checked(component, deadline, v1_0::checked_quote, |world, store| {
-            world.paygress_policy_pricing().call_quote(store, &order, &context)
+            world.call_quote(store, &order, &context)
         })
     }
 }
@@ -85,7 +86,7 @@ pub(crate) fn grant(
     context: &Context,
 ) -> impl Fn(&LoadedComponent<Duration>, Deadline) -> Outcome<Grant> + Send + use<> {
     let (order, quote, payment, context) =
-        (v1_0::order(order), v1_0::quote(quote), v1_0::payment(payment), v1_0::context(context));
+        (v1_0::order(order), v1_0::quote(quote), v1_0::payment(payment), v1_3::context(context));
     move |component, deadline| {
         checked(component, deadline, v1_0::checked_grant, |world, store| {
             world.call_grant(store, &order, &quote, &payment, &context)
@@ -102,7 +103,7 @@ pub(crate) fn refund(
     context: &Context,
 ) -> impl Fn(&LoadedComponent<Duration>, Deadline) -> Outcome<Option<RefundTerms>> + Send + use<> {
     let (order, quote, payment) = (v1_0::order(order), v1_0::quote(quote), v1_0::payment(payment));
-    let (grant, context) = (v1_0::grant(grant), v1_0::context(context));
+    let (grant, context) = (v1_0::grant(grant), v1_3::context(context));
     move |component, deadline| {
         let check = |terms: Option<_>| terms.map(crate::v1_1::checked_refund_terms).transpose();
         checked(component, deadline, check, |world, store| {

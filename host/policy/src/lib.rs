@@ -17,8 +17,9 @@
 //! | `limits`, `engine_config`, `engine`, `cache` | the engine, its limits in one table, the clock
 //! that enforces deadlines, the cache of compiled components |
 //! | `compiler`, `compiler_child` | compiling in a process of its own, with limits |
-//! | `contract`, `world`, `bindings`, `v1_0`, `v1_1`, `v1_2` | the contract's versions, and their
-//! types converted into those of `paygress-core`; output outside the contract's ranges stops here |
+//! | `contract`, `world`, `bindings`, `v1_0`, `v1_1`, `v1_2`, `v1_3` | the contract's versions, and
+//! their types converted into those of `paygress-core`; output outside the contract's ranges stops
+//! here |
 //! | `component`, `fault`, `function`, `snapshot`, `stats` | one component: loading it, calling it,
 //! what its errors mean, its state after `configure`, statistics |
 //! | `set`, `host` | four components that decide together, and the active set |
@@ -68,6 +69,7 @@ mod stats;
 mod v1_0;
 mod v1_1;
 mod v1_2;
+mod v1_3;
 mod world;
 
 pub use cache::CompileError;

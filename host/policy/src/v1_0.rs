@@ -4,8 +4,7 @@
 
 use crate::bindings::common::paygress::policy::types as wit;
 use paygress_core::backend::policy::{
-    Context, FaultKind, Grant, LeaseView, Offer, Payment, Placement, Price, Quote, Rendered,
-    Resources,
+    FaultKind, Grant, LeaseView, Offer, Payment, Placement, Price, Quote, Rendered, Resources,
 };
 use paygress_core::model::order::OrderView;
 use paygress_core::model::refusal::{ErrorType, Refusal};
@@ -55,7 +54,7 @@ pub(crate) fn check_schema(schema: &str) -> Checked<()> {
     }
 }
 
-fn lease(view: &LeaseView) -> wit::Lease {
+pub(crate) fn lease(view: &LeaseView) -> wit::Lease {
     wit::Lease {
         id: view.id.clone(),
         tier: view.tier.clone(),
@@ -83,15 +82,6 @@ pub(crate) fn order(view: &OrderView) -> wit::Order {
         tier: view.tier.clone(),
         username: view.username.clone(),
         wanted_seconds: view.wanted.map(|seconds| seconds.0),
-    }
-}
-
-pub(crate) fn context(context: &Context) -> wit::Context {
-    wit::Context {
-        now_unix_seconds: context.now.0,
-        capacity_leases: context.capacity_leases,
-        active_leases: context.active_leases,
-        customer_leases: context.customer_leases.iter().map(lease).collect(),
     }
 }
 

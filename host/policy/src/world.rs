@@ -1,12 +1,15 @@
 //! The WIT worlds of the four slots behind one trait, in each version of the contract.
 
+use crate::bindings::duration_1_1::exports::paygress::policy::duration::RefundTerms;
+use crate::bindings::images_1_2::exports::paygress::policy::images::ImageOffer;
 use crate::bindings::pod_template_1_2::exports::paygress::policy::pod_template as v1_2;
 use crate::bindings::{
-    common::paygress::policy::types as wit, duration, duration_1_1, images, images_1_2,
-    pod_template, pod_template_1_2, pricing,
+    common::paygress::policy::types as wit, duration, duration_1_1, duration_1_3, images,
+    images_1_2, images_1_3, pod_template, pod_template_1_2, pricing, pricing_1_3, types_1_3,
 };
 use crate::contract::ContractVersion;
 use crate::limits::CallLimiter;
+use crate::v1_3::without_history;
 use paygress_core::backend::policy::Slot;
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
@@ -30,66 +33,23 @@ pub(crate) trait World: Sized + Send + Sync + 'static {
     ) -> wasmtime::Result<Result<(), Vec<wit::Problem>>>;
 }
 
-pub(crate) use pricing::PricingPolicy as Pricing;
-
-macro_rules! world {
-    ($slot:ident, $functions:expr, $pre:path) => {
-        impl World for $slot {
-            const SLOT: Slot = Slot::$slot;
-            type Pre = $pre;
-
-            fn functions(_: ContractVersion) -> &'static [&'static str] {
-                $functions
-            }
-
-            fn pre(
-                instance: InstancePre<CallLimiter>,
-                _: ContractVersion,
-            ) -> wasmtime::Result<Self::Pre> {
-                Self::Pre::new(instance)
-            }
-
-            fn instantiate(
-                pre: &Self::Pre,
-                store: &mut Store<CallLimiter>,
-            ) -> wasmtime::Result<Self> {
-                pre.instantiate(store)
-            }
-
-            fn schema(&self, store: &mut Store<CallLimiter>) -> wasmtime::Result<String> {
-                self.paygress_policy_settings().call_schema(store)
-            }
-
-            fn configure(
-                &self,
-                store: &mut Store<CallLimiter>,
-                json: &str,
-            ) -> wasmtime::Result<Result<(), Vec<wit::Problem>>> {
-                self.paygress_policy_settings().call_configure(store, json)
-            }
-        }
-    };
-}
-
-world!(Pricing, &["offers", "quote"], pricing::PricingPolicyPre<CallLimiter>);
-
 /// A slot whose world gained a function, or an argument: components of the version `$new` and later have another
-/// world than those before it.
+/// world than those before it. The newest version is the first of them.
 macro_rules! versioned_world {
     (
         $slot:ident, $pre:ident, $world:ident, $world_pre:ident,
-        $old:ident: $old_module:ident $old_functions:expr,
-        $new:ident: $new_module:ident $new_functions:expr
+        $old:ident: $old_module:ident $old_functions:expr
+        $(, $new:ident: $new_module:ident $new_functions:expr)+
     ) => {
         pub(crate) enum $slot {
             $old($old_module::$world),
-            $new($new_module::$world),
+            $($new($new_module::$world),)+
         }
 
         #[derive(Clone)]
         pub(crate) enum $pre {
             $old($old_module::$world_pre<CallLimiter>),
-            $new($new_module::$world_pre<CallLimiter>),
+            $($new($new_module::$world_pre<CallLimiter>),)+
         }
 
         impl World for $slot {
@@ -97,33 +57,33 @@ macro_rules! versioned_world {
             type Pre = $pre;
 
             fn functions(contract: ContractVersion) -> &'static [&'static str] {
-                match contract < ContractVersion::$new {
-                    true => $old_functions,
-                    false => $new_functions,
-                }
+                $(if contract >= ContractVersion::$new {
+                    return $new_functions;
+                })+
+                $old_functions
             }
 
             fn pre(
                 instance: InstancePre<CallLimiter>,
                 contract: ContractVersion,
             ) -> wasmtime::Result<$pre> {
-                match contract < ContractVersion::$new {
-                    true => $old_module::$world_pre::new(instance).map($pre::$old),
-                    false => $new_module::$world_pre::new(instance).map($pre::$new),
-                }
+                $(if contract >= ContractVersion::$new {
+                    return $new_module::$world_pre::new(instance).map($pre::$new);
+                })+
+                $old_module::$world_pre::new(instance).map($pre::$old)
             }
 
             fn instantiate(pre: &$pre, store: &mut Store<CallLimiter>) -> wasmtime::Result<Self> {
                 match pre {
                     $pre::$old(pre) => pre.instantiate(store).map(Self::$old),
-                    $pre::$new(pre) => pre.instantiate(store).map(Self::$new),
+                    $($pre::$new(pre) => pre.instantiate(store).map(Self::$new),)+
                 }
             }
 
             fn schema(&self, store: &mut Store<CallLimiter>) -> wasmtime::Result<String> {
                 match self {
                     Self::$old(world) => world.paygress_policy_settings().call_schema(store),
-                    Self::$new(world) => world.paygress_policy_settings().call_schema(store),
+                    $(Self::$new(world) => world.paygress_policy_settings().call_schema(store),)+
                 }
             }
 
@@ -136,9 +96,9 @@ macro_rules! versioned_world {
                     Self::$old(world) => {
                         world.paygress_policy_settings().call_configure(store, json)
                     }
-                    Self::$new(world) => {
+                    $(Self::$new(world) => {
                         world.paygress_policy_settings().call_configure(store, json)
-                    }
+                    })+
                 }
             }
         }
@@ -148,11 +108,18 @@ macro_rules! versioned_world {
 versioned_world!(
     Images, ImagesPre, ImagesPolicy, ImagesPolicyPre,
     V1_0: images &["admit"],
+    V1_3: images_1_3 &["admit", "catalog"],
     V1_2: images_1_2 &["admit", "catalog"]
+);
+versioned_world!(
+    Pricing, PricingPre, PricingPolicy, PricingPolicyPre,
+    V1_0: pricing &["offers", "quote"],
+    V1_3: pricing_1_3 &["offers", "quote"]
 );
 versioned_world!(
     Duration, DurationPre, DurationPolicy, DurationPolicyPre,
     V1_0: duration &["grant"],
+    V1_3: duration_1_3 &["grant", "refund"],
     V1_1: duration_1_1 &["grant", "refund"]
 );
 versioned_world!(
@@ -166,11 +133,13 @@ impl Images {
         &self,
         store: &mut Store<CallLimiter>,
         order: &wit::Order,
-        context: &wit::Context,
+        context: &types_1_3::Context,
     ) -> wasmtime::Result<Result<wit::ImageRef, wit::Refusal>> {
+        let before = || without_history(context);
         match self {
-            Self::V1_0(world) => world.paygress_policy_images().call_admit(store, order, context),
-            Self::V1_2(world) => world.paygress_policy_images().call_admit(store, order, context),
+            Self::V1_0(world) => world.paygress_policy_images().call_admit(store, order, &before()),
+            Self::V1_2(world) => world.paygress_policy_images().call_admit(store, order, &before()),
+            Self::V1_3(world) => world.paygress_policy_images().call_admit(store, order, context),
         }
     }
 
@@ -178,11 +147,49 @@ impl Images {
     pub(crate) fn call_catalog(
         &self,
         store: &mut Store<CallLimiter>,
-        context: &wit::Context,
-    ) -> wasmtime::Result<Vec<images_1_2::exports::paygress::policy::images::ImageOffer>> {
+        context: &types_1_3::Context,
+    ) -> wasmtime::Result<Vec<ImageOffer>> {
         match self {
             Self::V1_0(_) => Ok(Vec::new()),
-            Self::V1_2(world) => world.paygress_policy_images().call_catalog(store, context),
+            Self::V1_2(world) => {
+                world.paygress_policy_images().call_catalog(store, &without_history(context))
+            }
+            Self::V1_3(world) => {
+                let images = world.paygress_policy_images().call_catalog(store, context)?;
+                let offer = |image: images_1_3::exports::paygress::policy::images::ImageOffer| {
+                    ImageOffer { reference: image.reference, description: image.description }
+                };
+                Ok(images.into_iter().map(offer).collect())
+            }
+        }
+    }
+}
+
+impl Pricing {
+    pub(crate) fn call_offers(
+        &self,
+        store: &mut Store<CallLimiter>,
+        context: &types_1_3::Context,
+    ) -> wasmtime::Result<Vec<wit::Offer>> {
+        match self {
+            Self::V1_0(world) => {
+                world.paygress_policy_pricing().call_offers(store, &without_history(context))
+            }
+            Self::V1_3(world) => world.paygress_policy_pricing().call_offers(store, context),
+        }
+    }
+
+    pub(crate) fn call_quote(
+        &self,
+        store: &mut Store<CallLimiter>,
+        order: &wit::Order,
+        context: &types_1_3::Context,
+    ) -> wasmtime::Result<Result<wit::Quote, wit::Refusal>> {
+        match self {
+            Self::V1_0(world) => {
+                world.paygress_policy_pricing().call_quote(store, order, &without_history(context))
+            }
+            Self::V1_3(world) => world.paygress_policy_pricing().call_quote(store, order, context),
         }
     }
 }
@@ -194,13 +201,17 @@ impl Duration {
         order: &wit::Order,
         quote: &wit::Quote,
         payment: &wit::Payment,
-        context: &wit::Context,
+        context: &types_1_3::Context,
     ) -> wasmtime::Result<Result<wit::Grant, wit::Refusal>> {
+        let before = || without_history(context);
         match self {
             Self::V1_0(world) => {
-                world.paygress_policy_duration().call_grant(store, order, quote, payment, context)
+                world.paygress_policy_duration().call_grant(store, order, quote, payment, &before())
             }
             Self::V1_1(world) => {
+                world.paygress_policy_duration().call_grant(store, order, quote, payment, &before())
+            }
+            Self::V1_3(world) => {
                 world.paygress_policy_duration().call_grant(store, order, quote, payment, context)
             }
         }
@@ -214,15 +225,21 @@ impl Duration {
         quote: &wit::Quote,
         payment: &wit::Payment,
         grant: &wit::Grant,
-        context: &wit::Context,
-    ) -> wasmtime::Result<Option<duration_1_1::exports::paygress::policy::duration::RefundTerms>>
-    {
+        context: &types_1_3::Context,
+    ) -> wasmtime::Result<Option<RefundTerms>> {
         match self {
             Self::V1_0(_) => Ok(None),
             Self::V1_1(world) => world
                 .paygress_policy_duration()
-                .call_refund(store, order, quote, payment, grant, context)
+                .call_refund(store, order, quote, payment, grant, &without_history(context))
                 .map(Some),
+            Self::V1_3(world) => {
+                let terms = world
+                    .paygress_policy_duration()
+                    .call_refund(store, order, quote, payment, grant, context)?;
+                let (step_seconds, percent) = (terms.step_seconds, terms.percent);
+                Ok(Some(RefundTerms { step_seconds, percent }))
+            }
         }
     }
 }

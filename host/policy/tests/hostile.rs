@@ -269,7 +269,7 @@ fn a_contract_mismatch_is_reported_before_the_component_runs() {
     else {
         panic!("not a contract mismatch")
     };
-    let wrong_slot = "it is a component for the slot duration (of version 1.2.0), not for images";
+    let wrong_slot = "it is a component for the slot duration (of version 1.3.0), not for images";
     assert_eq!(mismatches, [wrong_slot]);
     let mut cut = built("plugins/images.wasm");
     cut.truncate(cut.len() / 2);

@@ -82,7 +82,9 @@ fn the_examples_in_rust_decide_the_same_from_a_snapshot() {
     let root = r#"{"root": "npub180cvv07tjdrrgpa0j7j7tmnyl2yr6yr7l8j4s3evf6u64th6gkwsyjh6w6"}"#;
     for (example, slot, settings) in [
         ("coupons", Slot::Pricing, coupon),
+        ("daily-budget", Slot::Duration, r#"{"hours_per_day": 24}"#),
         ("fair-share", Slot::Duration, r#"{"max_pods": 1}"#),
+        ("first-hour", Slot::Duration, "{}"),
         ("price-table", Slot::Pricing, "{}"),
         ("regions", Slot::PodTemplate, r#"{"regions": {"eu": "eu-1"}}"#),
         ("signed-images", Slot::Images, "{}"),

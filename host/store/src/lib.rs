@@ -42,6 +42,7 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 
+mod customer_history;
 pub mod db;
 mod hours;
 mod lease_update;

@@ -66,8 +66,9 @@ pub(crate) fn customer_text(customer: Option<&Customer>) -> Value {
 }
 
 /// What every write of an order stores: id, lease, state, body, token, password, refund, whether it
-/// is delivered, and what it has earned.
-pub(crate) fn order_columns(order: &Order) -> Result<[Value; 9]> {
+/// is delivered, what it has earned, and the sat and seconds that count in its customer's history.
+pub(crate) fn order_columns(order: &Order) -> Result<[Value; 11]> {
+    let (sat, seconds) = order.counted().unzip();
     let text = |secret: Option<&Secret>| Value::from(secret.map(Secret::expose));
     Ok([
         Value::from(order.id.as_str()),
@@ -79,14 +80,16 @@ pub(crate) fn order_columns(order: &Order) -> Result<[Value; 9]> {
         text(order.state.refund_token()),
         Value::Number(order.delivered.into()),
         order.earned().0.into(),
+        sat.map(|sat| sat.0).into(),
+        seconds.map(|seconds| seconds.0).into(),
     ])
 }
 
 /// Writes a new order, this replica's.
 pub(crate) fn insert_order(transaction: &mut dyn Transaction, order: &Order) -> Result<()> {
     let statement = "INSERT INTO orders (id, lease, state, body, token, password, refund_token,
-             delivered, earned, message, customer, created_at, worker)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+             delivered, earned, counted_sat, counted_seconds, message, customer, created_at, worker)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
     let mut values = Vec::from(order_columns(order)?);
     values.extend([
         Value::from(&order.message),
@@ -100,7 +103,8 @@ pub(crate) fn insert_order(transaction: &mut dyn Transaction, order: &Order) -> 
 /// Writes an order over what is stored of it, whatever that is.
 pub(crate) fn write_order(transaction: &mut dyn Transaction, order: &Order) -> Result<()> {
     let statement = "UPDATE orders SET lease = ?2, state = ?3, body = ?4, token = ?5, \
-         password = ?6, refund_token = ?7, delivered = ?8, earned = ?9 WHERE id = ?1";
+         password = ?6, refund_token = ?7, delivered = ?8, earned = ?9, counted_sat = ?10, \
+         counted_seconds = ?11 WHERE id = ?1";
     Ok(transaction.execute(statement, &order_columns(order)?).map(drop)?)
 }
 

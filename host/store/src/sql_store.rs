@@ -24,6 +24,7 @@ impl SqlStore {
             dialect_sql!(both "ledger_4"),
             dialect_sql!(both "ledger_5"),
             dialect_sql!("ledger_6"),
+            dialect_sql!("ledger_7"),
         ],
     };
 

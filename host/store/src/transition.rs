@@ -10,12 +10,13 @@ use paygress_core::model::order::{Order, State};
 /// Leaves alone what most steps do not change: a column that is set is taken out of its indexes and
 /// put in again, whatever it held. Changes no row if one of them has changed.
 const WRITE_STATE: &str = "UPDATE orders SET state = ?3, body = ?4, token = ?5, password = ?6, \
-     delivered = ?8 WHERE id = ?1 AND state = ?10 AND worker = ?11 \
-     AND lease IS NOT DISTINCT FROM ?2 AND refund_token IS NOT DISTINCT FROM ?7 AND earned = ?9";
+     delivered = ?8 WHERE id = ?1 AND state = ?12 AND worker = ?13 \
+     AND lease IS NOT DISTINCT FROM ?2 AND refund_token IS NOT DISTINCT FROM ?7 AND earned = ?9 \
+     AND counted_sat IS NOT DISTINCT FROM ?10 AND counted_seconds IS NOT DISTINCT FROM ?11";
 
 const WRITE_ALL: &str = "UPDATE orders SET lease = ?2, state = ?3, body = ?4, token = ?5, \
-     password = ?6, refund_token = ?7, delivered = ?8, earned = ?9 \
-     WHERE id = ?1 AND state = ?10 AND worker = ?11";
+     password = ?6, refund_token = ?7, delivered = ?8, earned = ?9, counted_sat = ?10, \
+     counted_seconds = ?11 WHERE id = ?1 AND state = ?12 AND worker = ?13";
 
 /// An order in its new state, in the form in which it is written: made once, however often the
 /// transaction runs.
@@ -23,26 +24,17 @@ pub(crate) struct Transition {
     id: OrderId,
     from: State,
     /// The order's columns, the state that it was in, and the replica that writes it.
-    values: [Value; 11],
+    values: [Value; 13],
 }
 
 impl Transition {
     pub(crate) fn new(order: &Order, from: State) -> Result<Self> {
-        let [id, lease, state, body, token, password, refund_token, delivered, earned] =
+        let [id, lease, state, body, token, password, refund, delivered, earned, sat, seconds] =
             order_columns(order)?;
         let (before, replica) = (from.as_str().into(), Value::Null);
         let values = [
-            id,
-            lease,
-            state,
-            body,
-            token,
-            password,
-            refund_token,
-            delivered,
-            earned,
-            before,
-            replica,
+            id, lease, state, body, token, password, refund, delivered, earned, sat, seconds,
+            before, replica,
         ];
         Ok(Self { id: order.id.clone(), from, values })
     }
@@ -83,7 +75,7 @@ mod tests {
         let names = "SELECT name FROM sqlite_master WHERE tbl_name = 'orders' AND rootpage IN (%)";
         let mut explained = connection.prepare(&format!("EXPLAIN {statement}")).unwrap();
         let opened = explained
-            .query_map(params_from_iter(repeat_n(Value::Null, 11)), |row| {
+            .query_map(params_from_iter(repeat_n(Value::Null, 13)), |row| {
                 Ok((row.get::<_, String>("opcode")?, row.get::<_, i64>("p2")?))
             })
             .unwrap();
@@ -99,8 +91,13 @@ mod tests {
     #[test]
     fn an_index_of_what_has_not_changed_is_not_written() {
         let connection = schema();
-        let rarely_changed =
-            ["orders_lease", "orders_earned", "orders_unclaimed", "orders_unclaimed_by"];
+        let rarely_changed = [
+            "orders_lease",
+            "orders_earned",
+            "orders_unclaimed",
+            "orders_unclaimed_by",
+            "orders_counted",
+        ];
         let (few, all) = (written(&connection, WRITE_STATE), written(&connection, WRITE_ALL));
         for index in rarely_changed {
             assert!(!few.iter().any(|name| name == index), "{few:?}");
@@ -115,7 +112,7 @@ mod tests {
         for statement in [WRITE_STATE, WRITE_ALL] {
             let plan = format!("EXPLAIN QUERY PLAN {statement}");
             let plan: String = connection
-                .query_row(&plan, params_from_iter(repeat_n(Value::Null, 11)), |row| {
+                .query_row(&plan, params_from_iter(repeat_n(Value::Null, 13)), |row| {
                     row.get("detail")
                 })
                 .unwrap();

@@ -137,6 +137,7 @@ mod tests {
         capacity_leases: 1,
         active_leases: 0,
         customer_leases: Vec::new(),
+        history: None,
     };
 
     fn order(tier: Option<&str>, purpose: Purpose) -> Order {

@@ -6,7 +6,7 @@
 pub mod types {
     wit_bindgen::generate!({
         path: "wit",
-        inline: "package paygress:sdk; world types { import paygress:policy/types@1.2.0; }",
+        inline: "package paygress:sdk; world types { import paygress:policy/types@1.3.0; }",
         world: "types",
         generate_all,
         generate_unused_types: true,
@@ -16,9 +16,9 @@ pub mod types {
 pub mod settings {
     wit_bindgen::generate!({
         path: "wit",
-        inline: "package paygress:sdk; world settings { export paygress:policy/settings@1.2.0; }",
+        inline: "package paygress:sdk; world settings { export paygress:policy/settings@1.3.0; }",
         world: "settings",
-        with: { "paygress:policy/types@1.2.0": crate::contract::types::paygress::policy::types },
+        with: { "paygress:policy/types@1.3.0": crate::contract::types::paygress::policy::types },
         pub_export_macro: true,
     });
 }
@@ -26,9 +26,9 @@ pub mod settings {
 pub mod images {
     wit_bindgen::generate!({
         path: "wit",
-        inline: "package paygress:sdk; world images { export paygress:policy/images@1.2.0; }",
+        inline: "package paygress:sdk; world images { export paygress:policy/images@1.3.0; }",
         world: "images",
-        with: { "paygress:policy/types@1.2.0": crate::contract::types::paygress::policy::types },
+        with: { "paygress:policy/types@1.3.0": crate::contract::types::paygress::policy::types },
         pub_export_macro: true,
     });
 }
@@ -36,9 +36,9 @@ pub mod images {
 pub mod pricing {
     wit_bindgen::generate!({
         path: "wit",
-        inline: "package paygress:sdk; world pricing { export paygress:policy/pricing@1.2.0; }",
+        inline: "package paygress:sdk; world pricing { export paygress:policy/pricing@1.3.0; }",
         world: "pricing",
-        with: { "paygress:policy/types@1.2.0": crate::contract::types::paygress::policy::types },
+        with: { "paygress:policy/types@1.3.0": crate::contract::types::paygress::policy::types },
         pub_export_macro: true,
     });
 }
@@ -46,9 +46,9 @@ pub mod pricing {
 pub mod duration {
     wit_bindgen::generate!({
         path: "wit",
-        inline: "package paygress:sdk; world duration { export paygress:policy/duration@1.2.0; }",
+        inline: "package paygress:sdk; world duration { export paygress:policy/duration@1.3.0; }",
         world: "duration",
-        with: { "paygress:policy/types@1.2.0": crate::contract::types::paygress::policy::types },
+        with: { "paygress:policy/types@1.3.0": crate::contract::types::paygress::policy::types },
         pub_export_macro: true,
     });
 }
@@ -56,9 +56,9 @@ pub mod duration {
 pub mod pod_template {
     wit_bindgen::generate!({
         path: "wit",
-        inline: "package paygress:sdk; world pod-template { export paygress:policy/pod-template@1.2.0; }",
+        inline: "package paygress:sdk; world pod-template { export paygress:policy/pod-template@1.3.0; }",
         world: "pod-template",
-        with: { "paygress:policy/types@1.2.0": crate::contract::types::paygress::policy::types },
+        with: { "paygress:policy/types@1.3.0": crate::contract::types::paygress::policy::types },
         pub_export_macro: true,
     });
 }

@@ -73,8 +73,8 @@ pub use contract::pod_template::exports::paygress::policy::pod_template::{
     AccessMode, EgressRule, PortRange, Protocol, RenderedPod,
 };
 pub use contract::types::paygress::policy::types::{
-    Context, Grant, ImageRef, Lease, Offer, Order, Payment, Placement, Price, Problem, Purpose,
-    Quote, Refusal, Rendered, Resources,
+    Context, CustomerHistory, Grant, ImageRef, Lease, Offer, Order, Payment, Placement, Price,
+    Problem, Purpose, Quote, Refusal, Rendered, Resources,
 };
 #[doc(hidden)]
 pub use export::Exported;

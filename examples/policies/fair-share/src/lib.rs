@@ -1,7 +1,7 @@
 //! How much one customer may have at a time: so many pods, and so much time ahead in all of them.
 //!
-//! It counts what runs, since the contract gives nothing else of a customer: neither their payments
-//! nor pods that have ended. Somebody with several keys is several customers.
+//! It counts what runs: `daily-budget` counts what was paid. Somebody with several keys is several
+//! customers.
 
 use RefusalCode::{InsufficientPayment, LeaseExpired, NotOwner, ResourceUnavailable};
 use paygress_policy_sdk::{

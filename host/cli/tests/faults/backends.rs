@@ -6,6 +6,7 @@ use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, EndReason, Ending, LeasePlan, ReadyPod, StartupPhase,
 };
+use paygress_core::backend::policy::CustomerHistory;
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::store::{
     HourlyLeases, HourlyRevenue, LeasePlace, LeaseStates, LeaseStore, LeaseUpdate, LedgerError,
@@ -106,6 +107,14 @@ impl OrderStore for BadLedger {
     }
     async fn orders_of(&self, lease: &LeaseId) -> Result<Vec<Order>, LedgerError> {
         self.ledger.orders_of(lease).await
+    }
+    async fn history(
+        &self,
+        customer: &Customer,
+        besides: Option<&OrderId>,
+        now: UnixTime,
+    ) -> Result<CustomerHistory, LedgerError> {
+        self.ledger.history(customer, besides, now).await
     }
     async fn unfinished(&self) -> Result<Vec<Order>, LedgerError> {
         self.ledger.unfinished().await

@@ -30,7 +30,9 @@ fn passes(example: &str) {
 fn the_examples_in_rust_pass_their_suites() {
     let examples = [
         "coupons",
+        "daily-budget",
         "fair-share",
+        "first-hour",
         "flat-price",
         "gpu-template",
         "node-port",

@@ -8,6 +8,7 @@ mod compatibility;
 mod doctor;
 mod examples;
 mod gateway;
+mod history;
 mod inbox;
 mod isolation;
 mod ledger;

@@ -29,7 +29,7 @@ async fn refusal(sandbox: &Sandbox, arguments: &[&str]) -> String {
 }
 
 /// How many whole minutes an amount in sat buys, or the error type.
-async fn bought(buyer: &Buyer, sat: u64) -> Value {
+pub(super) async fn bought(buyer: &Buyer, sat: u64) -> Value {
     let answer = buyer.ask(json!({"cashu_token": buyer.token(sat).await})).await;
     let Some(expires_at) = answer["expires_at"].as_str() else {
         return answer["error_type"].clone();

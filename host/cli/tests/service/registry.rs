@@ -196,9 +196,9 @@ async fn they_are_pulled_and_inspected(session: &Session, pinned: &str, unsigned
     let output = inspect(&format!("oci://{pinned}"), &session.ours.1).await;
     for part in [
         &Digest::of(&surge).hex()[..],
-        "slot       pricing, contract 1.2.0",
+        "slot       pricing, contract 1.3.0",
         "good, by",
-        "paygress:policy/types@1.2.0",
+        "paygress:policy/types@1.3.0",
     ] {
         assert!(output.contains(part), "{part}: {output}");
     }
@@ -267,7 +267,7 @@ async fn a_registry_elsewhere_is_reached_through_the_proxy_of_the_environment() 
 
 /// The same component, written for a version of the contract that is not there yet.
 fn newer_contract(component: &[u8]) -> Vec<u8> {
-    let (old, new) = (b"@1.2.0", b"@1.9.0");
+    let (old, new) = (b"@1.3.0", b"@1.9.0");
     let mut bytes = component.to_vec();
     for start in 0..bytes.len() {
         if bytes[start..].starts_with(old) {

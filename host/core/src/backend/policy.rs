@@ -1,8 +1,9 @@
 //! The policies: four functions, served by one set of components.
 
 pub use crate::model::decision::{
-    Context, Decision, Digests, Grant, ImageOffer, LeaseView, Offer, Payment, Placement,
-    PodDecision, PolicyTrace, Price, Quote, RefundTerms, Rendered, Resources, SettingsDigests,
+    Context, CustomerHistory, Decision, Digests, Grant, ImageOffer, LeaseView, Offer, Payment,
+    Placement, PodDecision, PolicyTrace, Price, Quote, RefundTerms, Rendered, Resources,
+    SettingsDigests,
 };
 pub use crate::model::egress::{EgressRule, PortRange, Protocol};
 

@@ -12,6 +12,7 @@
 
 use crate::backend::capacity::{Capacity, Demand, NoCapacity, Reservation};
 use crate::backend::cluster::{Ending, ReadyPod};
+use crate::model::decision::CustomerHistory;
 use crate::model::ids::{Customer, LeaseId, MintUrl, OrderId, PodName, PublicKey};
 use crate::model::order::{Lease, Order, State};
 use crate::model::sales::Sales;
@@ -190,6 +191,15 @@ pub trait OrderStore: Send + Sync {
 
     /// The orders that made or extended a lease, oldest first.
     async fn orders_of(&self, lease: &LeaseId) -> Result<Vec<Order>, LedgerError>;
+
+    /// What counts of this customer's orders, see [`Order::counted`], without the order `besides`.
+    /// Its cost does not grow with how long they have been a customer.
+    async fn history(
+        &self,
+        customer: &Customer,
+        besides: Option<&OrderId>,
+        now: UnixTime,
+    ) -> Result<CustomerHistory, LedgerError>;
 
     /// Takes over the orders that need work and belong to no other live replica, and returns all of
     /// this replica's: those in a state that is not final, and those whose response is not

@@ -227,6 +227,25 @@ pub struct Context {
     pub active_leases: u32,
     /// This customer's leases, oldest first.
     pub customer_leases: Vec<LeaseView>,
+    /// Their other orders; none: the order names no customer, or an earlier version recorded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<CustomerHistory>,
+}
+
+/// What the ledger has of a customer's orders besides the one that is decided: of those that count,
+/// see [`Order::counted`](crate::model::order::Order::counted).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CustomerHistory {
+    /// How many, at most [`limits::HISTORY_ORDERS`](crate::limits::HISTORY_ORDERS).
+    pub orders: u32,
+    /// How long ago the first of them arrived.
+    pub first_ago: Option<Seconds>,
+    /// What those of the last 24 hours were paid with, less what was refunded.
+    pub last_day_paid: Sat,
+    /// The time that they bought, less the share that was refunded.
+    pub last_day_bought: Seconds,
+    /// How long ago the first of the last 24 hours arrived.
+    pub last_day_first_ago: Option<Seconds>,
 }
 
 /// A lease as a policy sees it.

@@ -11,8 +11,11 @@ use crate::model::ids::{Customer, LeaseId, OrderId, PodName};
 use crate::model::reply_to::ReplyTo;
 use crate::model::run::Run;
 use crate::model::token::TokenInfo;
-use crate::model::units::{Seconds, SignedSat, UnixTime};
+use crate::model::units::{Sat, Seconds, SignedSat, UnixTime};
 use serde::{Deserialize, Serialize};
+
+/// All bitcoin that there will be. Before it is looked at, a token may claim to be worth more.
+const ALL_MONEY: Sat = Sat(2_100_000_000_000_000);
 
 /// What is bought.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,16 +169,36 @@ impl Order {
             _ => kept,
         }
     }
+
+    /// What counts of it in its customer's history: the money, less what goes back, and the time that
+    /// this bought. One that is still to be decided counts with what its token is worth, so that two
+    /// orders at the same time see each other. None: it names no customer, was refused, or all of it
+    /// goes back.
+    #[must_use]
+    pub fn counted(&self) -> Option<(Sat, Seconds)> {
+        self.customer()?;
+        if matches!(self.state, OrderState::Received { .. }) {
+            return Some((self.token_info.gross.min(ALL_MONEY), Seconds(0)));
+        }
+        if matches!(self.state, OrderState::Refused { .. }) {
+            return None;
+        }
+        let agreement = self.state.agreement()?;
+        let paid = self.state.redeemed().unwrap_or(agreement.payment.net);
+        let bought = agreement.decision.grant.seconds;
+        let Some(due) = self.state.refund_due() else { return Some((paid, bought)) };
+        let kept = paid.minus(due);
+        (kept > Sat(0)).then(|| (kept, bought.share(kept, paid)))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::http_port::HttpAccess;
-    use crate::model::order_state::{Refund, RefundOutcome};
+    use crate::model::order_state::{Refund, RefundCause, RefundOutcome};
     use crate::model::secret::Secret;
     use crate::model::token::RefundToken;
-    use crate::model::units::Sat;
     use crate::testing;
 
     /// What version 0.1.0 stored, and what is stored of such an order now.
@@ -203,6 +226,40 @@ mod tests {
         assert!(json.ends_with(r#","http":{"port":8080,"access":"owner"}}}"#), "{json}");
         assert_eq!(serde_json::from_str::<Purchase>(&json).unwrap(), with_port);
         assert_ne!(with_port, testing::spawn(), "another purchase than without it");
+    }
+
+    #[test]
+    fn what_goes_back_does_not_count_in_a_history() {
+        let customer = Customer::parse(&"c".repeat(64)).unwrap();
+        let mut order = testing::order(testing::spawn(), State::Received).unwrap();
+        assert_eq!(order.counted(), None, "of no customer");
+        order.reply_to.customer = Some(customer);
+        let bought = testing::agreement().decision.grant.seconds;
+        let whole = Some((Sat(10), bought));
+        for (state, counted) in [
+            (State::Received, Some((Sat(10), Seconds(0)))),
+            (State::Decided, whole),
+            (State::Redeeming, whole),
+            (State::PaymentUnknown, whole),
+            (State::Paid, whole),
+            (State::Provisioning, whole),
+            (State::Active, whole),
+            (State::Ended, whole),
+            (State::Refused, None),
+            (State::RefundPending, None),
+            (State::Refunded, None),
+        ] {
+            order.state = testing::order_state(&order.purchase, state);
+            assert_eq!(order.counted(), counted, "{state:?}");
+        }
+        let OrderState::Refunded { cause, .. } = &mut order.state else { panic!("no refund") };
+        let (expires_at, refusal, added, served_until) = (UnixTime(700), None, None, None);
+        let due = Sat(5);
+        *cause = RefundCause::LeaseEnded { due, expires_at, refusal, added, served_until };
+        assert_eq!(order.counted(), Some((Sat(5), Seconds(300))));
+        order.state = testing::order_state(&order.purchase, State::Received);
+        order.token_info.gross = Sat(u64::MAX);
+        assert_eq!(order.counted(), Some((ALL_MONEY, Seconds(0))));
     }
 
     /// An order of 10 sat, all of which were due, with a refund token of this amount and fee.

@@ -47,14 +47,27 @@ pub fn set_clock_wrong(by_seconds: i64) {
     SHIFT.store(by_seconds, std::sync::atomic::Ordering::Relaxed);
 }
 
+/// An amount times `part / whole`, at most all of it, rounded down.
+fn share(amount: u64, part: u64, whole: u64) -> u64 {
+    let share = u128::from(amount)
+        .saturating_mul(u128::from(part.min(whole)))
+        .checked_div(u128::from(whole));
+    share.and_then(|share| u64::try_from(share).ok()).unwrap_or(0)
+}
+
+impl Seconds {
+    /// This time times `part / whole`, rounded down.
+    #[must_use]
+    pub fn share(self, part: Sat, whole: Sat) -> Self {
+        Self(share(self.0, part.0, whole.0))
+    }
+}
+
 impl Sat {
     /// This amount times `part / whole`, rounded down.
     #[must_use]
     pub fn share(self, part: Seconds, whole: Seconds) -> Self {
-        let share = u128::from(self.0)
-            .saturating_mul(u128::from(part.0.min(whole.0)))
-            .checked_div(u128::from(whole.0));
-        Self(share.and_then(|share| u64::try_from(share).ok()).unwrap_or(0))
+        Self(share(self.0, part.0, whole.0))
     }
 
     /// This percentage of the amount, at most all of it, rounded down.

@@ -7,7 +7,7 @@ use crate::backend::policy::{Context, Offer, PolicyError, PolicySet};
 use crate::backend::store::LedgerError;
 use crate::limits;
 use crate::model::catalog::{Catalog, ListedOffer};
-use crate::model::ids::{Customer, LeaseId};
+use crate::model::ids::{Customer, LeaseId, OrderId};
 use crate::model::order::{Order, Purchase};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::UnixTime;
@@ -66,7 +66,7 @@ impl OrderService {
     /// [`PolicyError`] when the pricing policy fails.
     pub async fn offers(&self) -> Result<Catalog, PolicyError> {
         let free = self.free_capacity().await?;
-        let context = self.context_beside(None, free.as_ref()).await?;
+        let context = self.context_beside(None, None, free.as_ref()).await?;
         let policies = self.backends.policy.current();
         let offers = policies.offers(&context).await?;
         let images = self.image_list.of(&policies, &context).await;
@@ -115,24 +115,33 @@ impl OrderService {
         }
     }
 
-    pub(super) async fn context(&self, customer: Option<&Customer>) -> Result<Context, Refusal> {
+    /// The context of an order of this customer: their history is without it.
+    pub(super) async fn context(
+        &self,
+        customer: Option<&Customer>,
+        order: Option<&OrderId>,
+    ) -> Result<Context, Refusal> {
         let free = self.free_capacity().await?;
-        self.context_beside(customer, free.as_ref()).await
+        self.context_beside(customer, order, free.as_ref()).await
     }
 
     /// The context, of a capacity that was read already.
     pub(super) async fn context_beside(
         &self,
         customer: Option<&Customer>,
+        order: Option<&OrderId>,
         free: Option<&FreeCapacity>,
     ) -> Result<Context, Refusal> {
-        let now = UnixTime::now();
+        let (now, ledger) = (UnixTime::now(), &self.backends.ledger);
         let failed = |error: LedgerError| internal(&error);
-        let leases = match customer {
-            None => Vec::new(),
-            Some(_) => self.backends.ledger.live_leases(customer).await.map_err(failed)?,
+        let (leases, history) = match customer {
+            None => (Vec::new(), None),
+            Some(known) => (
+                ledger.live_leases(customer).await.map_err(failed)?,
+                Some(ledger.history(known, order, now).await.map_err(failed)?),
+            ),
         };
-        let active_leases = self.backends.ledger.ports_in_use().await.map_err(failed)?;
+        let active_leases = ledger.ports_in_use().await.map_err(failed)?;
         Ok(Context {
             now,
             capacity_leases: self.capacity_leases(active_leases, free),
@@ -142,6 +151,7 @@ impl OrderService {
                 .take(limits::CUSTOMER_LEASES_SHOWN)
                 .map(|lease| lease.view(customer, now))
                 .collect(),
+            history,
         })
     }
 
@@ -150,7 +160,8 @@ impl OrderService {
     pub(super) async fn priced(&self, order: &Order, set: &dyn PolicySet) -> Option<Priced> {
         let Purchase::Spawn { .. } = &order.purchase else { return None };
         let mut free = self.free_capacity().await.ok()??;
-        let context = self.context_beside(order.customer(), Some(&free)).await.ok()?;
+        let context =
+            self.context_beside(order.customer(), Some(&order.id), Some(&free)).await.ok()?;
         let quote = set.quote(&order.view(None), &context).await.ok()?;
         let (tier, has_port) = (Tier::from(&quote), free.remove(&LeaseId::of(&order.id)));
         Some(Priced { fits: free.fits(&tier), tier, has_port })

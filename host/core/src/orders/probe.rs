@@ -273,7 +273,7 @@ impl OrderService {
             run: Run::Ssh,
             http: None,
         };
-        let context = self.context(None).await?;
+        let context = self.context(None, None).await?;
         let view = purchase.view(order, None, None);
         let image = set.admit(&view, &context).await?;
         let quote = set.quote(&view, &context).await?;

@@ -13,8 +13,10 @@ pub const RECEIPT_KIND: u16 = 9_383;
 /// The version of [`ReceiptContent`]. Fields may be added to it without another version.
 pub const RECEIPT_VERSION: u32 = 1;
 /// What nobody but the operator knows of a decision's input, as paths in [`ReceiptOrder`].
-pub const OPERATOR_CLAIMS: [&str; 2] =
-    ["decision.context.active_leases", "decision.context.capacity_leases"];
+pub const OPERATOR_CLAIMS: [&str; 3] =
+    ["decision.context.active_leases", "decision.context.capacity_leases", HISTORY_CLAIM];
+/// Not among those of receipts of earlier versions, whose contexts have none.
+const HISTORY_CLAIM: &str = "decision.context.history";
 
 /// A receipt: a Nostr event (NIP-01) of kind 9383, signed by the service's key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -65,6 +67,17 @@ pub struct ReceiptContent {
     pub orders: Vec<ReceiptOrder>,
     /// How many older ones of a stop have no room here.
     pub orders_left_out: u64,
+}
+
+impl ReceiptContent {
+    /// Whether it names all [`OPERATOR_CLAIMS`] that its orders have.
+    #[must_use]
+    pub fn names_claims(&self) -> bool {
+        let has_history = |order: &ReceiptOrder| order.decision.context.history.is_some();
+        let has_history = self.orders.iter().any(has_history);
+        let named = |claim: &str| self.operator_claims.iter().any(|own| own == claim);
+        OPERATOR_CLAIMS.iter().all(|claim| named(claim) || *claim == HISTORY_CLAIM && !has_history)
+    }
 }
 
 /// One order in a receipt.

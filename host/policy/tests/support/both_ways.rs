@@ -6,7 +6,8 @@ mod arguments;
 
 use arguments::Arguments;
 use paygress_core::backend::policy::{
-    Configured, Context, Grant, LeaseView, Payment, Placement, Price, Quote, Resources, Slot,
+    Configured, Context, CustomerHistory, Grant, LeaseView, Payment, Placement, Price, Quote,
+    Resources, Slot,
 };
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
@@ -98,6 +99,18 @@ fn lease(random: &mut Random) -> LeaseView {
     }
 }
 
+fn history(random: &mut Random) -> CustomerHistory {
+    let orders = random.small(100);
+    let ago = |random: &mut Random, most: u64| (orders > 0).then(|| Seconds(random.below(most)));
+    CustomerHistory {
+        orders,
+        first_ago: ago(random, 1_000_000),
+        last_day_paid: Sat(random.below(1_000_000)),
+        last_day_bought: Seconds(random.below(1_000_000)),
+        last_day_first_ago: ago(random, 86_400),
+    }
+}
+
 fn order(random: &mut Random) -> OrderView {
     let key = format!("{:016x}", random.next()).repeat(4);
     OrderView {
@@ -128,6 +141,7 @@ impl Arguments {
                 capacity_leases: random.small(100),
                 active_leases: random.small(100),
                 customer_leases: (0..random.below(5)).map(|_| lease(random)).collect(),
+                history: (random.below(4) != 0).then(|| history(random)),
             },
             quote: Quote {
                 tier: random.one_of(&TIERS).to_owned(),

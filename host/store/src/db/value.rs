@@ -91,6 +91,21 @@ impl Row {
     /// # Errors
     /// When it is something else.
     pub fn amount(&mut self) -> Result<u64, DatabaseError> {
-        u64::try_from(self.number()?).map_err(|_| DatabaseError::unreadable("a number is negative"))
+        self.optional_amount()?.ok_or_else(|| DatabaseError::unreadable("a number is missing"))
+    }
+
+    /// The next column, a number that is not negative, or null.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn optional_amount(&mut self) -> Result<Option<u64>, DatabaseError> {
+        match self.0.next() {
+            Some(Value::Number(number)) => match u64::try_from(number) {
+                Ok(amount) => Ok(Some(amount)),
+                Err(_) => Err(DatabaseError::unreadable("a number is negative")),
+            },
+            Some(Value::Null) => Ok(None),
+            _ => Err(DatabaseError::unreadable("a column is not a number")),
+        }
     }
 }

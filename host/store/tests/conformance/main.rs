@@ -4,6 +4,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 
 mod damaged;
+mod history;
 mod leases;
 mod load;
 mod messages;
@@ -52,6 +53,15 @@ suite! {
         a_refused_request_may_be_repeated_under_a_chosen_id,
         a_refused_message_may_not_be_repeated,
         of_orders_at_the_same_time_one_gets_the_proof,
+    }
+    history {
+        a_customer_without_orders_has_an_empty_history,
+        orders_at_the_same_time_count_for_each_other,
+        what_comes_to_nothing_does_not_count,
+        what_was_refunded_of_an_order_does_not_count,
+        the_sums_are_those_of_the_last_day,
+        no_more_than_so_many_orders_are_counted,
+        orders_of_others_do_not_count,
     }
     leases {
         extensions_at_the_same_time_add_up,

@@ -1,10 +1,11 @@
 //! Stores that an older version has left.
 
-use crate::support::{order, server};
-use paygress_core::backend::store::{HourlyRevenue, LedgerError, Reporting};
+use crate::support::{customer, order, server};
+use paygress_core::backend::policy::CustomerHistory;
+use paygress_core::backend::store::{HourlyRevenue, LedgerError, OrderStore, Reporting};
 use paygress_core::model::order::{Order, OrderState, RefundEnd};
 use paygress_core::model::order_state::{Refund, RefundCause, RefundOutcome};
-use paygress_core::model::units::{Sat, SignedSat, UnixTime};
+use paygress_core::model::units::{Sat, Seconds, SignedSat, UnixTime};
 use paygress_core::testing;
 use paygress_store::SqlStore;
 use paygress_store::db::{Database, Schema, SchemaVersion, Value};
@@ -29,22 +30,36 @@ fn paid_order() -> Order {
 
 /// Writes an order as version 1 did: without a column for what it has brought.
 async fn write_as_version_1(old: Database, order: &Order) {
-    let values =
-        [Value::from(order.id.as_str()), Value::from(serde_json::to_string(order).unwrap())];
+    let values = [
+        Value::from(order.id.as_str()),
+        Value::from(serde_json::to_string(order).unwrap()),
+        Value::from(customer("c").to_string()),
+    ];
     old.transact(move |transaction| {
         let insert = "INSERT INTO orders (id, message, customer, state, created_at, worker, body)
-             VALUES (?1, ?1, '', 'paid', 100, 0, ?2)";
+             VALUES (?1, ?1, ?3, 'paid', 100, 0, ?2)";
         Ok::<_, LedgerError>(transaction.execute(insert, &values)?)
     })
     .await
     .unwrap();
 }
 
-async fn check_revenue(migrated: Database) {
+/// Its revenue, and its customer's history.
+async fn check_migrated(migrated: Database) {
+    let store = SqlStore::new(migrated);
     assert_eq!(
-        SqlStore::new(migrated).revenue(UnixTime(0)).await.unwrap(),
+        store.revenue(UnixTime(0)).await.unwrap(),
         [HourlyRevenue { from: UnixTime(0), orders: 1, earned: SignedSat(8) }]
     );
+    let history = store.history(&customer("c"), None, UnixTime(107)).await.unwrap();
+    let expected = CustomerHistory {
+        orders: 1,
+        first_ago: Some(Seconds(7)),
+        last_day_paid: Sat(8),
+        last_day_bought: Seconds(600),
+        last_day_first_ago: Some(Seconds(7)),
+    };
+    assert_eq!(history, expected);
 }
 
 #[test]
@@ -57,7 +72,7 @@ async fn a_sqlite_file_of_version_1_is_migrated() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger.sqlite");
     write_as_version_1(Database::sqlite(&path, VERSION_1).await.unwrap(), &paid_order()).await;
-    check_revenue(Database::sqlite(&path, SqlStore::SCHEMA).await.unwrap()).await;
+    check_migrated(Database::sqlite(&path, SqlStore::SCHEMA).await.unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,7 +80,7 @@ async fn a_postgres_database_of_version_1_is_migrated() {
     let server = server();
     let url = server.new_database().unwrap();
     write_as_version_1(Database::postgres(&url, &[VERSION_1]).await.unwrap(), &paid_order()).await;
-    check_revenue(Database::postgres(&url, &[SqlStore::SCHEMA]).await.unwrap()).await;
+    check_migrated(Database::postgres(&url, &[SqlStore::SCHEMA]).await.unwrap()).await;
 }
 
 /// The version of the ledger's schema in a database of version 1.

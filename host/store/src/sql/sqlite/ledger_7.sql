@@ -1,0 +1,8 @@
+-- What counts of an order in its customer's history: sat and seconds, less what was refunded; null if it does not.
+ALTER TABLE orders ADD COLUMN counted_sat INTEGER;
+ALTER TABLE orders ADD COLUMN counted_seconds INTEGER;
+UPDATE orders SET counted_sat = earned, counted_seconds = coalesce(
+        CASE WHEN json_valid(body) THEN CAST(body -> 'decision' -> 'grant' ->> 'seconds' AS INTEGER) END, 0)
+    WHERE customer <> '' AND earned > 0 AND state IN ('paid', 'provisioning', 'active', 'ended', 'refunded');
+CREATE INDEX orders_counted ON orders (customer, created_at, id, counted_sat, counted_seconds)
+    WHERE counted_sat IS NOT NULL;
