@@ -1,7 +1,7 @@
 //! An SSH client for pods: a login with a password, one command or one terminal.
 
-use crate::account::{Error, SIGNATURE_KINDS};
 use crate::host_key_proof::{HostKeySecret, Nonce};
+use crate::keys::{Error, SIGNATURE_KINDS};
 use crate::socket::ShutdownOnDrop;
 use futures::{Stream, StreamExt};
 use russh::client::{Config, Handle, Handler, KeyboardInteractiveAuthResponse};

@@ -1,12 +1,13 @@
 //! One connection: authentication, and what arrives on its channels.
 
-use crate::account::{Account, SIGNATURE_KINDS};
+use crate::account::Account;
 use crate::channels::Channels;
 use crate::forward::Forwards;
 use crate::groups::Groups;
 use crate::host_key_proof::Prover;
 use crate::input::{NARROW_WINDOW, WINDOW};
 use crate::key_options::KeyOptions;
+use crate::keys::SIGNATURE_KINDS;
 use crate::session::{Peers, Sessions};
 use crate::session_channel::SessionChannel;
 use crate::terminal::{self, Terminal};

@@ -1,8 +1,8 @@
 //! The server's own keys: made at its start, or kept in a directory, so that a restarted container
 //! has the same.
 
-use crate::account::Error;
 use crate::host_key_proof::{HostKeySecret, Prover};
+use crate::keys::Error;
 use paygress_regular_file::read_at_most;
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::private::{KeypairData, RsaKeypair};

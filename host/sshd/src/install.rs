@@ -18,8 +18,8 @@
 //! An image that has the same at the same places below its own root, and an empty directory
 //! `host-keys`, needs no installation where it can be mounted itself.
 
-use crate::account::Error;
 use crate::host_keys;
+use crate::keys::Error;
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};

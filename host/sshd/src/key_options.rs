@@ -4,8 +4,8 @@
 //! An option that is unknown or malformed, or that nothing here could enforce, makes the line void:
 //! its key does not log in.
 
-use crate::account::parse_key;
 use crate::date;
+use crate::keys::parse_key;
 use crate::patterns::{has_address, is_bounded, is_match};
 use russh::keys::{Algorithm, PublicKey};
 use std::net::IpAddr;

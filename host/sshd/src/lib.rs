@@ -75,6 +75,7 @@ mod image;
 mod input;
 mod install;
 mod key_options;
+mod keys;
 mod lease_end;
 mod lease_file;
 mod patterns;
@@ -88,15 +89,14 @@ mod socket;
 mod terminal;
 mod terminals;
 
-pub use account::{
-    Account, Error, Password, SIGNATURE_KINDS, key_kinds, new_host_key, parse_key, parse_keys,
-};
+pub use account::{Account, Password};
 pub use connection::password_prompt;
 pub use early_drop::EarlyDrop;
 pub use host_key_proof::{HOST_KEY_SECRET, HostKeySecret};
 pub use host_keys::HostKeys;
 pub use image::Image;
 pub use install::{InstallError, NO_USER_NAMESPACE, install, require_user_namespace};
+pub use keys::{Error, SIGNATURE_KINDS, key_kinds, new_host_key, parse_key, parse_keys};
 pub use lease_end::{END_FILE, LeaseEnd, LeaseEndError};
 pub use reach::{MAX_ADDRESSES, REACH_VARIABLE, ReachReport, ReachTask, reached};
 pub use russh::keys::PrivateKey;

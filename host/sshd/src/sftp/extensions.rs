@@ -1,10 +1,9 @@
 //! OpenSSH's extensions of the protocol.
 
+use super::answer::{Answer, MAX_DATA_BYTES, MAX_PACKET_BYTES, blocking, failure};
 use super::files::{self, Request};
 use super::packets::{Arguments, encode, plain};
-use super::state::{
-    Answer, MAX_DATA_BYTES, MAX_HANDLES, MAX_PACKET_BYTES, Sftp, blocking, failure, one_name,
-};
+use super::state::{MAX_HANDLES, Sftp, one_name};
 use bytes::Bytes;
 use russh_sftp::extensions::{LimitsExtension, Statvfs};
 use russh_sftp::protocol::{ExtendedReply, FileAttributes};

@@ -2,6 +2,7 @@
 //! has them. It runs in the server, which has the user's own rights, and every operation on a file
 //! on a thread that may block.
 
+mod answer;
 mod extensions;
 mod files;
 mod listing;
@@ -11,6 +12,7 @@ mod stream;
 
 pub(crate) use stream::serve;
 
+use answer::{Answer, MAX_DATA_BYTES, NAMES_AT_ONCE, blocking, failure};
 use bytes::Bytes;
 use files::Request;
 use packets::{Arguments, names, plain};
@@ -18,7 +20,7 @@ use russh_sftp::protocol::{
     Data, FileAttributes, Handle, OpenFlags, Packet, Status, StatusCode, Version,
 };
 use rustix::io::Errno;
-use state::{Answer, MAX_DATA_BYTES, NAMES_AT_ONCE, Opened, Sftp, blocking, failure, one_name};
+use state::{Opened, Sftp, one_name};
 use std::ffi::OsString;
 use std::io;
 use std::sync::Arc;

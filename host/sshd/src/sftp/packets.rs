@@ -1,7 +1,7 @@
 //! Packets with names in them. Names are bytes, and russh-sftp, which reads and writes all other
 //! packets, has text in their place.
 
-use super::state::{Answer, MAX_PACKET_BYTES, failure};
+use super::answer::{Answer, MAX_PACKET_BYTES, failure};
 use bytes::Bytes;
 use russh_sftp::protocol::{FileAttributes, Packet, StatusCode};
 use russh_sftp::{de, ser};
