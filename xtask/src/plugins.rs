@@ -14,7 +14,7 @@ const DEFAULTS: [(&str, &str); 4] = [
     ("pod-template", "paygress-plugin-pod-template"),
 ];
 /// Components that are not installed: where they go, and their crates.
-const OTHERS: [(&str, &str); 13] = [
+const OTHERS: [(&str, &str); 15] = [
     // For the policy host's tests.
     ("plugins-for-tests/hostile.wasm", "paygress-hostile-policy"),
     ("plugins-for-tests/hostile-images.wasm", "paygress-hostile-images-policy"),

@@ -98,7 +98,7 @@ fn wrap(inbox: &Inbox, age: u64, expiration: Option<Timestamp>) -> Event {
     EventBuilder::new(Kind::GiftWrap, "")
         .tag(Tag::public_key(service))
         .tags(expiration.map(Tag::expiration))
-        .custom_created_at(Timestamp::from_secs(Timestamp::now().as_secs() - age))
+        .custom_created_at(Timestamp::from_secs(Timestamp::now().as_secs().saturating_sub(age)))
         .sign_with_keys(&Keys::generate())
         .unwrap()
 }
