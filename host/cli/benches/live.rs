@@ -31,6 +31,8 @@ const PACE: Duration = Duration::from_millis(10);
 const TURN: usize = 100;
 const SETTLING: usize = 5;
 const SPINS: usize = 20;
+/// The first try of a call that may be quick, the ticks of both, and the others on its core.
+const ALLOWANCE: Duration = Duration::from_millis(30);
 
 fn sources() -> Sources {
     PolicyDir::new(default_policies(), BTreeMap::new()).sources().unwrap()
@@ -138,7 +140,7 @@ async fn spinning() {
         percentile(&mut others, 50).as_micros(),
         percentile(&mut others, 99).as_micros()
     );
-    assert!(worst <= DEADLINE + Duration::from_millis(10), "too late");
+    assert!(worst <= DEADLINE + ALLOWANCE, "too late");
 }
 
 #[tokio::main]

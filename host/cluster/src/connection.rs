@@ -1,5 +1,6 @@
 //! The connection to the API server, and requests with a time limit.
 
+use crate::api_client;
 use kube::config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::core::Status;
 use kube::{Client, Config};
@@ -108,7 +109,11 @@ async fn client_with(kubeconfig: Option<&Path>, proxies: &Proxies) -> Result<Cli
     config.connect_timeout = Some(REQUEST_TIMEOUT);
     // The order service retries, and knows what may be retried.
     config.default_retry = false;
-    Client::try_from(config).map_err(ConnectError::Client)
+    match config.proxy_url {
+        Some(_) => Client::try_from(config),
+        None => api_client::direct(config),
+    }
+    .map_err(ConnectError::Client)
 }
 
 /// The configuration of the current context. Its proxy is chosen here: the library compares

@@ -32,6 +32,7 @@
 //! they share.
 
 mod admission;
+mod api_client;
 mod capacity;
 mod check_plan;
 pub mod connection;

@@ -12,6 +12,7 @@ use iroh::endpoint::{
 };
 use iroh::{Endpoint, RelayUrl};
 use paygress_core::model::ids::PodName;
+use rustix::stdio::{dup2_stderr, dup2_stdout};
 use std::error::Error;
 use std::pin::pin;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -228,6 +229,18 @@ impl Tunnel {
         output: impl AsyncWrite + Unpin,
         stop: impl Future<Output = ()>,
     ) -> Result<(), ClientError> {
+        let (result, endpoint) = self.exchange(input, output, stop).await;
+        close(&endpoint).await;
+        result
+    }
+
+    /// The session, without the time that the gateway takes to learn of its end.
+    async fn exchange(
+        self,
+        input: impl AsyncRead + Unpin,
+        output: impl AsyncWrite + Unpin,
+        stop: impl Future<Output = ()>,
+    ) -> (Result<(), ClientError>, Endpoint) {
         let Self { endpoint, connection, send, receive } = self;
         let (up, down) = (pump::copy(input, send), pump::copy(receive, output));
         let exchange = async {
@@ -247,10 +260,32 @@ impl Tunnel {
         };
         let reason = connection.close_reason().zip(end);
         connection.close(VarInt::from_u32(CloseReason::Done.code()), b"");
-        close(&endpoint).await;
-        match reason.and_then(|(error, end)| ClientError::from_session(error, end)) {
+        let result = match reason.and_then(|(error, end)| ClientError::from_session(error, end)) {
             Some(error) => Err(error),
             None => Ok(()),
+        };
+        (result, endpoint)
+    }
+}
+
+/// A session of [`proxy_command`] that is over, or came to nothing.
+#[derive(Debug)]
+pub struct ProxyEnd {
+    /// [`ClientError`]: why there was no session, or how it was cut.
+    pub result: Result<(), ClientError>,
+    endpoint: Option<Endpoint>,
+}
+
+impl ProxyEnd {
+    /// Waits until the gateway has learned of the end. Standard output and error are let go before:
+    /// whoever reads them until they end, as programs do that start `ssh`, does not wait as well.
+    pub async fn finish(self) {
+        if let Ok(nowhere) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
+            let _ = dup2_stdout(&nowhere);
+            let _ = dup2_stderr(&nowhere);
+        }
+        if let Some(endpoint) = self.endpoint {
+            close(&endpoint).await;
         }
     }
 }
@@ -259,11 +294,18 @@ impl Tunnel {
 /// its `ProxyCommand`), SIGINT or SIGTERM.
 ///
 /// Standard input is read by a thread that blocks: the program must end by [`std::process::exit`]
-/// when this returns.
-///
-/// # Errors
-/// [`ClientError`].
-pub async fn proxy_command(ticket: &GatewayTicket, pod: &PodName) -> Result<(), ClientError> {
+/// when this returns, after [`ProxyEnd::finish`].
+pub async fn proxy_command(ticket: &GatewayTicket, pod: &PodName) -> ProxyEnd {
+    let ended = proxy(ticket, pod).await;
+    let (result, endpoint) = ended.unwrap_or_else(|error| (Err(error), None));
+    ProxyEnd { result, endpoint }
+}
+
+/// The session, and the endpoint that is still open.
+async fn proxy(
+    ticket: &GatewayTicket,
+    pod: &PodName,
+) -> Result<(Result<(), ClientError>, Option<Endpoint>), ClientError> {
     let mut hangup = signal(SignalKind::hangup()).map_err(ClientError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ClientError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(ClientError::Signals)?;
@@ -277,9 +319,10 @@ pub async fn proxy_command(ticket: &GatewayTicket, pod: &PodName) -> Result<(), 
     let mut stop = pin!(stop);
     let tunnel = tokio::select! {
         tunnel = connect(ticket, pod) => tunnel?,
-        () = &mut stop => return Ok(()),
+        () = &mut stop => return Ok((Ok(()), None)),
     };
-    tunnel.run(tokio::io::stdin(), tokio::io::stdout(), stop).await
+    let (result, endpoint) = tunnel.exchange(tokio::io::stdin(), tokio::io::stdout(), stop).await;
+    Ok((result, Some(endpoint)))
 }
 
 #[cfg(test)]

@@ -45,7 +45,9 @@ mod ticket;
 
 pub use access::{LeaseAccess, LeaseLogin, LookupError};
 pub use alpn::PREFIX as PROTOCOL_PREFIX;
-pub use client::{ClientError, Tunnel, connect, proxy_command, verify_endpoint, verify_relay};
+pub use client::{
+    ClientError, ProxyEnd, Tunnel, connect, proxy_command, verify_endpoint, verify_relay,
+};
 pub use endpoint::{
     EndpointError, EndpointKey, EndpointKeyError, EndpointOptions, IrohEndpoint, Relay, RelayError,
 };

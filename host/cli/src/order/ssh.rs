@@ -98,13 +98,12 @@ async fn try_way(login: &PodLogin<'_>, via: Via) -> Result<()> {
 pub(super) async fn proxy(pod: &str, ticket: &str) -> Result<ExitCode> {
     let ticket: GatewayTicket = ticket.parse()?;
     let pod = PodName::parse(pod)?;
-    let code = match Box::pin(paygress_gateway::proxy_command(&ticket, &pod)).await {
-        Ok(()) => 0,
-        Err(error) => {
-            print_note(format_args!("paygress: {error}"));
-            1
-        }
-    };
+    let end = Box::pin(paygress_gateway::proxy_command(&ticket, &pod)).await;
+    let code = i32::from(end.result.is_err());
+    if let Err(error) = &end.result {
+        print_note(format_args!("paygress: {error}"));
+    }
+    end.finish().await;
     // A thread reads standard input, and would be waited for.
     std::process::exit(code)
 }

@@ -11,6 +11,7 @@ mod openssh;
 mod peer;
 mod pods;
 mod process;
+mod proxy;
 mod relay;
 mod relayed;
 mod support;

@@ -7,10 +7,10 @@ use crate::support::{Pods, Running, alice};
 use paygress_core::model::secret::Secret;
 use paygress_gateway::{
     EndpointKey, EndpointOptions, GatewayHostKey, GatewayTicket, IrohEndpoint, JumpHost, Rejection,
-    connect,
+    connect, proxy_command,
 };
 use paygress_sshd::parse_keys;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use std::fmt::Display;
 use std::future::pending;
 use std::io::{BufRead, BufReader, Write};
@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) const GATEWAY: &str = "process::gateway";
 pub(crate) const RELAY: &str = "process::relay";
 pub(crate) const CLIENT: &str = "process::client";
+const PROXY: &str = "process::proxy";
 
 /// Without it those below do nothing: they are no tests.
 const PROCESS: &str = "GATEWAY_TEST_PROCESS";
@@ -107,6 +108,11 @@ impl Process {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.split_whitespace().find_map(|word| word.parse().ok()).unwrap()
+    }
+
+    /// It does nothing more, and is not gone.
+    pub(crate) fn freeze(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::STOP).unwrap();
     }
 
     /// By SIGKILL.
@@ -229,6 +235,29 @@ async fn carry(stream: TcpStream, ticket: GatewayTicket) {
     if let Ok(tunnel) = Box::pin(connect(&ticket, &alice())).await {
         let _ = Box::pin(tunnel.run(read, write, pending())).await;
     }
+}
+
+/// A `ProxyCommand`, with pipes in the place of what `ssh` gives it.
+pub(crate) fn start_proxy(ticket: &str) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", PROXY, "--ignored", "--nocapture"]);
+    command.env(PROCESS, "yes").env(TICKET, ticket);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+/// Not a test: a `ProxyCommand` that leads to Alice's pod.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by other tests as a process"]
+async fn proxy() {
+    if setting(PROCESS).is_none() {
+        return;
+    }
+    let ticket: GatewayTicket = setting(TICKET).unwrap().parse().unwrap();
+    let end = Box::pin(proxy_command(&ticket, &alice())).await;
+    let code = i32::from(end.result.is_err());
+    end.finish().await;
+    std::process::exit(code);
 }
 
 /// Waits until a number of a process is what is meant.

@@ -1,0 +1,31 @@
+//! What starts `ssh` and reads all that it prints does not wait for the `ProxyCommand` to say goodbye.
+
+use crate::process::{GATEWAY, Process, Settings, start_proxy};
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{Read, Write};
+
+#[test]
+fn a_proxy_lets_go_of_its_output_before_the_gateway_has_learned_of_the_end() {
+    let mut gateway = Process::start(GATEWAY, &Settings::default());
+    let mut proxy = start_proxy(&gateway.value("ticket"));
+    // The client greets first.
+    let mut input = proxy.stdin.take().unwrap();
+    input.write_all(b"SSH-2.0-test\r\n").unwrap();
+    let mut output = proxy.stdout.take().unwrap();
+    let mut received = Vec::new();
+    while !received.windows(8).any(|piece| piece == b"SSH-2.0-") {
+        let mut piece = [0; 256];
+        let count = output.read(&mut piece).unwrap();
+        assert!(count > 0, "the pod greets: {}", String::from_utf8_lossy(&received));
+        received.extend_from_slice(&piece[..count]);
+    }
+
+    // So that it never learns of it.
+    gateway.freeze();
+    kill_process(Pid::from_child(&proxy), Signal::HUP).unwrap();
+    let mut errors = String::new();
+    proxy.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    output.read_to_end(&mut received).unwrap();
+    assert!(proxy.try_wait().unwrap().is_none(), "it still says goodbye: {errors}");
+    assert!(proxy.wait().unwrap().success(), "{errors}");
+}
