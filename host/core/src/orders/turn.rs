@@ -37,6 +37,8 @@ pub(super) struct OrderAtMint {
 struct Turn {
     /// None once it is handed over.
     slot: Option<Slot>,
+    /// It came in a crowd, all others of which may be refused by now.
+    has_waited: bool,
     /// Held until the order's capacity is reserved.
     room_wanted: Option<RoomWanted>,
     /// In the place of the slot.
@@ -96,9 +98,12 @@ impl OrderService {
         place: &mut Place,
         set: &mut Arc<dyn PolicySet>,
     ) -> Result<Turn, Refusal> {
-        let turn = |slot, room_wanted| Turn { slot, room_wanted, _reserved: None };
+        let turn = |WaitedSlot { slot, has_waited }, room_wanted: Option<RoomWanted>| {
+            let has_waited = has_waited || room_wanted.is_some();
+            Turn { slot, has_waited, room_wanted, _reserved: None }
+        };
         if order.state() != State::Received {
-            return Ok(turn(place.slot().await.slot, None));
+            return Ok(turn(place.slot().await, None));
         }
         // It waits for nothing that it would not get.
         self.check_offered(&order.purchase).await?;
@@ -125,23 +130,25 @@ impl OrderService {
         order: &Order,
         place: &Place,
         set: &dyn PolicySet,
-    ) -> Result<Option<Slot>, NoCapacity> {
+    ) -> Result<WaitedSlot, NoCapacity> {
         // Before the price: what others find while it is made out counts.
         let mut findings = self.sold_out.findings();
         let Some(Priced { tier, fits, has_port }) = self.priced(order, set).await else {
-            return Ok(place.slot().await.slot);
+            return Ok(place.slot().await);
         };
         fits?;
         if has_port {
             // It is resumed, and may have its place already.
-            return Ok(place.slot().await.slot);
+            return Ok(place.slot().await);
         }
-        let WaitedSlot { slot, has_waited } = slot_before(place, &mut findings, &tier).await?;
-        if has_waited && let Some(reason) = self.sold_out(order, &tier).await {
+        let waited = slot_before(place, &mut findings, &tier).await?;
+        if waited.has_waited
+            && let Some(reason) = self.sold_out(order, &tier).await
+        {
             self.sold_out.report(&tier, reason);
             return Err(reason);
         }
-        Ok(slot)
+        Ok(waited)
     }
 
     /// Whether unproven orders, which may never be paid, run while this order's token is proven.
@@ -157,7 +164,7 @@ impl OrderService {
     }
 
     /// Reserves what a new pod of this price needs, as far as that is known before its dry run, while
-    /// others wait for their turn.
+    /// others wait for their turn, or have waited with this one.
     ///
     /// # Errors
     /// `resource_unavailable`: the order comes too late, as do all who wait for the same.
@@ -168,7 +175,8 @@ impl OrderService {
         quote: &Quote,
         at_mint: &mut OrderAtMint,
     ) -> Result<(), Refusal> {
-        if !at_mint.place.as_ref().is_some_and(Place::is_awaited) {
+        let has_waited = at_mint.turn.as_ref().is_some_and(|turn| turn.has_waited);
+        if !has_waited && !at_mint.place.as_ref().is_some_and(Place::is_awaited) {
             return Ok(());
         }
         let tier = Tier::from(quote);
