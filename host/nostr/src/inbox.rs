@@ -285,8 +285,11 @@ impl Inbox {
     }
 
     fn on_backfilled(&mut self, backfilled: Backfilled) {
-        let Backfilled { relay, result, reached, permit } = backfilled;
+        let Backfilled { relay, result, reached, passed_over, permit } = backfilled;
         drop(permit);
+        if passed_over > 0 {
+            tracing::warn!(%relay, seconds = passed_over, "the relay has more of a second than it gives at once; what it has beyond that is not read");
+        }
         let is_due_again = self.backfill_again.remove(&relay);
         let was_closed = self.closed_meanwhile.remove(&relay);
         if let Err(error) = &result {

@@ -3,7 +3,7 @@
 
 use super::admit::ReceivedEvent;
 use super::cursor;
-use super::pages::{Page, Pages};
+use super::pages::{PAGE_EVENTS, Page, Pages};
 use super::relay_delays::{FirstTime, RelayDelays};
 use crate::error::{BoxError, REASON_CHARS, sdk_error};
 use crate::gift_wrap::BACKDATED_SECONDS;
@@ -25,8 +25,6 @@ use tokio::sync::{broadcast, mpsc};
 
 /// How long a page may take while the relay sends something.
 const PAGE_LONGEST: Duration = Duration::from_secs(300);
-/// Relays that cap their answers lower just have more pages.
-const PAGE_EVENTS: usize = 500;
 /// A page with fewer events is not taken for one that its relay has capped.
 const FEWEST_CAPPED: usize = 50;
 /// Clocks differ: wraps that are dated so far in the future are read. A flood of wraps that are dated
@@ -94,8 +92,10 @@ pub(super) struct Backfill {
 pub(super) struct Backfilled {
     pub relay: RelayUrl,
     pub result: Result<(), BackfillError>,
-    /// All that is dated after this was read.
+    /// All that is dated after this was read…
     pub reached: Timestamp,
+    /// …but for what the relay has of so many seconds beyond a page of each.
+    pub passed_over: u32,
     pub permit: Permit<RelayUrl>,
 }
 
@@ -108,6 +108,8 @@ pub(super) enum BackfillError {
     TooMany,
     #[error("the relay has not sent a page to its end in time; it goes on after a pause")]
     Timeout,
+    #[error("the relay has closed a page; it goes on after a pause: {0}")]
+    Closed(#[source] BoxError),
     #[error("the connection to the relay was lost")]
     Disconnected,
     #[error("{0}")]
@@ -123,7 +125,7 @@ impl BackfillError {
     /// all the time, so that nothing new is stored behind that.
     pub(super) fn goes_on(&self) -> bool {
         match self {
-            Self::TooMany | Self::Timeout => true,
+            Self::TooMany | Self::Timeout | Self::Closed(_) => true,
             Self::Cursor(_) | Self::Disconnected | Self::Relay(_) => false,
         }
     }
@@ -137,15 +139,19 @@ pub(super) fn newest() -> Timestamp {
 impl Backfill {
     pub(super) async fn run(self) {
         tokio::time::sleep(self.pause).await;
-        let mut reached = self.until;
-        let result = self.read(&mut reached).await;
+        let (mut reached, mut passed_over) = (self.until, 0);
+        let result = self.read(&mut reached, &mut passed_over).await;
         let Self { relay, done, permit, .. } = self;
-        let _ = done.send(Backfilled { relay, result, reached, permit }).await;
+        let _ = done.send(Backfilled { relay, result, reached, passed_over, permit }).await;
     }
 
     /// Page by page, until there is no more. The second at a page's edge is read again with the next
     /// page: the relay may have more of it.
-    async fn read(&self, until: &mut Timestamp) -> Result<(), BackfillError> {
+    async fn read(
+        &self,
+        until: &mut Timestamp,
+        passed_over: &mut u32,
+    ) -> Result<(), BackfillError> {
         let since = cursor::since(&*self.ledger, &self.relay, BACKDATED_SECONDS).await?;
         let relay = self.client.relay(&self.relay).await.map_err(BackfillError::relay)?;
         let (mut pages, mut fullest) = (0..self.bounds.pages, FEWEST_CAPPED);
@@ -159,15 +165,15 @@ impl Backfill {
                 .since(since)
                 .until(*until)
                 .limit(PAGE_EVENTS);
-            let Page { events, oldest: Some(oldest) } = self.page(&relay, filter).await? else {
+            let Page { events, last } = self.page(&relay, filter).await?;
+            if events == 0 {
                 break;
-            };
-            if oldest < *until {
-                *until = oldest;
+            }
+            if let Some(last) = last.filter(|last| *last < *until) {
+                *until = last;
             } else {
                 if events >= fullest {
-                    let (relay, second) = (&self.relay, until.as_secs());
-                    tracing::warn!(%relay, second, events, "a page of one second only: what the relay has of that second beyond these is not read");
+                    *passed_over = passed_over.saturating_add(1);
                 }
                 *until = Timestamp::from_secs(until.as_secs().saturating_sub(1));
             }
@@ -248,7 +254,7 @@ fn is_end_of(id: &SubscriptionId, message: &RelayMessage<'_>) -> Result<bool, Ba
             match prefix == Some(MachineReadablePrefix::AuthRequired) {
                 // The library opens it again after the authentication.
                 true => Ok(false),
-                false => Err(BackfillError::relay(plain(message, REASON_CHARS))),
+                false => Err(BackfillError::Closed(sdk_error(plain(message, REASON_CHARS)))),
             }
         }
         _ => Ok(false),

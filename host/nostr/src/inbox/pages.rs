@@ -1,5 +1,6 @@
 //! Pages of stored wraps, counted as they come from the socket: also those that the library drops
-//! before it shows them to anybody (expired, too large), which a relay counts towards its cap too.
+//! before it shows them to anybody (expired, too large, a tag without a name), which a relay counts
+//! towards its cap too.
 
 use futures::TryStreamExt;
 use nostr_sdk::pool::ConnectionMode;
@@ -8,16 +9,22 @@ use nostr_sdk::pool::transport::websocket::{
     DefaultWebsocketTransport, WebSocketSink, WebSocketStream, WebSocketTransport,
 };
 use nostr_sdk::util::BoxedFuture;
-use nostr_sdk::{JsonUtil, RelayMessage, SubscriptionId, Timestamp, Url};
+use nostr_sdk::{SubscriptionId, Timestamp, Url};
+use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// Relays that cap their answers lower just have more pages.
+pub(super) const PAGE_EVENTS: usize = 500;
 
 /// What a relay has sent of one page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Page {
     pub events: usize,
-    pub oldest: Option<Timestamp>,
+    /// The date of the last one, of as many as were asked for. Relays send the newest first; and some
+    /// send what comes meanwhile in between: it is anybody's, and of any date.
+    pub last: Option<Timestamp>,
 }
 
 /// The pages that are being read. Nobody but the relay knows the id of one.
@@ -49,13 +56,16 @@ impl Pages {
     fn count(&self, text: &str) {
         let id = text.split('"').nth(3).filter(|_| !self.all().is_empty()).map(SubscriptionId::new);
         let Some(id) = id.filter(|id| self.contains(id)) else { return };
-        let Ok(RelayMessage::Event { event, .. }) = RelayMessage::from_json(text.as_bytes()) else {
+        let Ok(message) = serde_json::from_str::<Value>(text) else { return };
+        if message.pointer("/0").and_then(Value::as_str) != Some("EVENT") {
             return;
-        };
+        }
+        let date = message.pointer("/2/created_at").and_then(Value::as_u64);
         if let Some(page) = self.all().get_mut(&id) {
             page.events = page.events.saturating_add(1);
-            let oldest = page.oldest.unwrap_or(event.created_at);
-            page.oldest = Some(oldest.min(event.created_at));
+            if page.events <= PAGE_EVENTS {
+                page.last = date.map(Timestamp::from_secs).or(page.last);
+            }
         }
     }
 }
@@ -92,7 +102,11 @@ impl WebSocketTransport for CountingTransport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nostr_sdk::{EventBuilder, Keys, Kind};
+    use nostr_sdk::{EventBuilder, JsonUtil, Keys, Kind, RelayMessage};
+
+    fn last(seconds: u64) -> Option<Timestamp> {
+        Some(Timestamp::from_secs(seconds))
+    }
 
     #[test]
     fn events_are_counted_for_their_page_only() {
@@ -102,16 +116,42 @@ mod tests {
             let event = EventBuilder::new(Kind::GiftWrap, "").custom_created_at(at);
             event.sign_with_keys(&Keys::generate()).unwrap()
         };
-        for at in [7, 5, 9] {
+        for at in [9, 7, 5] {
             let at = Timestamp::from_secs(at);
             pages.count(&RelayMessage::event(id.clone(), event(at)).as_json());
             pages.count(&RelayMessage::event(SubscriptionId::new("inbox"), event(at)).as_json());
         }
         pages.count(&RelayMessage::eose(id.clone()).as_json());
         pages.count("[\"EVENT\"");
-        let oldest = Some(Timestamp::from_secs(5));
-        assert_eq!(pages.close(&id), Page { events: 3, oldest });
+        assert_eq!(pages.close(&id), Page { events: 3, last: last(5) });
         assert!(!pages.contains(&id) && pages.contains(&other));
         assert_eq!(pages.close(&other), Page::default());
+    }
+
+    /// What a relay sends of a page with these dates.
+    fn page_of(dates: impl IntoIterator<Item = u64>) -> Page {
+        let pages = Pages::default();
+        let id = pages.open();
+        for date in dates {
+            // The library cannot read an event with such a tag; relays take it.
+            pages.count(&format!(
+                r#"["EVENT","{}",{{"created_at":{date},"tags":[[]]}}]"#,
+                id.as_str()
+            ));
+        }
+        pages.close(&id)
+    }
+
+    #[test]
+    fn what_the_library_cannot_read_counts_too() {
+        assert_eq!(page_of([9, 8]), Page { events: 2, last: last(8) });
+    }
+
+    #[test]
+    fn a_wrap_that_is_dated_back_and_comes_meanwhile_hides_nothing() {
+        assert_eq!(page_of([900, 2, 700]).last, last(700));
+        // The library refuses those that are more than were asked for: they are on the next page.
+        let full = (1_000..).take(PAGE_EVENTS).chain([2]);
+        assert_eq!(page_of(full).last, last(1_499));
     }
 }

@@ -23,6 +23,9 @@ struct Stored {
     live: Mutex<Vec<Event>>,
     /// Whether it sends pages without their end.
     is_endless: AtomicBool,
+    /// Pages that were asked for, and the one of them that it closes instead.
+    pages: AtomicUsize,
+    closed_page: AtomicUsize,
 }
 
 impl StoredRelay {
@@ -57,6 +60,12 @@ impl Stored {
             ClientMessage::Req { subscription_id, filters } => {
                 let id = subscription_id.into_owned();
                 let limit = filters.iter().filter_map(|filter| filter.limit).min();
+                if limit.is_some()
+                    && self.pages.fetch_add(1, Ordering::SeqCst) + 1
+                        == self.closed_page.load(Ordering::SeqCst)
+                {
+                    return vec![RelayMessage::closed(id, "rate-limited: slow down")];
+                }
                 let mut found = self.events.lock().unwrap().clone();
                 found.retain(|event| {
                     filters.iter().any(|it| it.match_event(event, MatchEventOptions::new()))
@@ -209,6 +218,24 @@ async fn a_page_that_does_not_end_is_not_taken_for_the_last() {
     assert!(next.result.is_ok() && ids(&relay).is_subset(&received), "{:?}", next.result);
 }
 
+/// As relays do that count requests: a flood has more pages than they give in a row.
+#[tokio::test]
+async fn a_relay_that_closes_a_page_is_read_on_from_there() {
+    let (mut inbox, relay) = inbox_of((0..80).map(|n| 60 + n)).await;
+    relay.stored.closed_page.store(2, Ordering::SeqCst);
+    connect(&inbox).await;
+    inbox.start_backfill(&relay.url, None);
+    let (mut received, first) = backfill(&mut inbox).await;
+    assert!(matches!(first.result, Err(BackfillError::Closed(_))), "{:?}", first.result);
+    inbox.on_backfilled(first);
+    let (more, next) = backfill(&mut inbox).await;
+    assert!(next.result.is_ok(), "{:?}", next.result);
+    let newest = relay.stored.events.lock().unwrap()[0].id;
+    assert!(received.contains(&newest) && !more.contains(&newest), "not from the newest again");
+    received.extend(more);
+    assert!(ids(&relay).is_subset(&received));
+}
+
 #[tokio::test]
 async fn a_second_with_more_than_a_relay_gives_at_once_is_passed_over() {
     let ages = std::iter::repeat_n(70, 2 * CAP).chain([60, 80, 90_000]);
@@ -217,6 +244,7 @@ async fn a_second_with_more_than_a_relay_gives_at_once_is_passed_over() {
     inbox.start_backfill(&relay.url, None);
     let (received, backfilled) = backfill(&mut inbox).await;
     assert!(backfilled.result.is_ok(), "{:?}", backfilled.result);
+    assert!(backfilled.passed_over > 0);
     let events = relay.stored.events.lock().unwrap();
     let others = &events[2 * CAP..];
     assert!(others.len() == 3 && others.iter().all(|event| received.contains(&event.id)));
