@@ -41,13 +41,14 @@ use notices::Notices;
 use pages::{CountingTransport, Pages};
 use paygress_core::backend::store::{InboxStore, LedgerError};
 use paygress_core::keyed_limit::KeyedLimit;
+use paygress_core::model::units::UnixTime;
 use paygress_core::orders::OrderService;
 use paygress_core::recent::Recent;
 use paygress_core::sanitize::plain;
 use relay_delays::RelayDelays;
 use reopenings::reopenings;
 use serve::{MessageHandler, PLAIN_SECONDS};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
@@ -59,6 +60,13 @@ const QUEUE: usize = 256;
 const CURSOR_INTERVAL: Duration = Duration::from_secs(60);
 /// Events that cannot be read, and are not read again.
 const REJECTED_IDS: usize = 10_000;
+
+/// A time at which nothing was queued, and how many messages there were before it.
+#[derive(Clone, Copy)]
+struct Mark {
+    at: UnixTime,
+    messages: u64,
+}
 
 /// The service's inbox.
 pub struct Inbox {
@@ -79,8 +87,9 @@ pub struct Inbox {
     /// Relays that closed the inbox while their backfill was running: it may have missed messages.
     closed_meanwhile: HashSet<RelayUrl>,
     backfill_pauses: RelayDelays,
-    /// Relays whose backfill has ended: they are synced as soon as all that was received is served.
-    sent_all: HashSet<RelayUrl>,
+    /// Relays that have sent all that they had stored: they are synced, and their cursors moved on, as
+    /// soon as all that was received by then is served, whatever has come since.
+    sent_all: HashMap<RelayUrl, Option<Mark>>,
     /// Relays whose stored messages were all served.
     synced: HashSet<RelayUrl>,
     /// At most one subscription of each relay is being opened again, and at most one backfill runs.
@@ -125,7 +134,7 @@ impl Inbox {
             backfill_again: HashSet::new(),
             closed_meanwhile: HashSet::new(),
             backfill_pauses: backfill_pauses(),
-            sent_all: HashSet::new(),
+            sent_all: HashMap::new(),
             synced: HashSet::new(),
             reopening: KeyedLimit::default(),
             backfilling: KeyedLimit::default(),
@@ -177,19 +186,24 @@ impl Inbox {
         }
     }
 
-    /// Whether all that was received is served.
-    fn is_all_served(&self) -> bool {
-        self.received.is_empty() && self.in_flight.all_served()
-    }
-
+    /// Moves on the cursors that are due. Nobody holds them up who keeps the service busy: what is
+    /// served after the mark does not count.
     async fn mark_synced(&mut self) {
-        if !self.is_all_served() {
-            return;
+        if self.received.is_empty() {
+            for mark in self.sent_all.values_mut() {
+                let messages = self.in_flight.begun();
+                mark.get_or_insert_with(|| Mark { at: UnixTime::now(), messages });
+            }
         }
-        for relay in std::mem::take(&mut self.sent_all) {
+        let served = self.sent_all.iter().filter_map(|(relay, mark)| {
+            let mark = mark.filter(|mark| self.in_flight.has_served(mark.messages))?;
+            Some((relay.clone(), mark.at))
+        });
+        for (relay, at) in served.collect::<Vec<_>>() {
+            self.sent_all.remove(&relay);
+            cursor::write(&*self.ledger, &relay, at).await;
             if self.synced.insert(relay.clone()) {
                 tracing::info!(%relay, "inbox synced");
-                cursor::write(&*self.ledger, &relay).await;
             }
         }
     }
@@ -303,7 +317,9 @@ impl Inbox {
             _ if is_due_again => self.start_backfill(&relay, None),
             // It is read when it is subscribed again.
             _ if was_closed => {}
-            Ok(()) => drop(self.sent_all.insert(relay)),
+            Ok(()) => {
+                self.sent_all.insert(relay, None);
+            }
             Err(error) if error.goes_on() => self.start_backfill(&relay, Some(reached)),
             Err(_) => {}
         }
@@ -371,16 +387,17 @@ impl Inbox {
             } else if !open.contains_key(&url) {
                 self.reopen(url).await;
             } else if self.backfilling.try_acquire(url.clone(), 1).is_none()
-                || self.sent_all.contains(&url)
+                || self.sent_all.contains_key(&url)
             {
                 // What it has stored is still being read, or served.
             } else if !self.synced.contains(&url) {
                 tracing::warn!(relay = %url, "the inbox is open and its stored messages were not read to their end; it is opened again");
                 self.reopen(url).await;
-            } else if self.is_all_served() {
-                cursor::write(&*self.ledger, &url).await;
+            } else {
+                self.sent_all.insert(url, None);
             }
         }
+        self.mark_synced().await;
     }
 }
 

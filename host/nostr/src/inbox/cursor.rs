@@ -27,12 +27,11 @@ pub(super) async fn since(
     Ok(Timestamp::from_secs(cursor.saturating_sub(seconds)))
 }
 
-/// Everything up to now was read from this relay. By this clock, and by no event's date: those are
+/// Everything up to then was read from this relay. By this clock, and by no event's date: those are
 /// anybody's. What is on its way at this time is dated less than an hour beyond the two days by which
 /// wraps are dated back, and is read again.
-pub(super) async fn write(ledger: &dyn InboxStore, relay: &RelayUrl) {
-    let now = UnixTime::now().0.to_string();
-    if let Err(error) = ledger.kv_write(&key(relay), &now).await {
+pub(super) async fn write(ledger: &dyn InboxStore, relay: &RelayUrl, at: UnixTime) {
+    if let Err(error) = ledger.kv_write(&key(relay), &at.0.to_string()).await {
         tracing::warn!(%error, "the cursor could not be written");
     }
 }
@@ -53,7 +52,7 @@ mod tests {
         for (name, cursor) in values {
             store.kv_write(&key(&relay(name)), &cursor.to_string()).await.unwrap();
         }
-        write(&store, &relay("read")).await;
+        write(&store, &relay("read"), UnixTime::now()).await;
         let since = async |name| since(&store, &relay(name), 60).await.unwrap().as_secs();
         assert_eq!(since("away").await, now - 86_460, "another relay was read meanwhile");
         for (name, ago) in [("future", 60), ("new", 60), ("read", 60), ("years", 14 * 86_400 + 60)]

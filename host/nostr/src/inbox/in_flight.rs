@@ -2,7 +2,7 @@
 
 use nostr_sdk::PublicKey;
 use paygress_core::backend::store::LedgerError;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::task::JoinSet;
@@ -14,9 +14,12 @@ const MESSAGES_AT_ONCE: usize = 64;
 
 #[derive(Default)]
 pub(super) struct InFlight {
-    tasks: JoinSet<bool>,
-    /// Whether one was not served, for ever since.
-    has_failed: bool,
+    /// Each with its number, and whether it was served.
+    tasks: JoinSet<(u64, bool)>,
+    /// How many there were: the number of the next one.
+    begun: u64,
+    /// The numbers of those that are being served, or that have failed.
+    unserved: BTreeSet<u64>,
     /// Ends with each customer's latest message.
     latest: HashMap<PublicKey, oneshot::Receiver<()>>,
 }
@@ -26,10 +29,15 @@ impl InFlight {
         self.tasks.len() < MESSAGES_AT_ONCE
     }
 
-    /// Whether all were served: none is being served, and none has failed, which is to be read again
+    /// How many messages there were.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// Whether the first so many were all served. One that has failed never is: it is to be read again
     /// after a restart.
-    pub(super) fn all_served(&self) -> bool {
-        self.tasks.is_empty() && !self.has_failed
+    pub(super) fn has_served(&self, first: u64) -> bool {
+        self.unserved.first().is_none_or(|number| *number >= first)
     }
 
     /// Serves a message in a task of its own, once the customer's earlier ones are served: the same
@@ -42,6 +50,9 @@ impl InFlight {
         self.latest.retain(|_, latest| matches!(latest.try_recv(), Err(TryRecvError::Empty)));
         let (ended, latest) = oneshot::channel();
         let earlier = self.latest.insert(customer, latest);
+        let number = self.begun;
+        self.begun = number.saturating_add(1);
+        self.unserved.insert(number);
         self.tasks.spawn(async move {
             if let Some(earlier) = earlier {
                 // An error: it has ended, in whatever way.
@@ -52,17 +63,23 @@ impl InFlight {
                 tracing::error!(%error, "a message could not be served; it is read again at the next start");
             }
             drop(ended);
-            served.is_ok()
+            (number, served.is_ok())
         });
     }
 
     /// Waits until one has ended; `None` if there is none.
     pub(super) async fn ended(&mut self) -> Option<()> {
-        let served = self.tasks.join_next().await?;
-        if served.is_err() {
-            tracing::error!("a message's task failed; the message is read again at the next start");
+        match self.tasks.join_next().await? {
+            Ok((number, true)) => {
+                self.unserved.remove(&number);
+            }
+            Ok((_, false)) => {}
+            Err(_) => {
+                tracing::error!(
+                    "a message's task failed; the message is read again at the next start"
+                );
+            }
         }
-        self.has_failed |= !served.unwrap_or(false);
         Some(())
     }
 }
@@ -97,7 +114,7 @@ mod tests {
         release.send(()).unwrap();
         while in_flight.ended().await.is_some() {}
         assert_eq!(*served.lock().unwrap(), ["other", "spawn", "top-up"]);
-        assert!(in_flight.all_served());
+        assert!(in_flight.has_served(in_flight.begun()));
     }
 
     #[tokio::test]
@@ -107,7 +124,7 @@ mod tests {
         in_flight.ended().await.unwrap();
         in_flight.spawn(Keys::generate().public_key(), async { Ok(()) });
         in_flight.ended().await.unwrap();
-        assert!(!in_flight.all_served());
+        assert!(!in_flight.has_served(in_flight.begun()));
     }
 
     #[tokio::test]

@@ -8,9 +8,7 @@ use nostr_sdk::pool::RelayNotification;
 use nostr_sdk::{ClientMessage, JsonUtil, Keys};
 use paygress_core::backend::store::{KvStore, MessageLog};
 use paygress_core::limits;
-use paygress_core::model::units::UnixTime;
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::TcpListener;
@@ -228,6 +226,30 @@ async fn a_relay_that_challenges_without_end_gets_a_few_authentications_and_subs
     assert!(requests <= authentications + 1, "{requests}: one more when it is connected");
 }
 
+/// A message that is being served until it is released.
+fn serve_one(inbox: &mut Inbox) -> oneshot::Sender<()> {
+    let (release, released) = oneshot::channel::<()>();
+    inbox.in_flight.spawn(Keys::generate().public_key(), async move {
+        released.await.unwrap();
+        Ok(())
+    });
+    release
+}
+
+#[tokio::test]
+async fn the_cursor_moves_on_while_somebody_keeps_the_service_busy() {
+    let (mut inbox, store, url) = inbox();
+    let first = serve_one(&mut inbox);
+    inbox.sent_all.insert(url.clone(), None);
+    inbox.mark_synced().await;
+    let _later = serve_one(&mut inbox);
+    first.send(()).unwrap();
+    inbox.in_flight.ended().await.unwrap();
+    inbox.mark_synced().await;
+    assert!(inbox.synced.contains(&url));
+    assert_eq!(store.writes.load(Ordering::Relaxed), 1);
+}
+
 #[tokio::test]
 async fn the_cursor_waits_for_the_messages_that_are_being_served() {
     let relay = FakeRelay::start().await;
@@ -235,17 +257,9 @@ async fn the_cursor_waits_for_the_messages_that_are_being_served() {
     inbox.connect().await.unwrap();
     inbox.connection.ours.wait_for_connection(Duration::from_secs(60)).await;
     let writes = || store.writes.load(Ordering::Relaxed);
-    let serve_one = |inbox: &mut Inbox| {
-        let (release, released) = oneshot::channel::<()>();
-        inbox.in_flight.spawn(Keys::generate().public_key(), async move {
-            released.await.unwrap();
-            Ok(())
-        });
-        release
-    };
     // The relay has sent all that it had stored, and one of it is not served yet.
     let release = serve_one(&mut inbox);
-    inbox.sent_all.insert(url.clone());
+    inbox.sent_all.insert(url.clone(), None);
     inbox.mark_synced().await;
     inbox.move_cursors().await;
     assert_eq!((writes(), inbox.synced.len(), inbox.sent_all.len()), (0, 0, 1));
@@ -270,7 +284,7 @@ async fn the_cursor_waits_for_the_messages_that_are_being_served() {
     assert_eq!(writes(), 2);
     // What a relay has sent before it closes the inbox is not all that it has.
     let _release = serve_one(&mut inbox);
-    inbox.sent_all.insert(url.clone());
+    inbox.sent_all.insert(url.clone(), None);
     let closed = RelayMessage::closed(inbox.id.clone(), "error: no");
     inbox.on_message(&url, &closed).await;
     assert!(inbox.sent_all.is_empty() && inbox.synced.is_empty());
