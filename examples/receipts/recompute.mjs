@@ -34,6 +34,7 @@ const toHistory = (history) => ({
   lastDaySat: BigInt(history.last_day_paid),
   lastDaySeconds: BigInt(history.last_day_bought),
   lastDayFirstSecondsAgo: history.last_day_first_ago == null ? undefined : BigInt(history.last_day_first_ago),
+  lastDayUndecided: history.last_day_undecided,
 });
 const toContext = (context) => ({
   nowUnixSeconds: BigInt(context.now),

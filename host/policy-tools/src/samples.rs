@@ -29,6 +29,7 @@ const SAMPLES: [(&str, Change); 20] = [
             last_day_paid: Sat(2_100_000_000_000_000),
             last_day_bought: Seconds(315_360_000),
             last_day_first_ago: Some(Seconds(86_399)),
+            last_day_undecided: 1,
         });
     }),
     ("a bearer over HTTP", |case| case.order.customer = format!("bearer:{}", "b".repeat(64))),

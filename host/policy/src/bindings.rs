@@ -107,6 +107,8 @@ pub mod types_1_3 {
         pub last_day_seconds: u64,
         #[component(name = "last-day-first-seconds-ago")]
         pub last_day_first_seconds_ago: Option<u64>,
+        #[component(name = "last-day-undecided")]
+        pub last_day_undecided: u32,
     }
 }
 

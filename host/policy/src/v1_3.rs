@@ -33,5 +33,6 @@ fn history(history: &CustomerHistory) -> wit::CustomerHistory {
         last_day_sat: history.last_day_paid.0,
         last_day_seconds: history.last_day_bought.0,
         last_day_first_seconds_ago: history.last_day_first_ago.map(|time| time.0),
+        last_day_undecided: history.last_day_undecided,
     }
 }

@@ -18,7 +18,8 @@ const STATEMENT: &str = "SELECT
             ORDER BY created_at LIMIT 1),
         CAST(coalesce(sum(counted_sat), 0) AS BIGINT),
         CAST(coalesce(sum(counted_seconds), 0) AS BIGINT),
-        min(created_at)
+        min(created_at),
+        count(*) - count(counted_seconds)
      FROM orders
      WHERE customer = ?1 AND counted_sat IS NOT NULL AND id <> ?2 AND created_at > ?3";
 
@@ -44,6 +45,7 @@ pub(crate) fn customer_history(
         last_day_paid: Sat(row.amount()?),
         last_day_bought: Seconds(row.amount()?),
         last_day_first_ago: row.optional_amount()?.map(ago),
+        last_day_undecided: u32::try_from(row.amount()?).unwrap_or(u32::MAX),
     })
 }
 

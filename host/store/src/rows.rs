@@ -81,7 +81,7 @@ pub(crate) fn order_columns(order: &Order) -> Result<[Value; 11]> {
         Value::Number(order.delivered.into()),
         order.earned().0.into(),
         sat.map(|sat| sat.0).into(),
-        seconds.map(|seconds| seconds.0).into(),
+        seconds.flatten().map(|seconds| seconds.0).into(),
     ])
 }
 

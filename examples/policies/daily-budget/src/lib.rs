@@ -1,8 +1,10 @@
 //! A budget: how much one customer may pay, and how much time they may buy, in 24 hours.
 //!
 //! An order counts for 24 hours from its arrival; what was refunded of it does not count. Orders at
-//! the same time count for each other. Somebody with several keys has several budgets: set
-//! `new_sat_per_day` low, or admit only customers that somebody knows, as `web-of-trust` does.
+//! the same time count for each other: one that is still to be decided with its sat. How much time
+//! it buys is not known, so with a limit of time the others are refused until it is decided.
+//! Somebody with several keys has several budgets: set `new_sat_per_day` low, or admit only customers
+//! that somebody knows, as `web-of-trust` does.
 
 use RefusalCode::{InsufficientPayment, InvalidRequest, LeaseExpired, ResourceUnavailable};
 use paygress_policy_sdk::{
@@ -110,6 +112,10 @@ impl Settings {
         let sat = Budget { verbs: ["pay", "is worth"], unit: "sat", limit, used, wanted };
         sat.check(first_seconds_ago)?;
         let Some(hours) = self.hours_per_day else { return Ok(()) };
+        if history.last_day_undecided > 0 {
+            let message = "another order of yours is still to be decided; try again in a minute";
+            return Err(refuse(ResourceUnavailable, message));
+        }
         let limit = hours.saturating_mul(3_600);
         let (used, wanted) = (history.last_day_seconds, seconds);
         let time = Budget { verbs: ["buy", "buys"], unit: "s", limit, used, wanted };
@@ -189,6 +195,7 @@ mod tests {
             last_day_sat: day_sat,
             last_day_seconds: 0,
             last_day_first_seconds_ago: first_ago,
+            last_day_undecided: 0,
         };
         let settings = Settings { sat_per_day: 100, ..Settings::default() };
         let refusal = |sat, history: CustomerHistory| {

@@ -246,6 +246,8 @@ pub struct CustomerHistory {
     pub last_day_bought: Seconds,
     /// How long ago the first of the last 24 hours arrived.
     pub last_day_first_ago: Option<Seconds>,
+    /// How many of the last 24 hours are still to be decided: their time is not known.
+    pub last_day_undecided: u32,
 }
 
 /// A lease as a policy sees it.

@@ -172,13 +172,13 @@ impl Order {
 
     /// What counts of it in its customer's history: the money, less what goes back, and the time that
     /// this bought. One that is still to be decided counts with what its token is worth, so that two
-    /// orders at the same time see each other. None: it names no customer, was refused, or all of it
-    /// goes back.
+    /// orders at the same time see each other, and its time is none yet. None: it names no customer,
+    /// was refused, or all of it goes back.
     #[must_use]
-    pub fn counted(&self) -> Option<(Sat, Seconds)> {
+    pub fn counted(&self) -> Option<(Sat, Option<Seconds>)> {
         self.customer()?;
         if matches!(self.state, OrderState::Received { .. }) {
-            return Some((self.token_info.gross.min(ALL_MONEY), Seconds(0)));
+            return Some((self.token_info.gross.min(ALL_MONEY), None));
         }
         if matches!(self.state, OrderState::Refused { .. }) {
             return None;
@@ -186,9 +186,9 @@ impl Order {
         let agreement = self.state.agreement()?;
         let paid = self.state.redeemed().unwrap_or(agreement.payment.net);
         let bought = agreement.decision.grant.seconds;
-        let Some(due) = self.state.refund_due() else { return Some((paid, bought)) };
+        let Some(due) = self.state.refund_due() else { return Some((paid, Some(bought))) };
         let kept = paid.minus(due);
-        (kept > Sat(0)).then(|| (kept, bought.share(kept, paid)))
+        (kept > Sat(0)).then(|| (kept, Some(bought.share(kept, paid))))
     }
 }
 
@@ -235,9 +235,9 @@ mod tests {
         assert_eq!(order.counted(), None, "of no customer");
         order.reply_to.customer = Some(customer);
         let bought = testing::agreement().decision.grant.seconds;
-        let whole = Some((Sat(10), bought));
+        let whole = Some((Sat(10), Some(bought)));
         for (state, counted) in [
-            (State::Received, Some((Sat(10), Seconds(0)))),
+            (State::Received, Some((Sat(10), None))),
             (State::Decided, whole),
             (State::Redeeming, whole),
             (State::PaymentUnknown, whole),
@@ -256,10 +256,10 @@ mod tests {
         let (expires_at, refusal, added, served_until) = (UnixTime(700), None, None, None);
         let due = Sat(5);
         *cause = RefundCause::LeaseEnded { due, expires_at, refusal, added, served_until };
-        assert_eq!(order.counted(), Some((Sat(5), Seconds(300))));
+        assert_eq!(order.counted(), Some((Sat(5), Some(Seconds(300)))));
         order.state = testing::order_state(&order.purchase, State::Received);
         order.token_info.gross = Sat(u64::MAX);
-        assert_eq!(order.counted(), Some((ALL_MONEY, Seconds(0))));
+        assert_eq!(order.counted(), Some((ALL_MONEY, None)));
     }
 
     /// An order of 10 sat, all of which were due, with a refund token of this amount and fee.

@@ -108,6 +108,7 @@ fn history(random: &mut Random) -> CustomerHistory {
         last_day_paid: Sat(random.below(1_000_000)),
         last_day_bought: Seconds(random.below(1_000_000)),
         last_day_first_ago: ago(random, 86_400),
+        last_day_undecided: random.small(3),
     }
 }
 

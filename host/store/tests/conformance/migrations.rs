@@ -58,6 +58,7 @@ async fn check_migrated(migrated: Database) {
         last_day_paid: Sat(8),
         last_day_bought: Seconds(600),
         last_day_first_ago: Some(Seconds(7)),
+        last_day_undecided: 0,
     };
     assert_eq!(history, expected);
 }

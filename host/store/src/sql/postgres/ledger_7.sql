@@ -1,4 +1,5 @@
 -- What counts of an order in its customer's history: sat and seconds, less what was refunded; null if it does not.
+-- One that is still to be decided has no seconds yet.
 ALTER TABLE orders ADD COLUMN counted_sat BIGINT;
 ALTER TABLE orders ADD COLUMN counted_seconds BIGINT;
 UPDATE orders SET counted_sat = earned, counted_seconds = coalesce(
