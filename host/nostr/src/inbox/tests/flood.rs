@@ -61,7 +61,7 @@ impl Stored {
                 let id = subscription_id.into_owned();
                 let limit = filters.iter().filter_map(|filter| filter.limit).min();
                 if limit.is_some()
-                    && self.pages.fetch_add(1, Ordering::SeqCst) + 1
+                    && self.pages.fetch_add(1, Ordering::SeqCst).saturating_add(1)
                         == self.closed_page.load(Ordering::SeqCst)
                 {
                     return vec![RelayMessage::closed(id, "rate-limited: slow down")];
