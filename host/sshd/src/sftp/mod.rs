@@ -10,7 +10,7 @@ mod packets;
 mod state;
 mod stream;
 
-pub(crate) use stream::serve;
+pub(crate) use stream::{refuse, serve};
 
 use answer::{Answer, MAX_DATA_BYTES, NAMES_AT_ONCE, blocking, failure};
 use bytes::Bytes;
