@@ -40,7 +40,7 @@ pub(crate) struct KeyOptions {
     needs_verification: bool,
 }
 
-/// Any.
+/// Everything is allowed.
 impl Default for KeyOptions {
     fn default() -> Self {
         Self {

@@ -15,9 +15,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Of a key for `sftp` only, in place of a shell or a command: OpenSSH's text.
-const ONLY_SFTP: &str = "echo 'This service allows sftp connections only.'; exit 1";
-
 /// The two ends of a connection.
 #[derive(Clone, Copy)]
 pub(crate) struct Peers {
@@ -67,14 +64,19 @@ impl Sessions {
         let command = command.map(<[u8]>::to_vec);
         match self.options.command.as_deref() {
             None => program.command = command,
+            Some(INTERNAL_SFTP) => {
+                sftp::refuse(program.terminal.is_some(), wires);
+                return true;
+            }
             Some(forced) => {
-                let forced = if forced == INTERNAL_SFTP { ONLY_SFTP } else { forced };
                 program.command = Some(forced.into());
                 program.original_command = command;
             }
         }
         match process::start(&program, wires) {
             Ok(group) => {
+                // As with OpenSSH: a client sends no signals to what the key runs in its place.
+                let group = group.filter(|_| self.options.command.is_none());
                 self.channels.with_session(id, |session| session.group = group);
                 true
             }

@@ -20,7 +20,7 @@ pub(crate) struct SessionChannel {
     pub(crate) variables: Vec<(String, String)>,
     pub(crate) sizes: watch::Sender<Option<Size>>,
     pub(crate) is_started: bool,
-    /// Of its program.
+    /// Of its program, if the client may send it signals.
     pub(crate) group: Option<Pid>,
 }
 

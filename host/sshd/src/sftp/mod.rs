@@ -10,7 +10,7 @@ mod packets;
 mod state;
 mod stream;
 
-pub(crate) use stream::serve;
+pub(crate) use stream::{refuse, serve};
 
 use answer::{Answer, MAX_DATA_BYTES, NAMES_AT_ONCE, blocking, failure};
 use bytes::Bytes;
@@ -28,11 +28,10 @@ use std::sync::Arc;
 impl Sftp {
     /// The answer to a packet, with its length.
     async fn answer(&mut self, packet: Bytes) -> Answer<Bytes> {
-        let arguments = Arguments::of(&packet);
+        let (id, arguments) = (packets::id(&packet), Arguments::of(&packet));
         let Ok(request) = Packet::try_from(&mut packet.clone()) else {
-            return plain(Packet::error(0, StatusCode::BadMessage));
+            return plain(Packet::error(id, StatusCode::BadMessage));
         };
-        let id = request.get_request_id();
         match self.request(id, request, arguments).await {
             Ok(answer) => Ok(answer),
             Err(refused) => {
@@ -112,7 +111,7 @@ impl Sftp {
                 let make = move || std::os::unix::fs::symlink(target, &link);
                 plain(self.run(id, make).await?)
             }
-            _ => plain(Packet::error(0, StatusCode::BadMessage)),
+            _ => plain(Packet::error(id, StatusCode::BadMessage)),
         }
     }
 
@@ -169,8 +168,13 @@ impl Sftp {
     }
 
     async fn read_directory(&mut self, id: u32, handle: String) -> Answer<Bytes> {
-        let Some(Opened::Directory(mut directory)) = self.handles.remove(&handle) else {
-            return Err(failure(&Errno::BADF.into()));
+        let mut directory = match self.handles.remove(&handle) {
+            Some(Opened::Directory(directory)) => directory,
+            // A file stays open.
+            other => {
+                self.handles.extend(other.map(|file| (handle, file)));
+                return Err(failure(&Errno::BADF.into()));
+            }
         };
         let known = Arc::clone(&self.names);
         let (directory, entries) = blocking(move || {
@@ -183,5 +187,58 @@ impl Sftp {
             return Err(failure(&io::ErrorKind::UnexpectedEof.into()));
         }
         names(id, &entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+    use std::path::Path;
+
+    fn sftp(home: &Path) -> Sftp {
+        Sftp {
+            home: Arc::new(home.to_owned()),
+            names: Arc::default(),
+            handles: HashMap::new(),
+            next_handle: 0,
+        }
+    }
+
+    /// The answer without its length.
+    async fn ask(sftp: &mut Sftp, request: &'static [u8]) -> Bytes {
+        sftp.answer(Bytes::from_static(request)).await.unwrap().slice(4..)
+    }
+
+    /// Clients that have sent several requests know by it which one has failed.
+    #[tokio::test]
+    async fn what_is_malformed_is_answered_with_its_id() {
+        let mut sftp = sftp(Path::new("/"));
+        for (request, id) in [
+            // No path, no such request, and an answer.
+            (&b"\x0b\0\0\0\x07"[..], 7),
+            (b"\x15\0\0\0\x08", 8),
+            (b"\x66\0\0\0\x09\0\0\0\0", 9),
+            // There is none.
+            (b"\x0b\0", 0),
+            (b"", 0),
+        ] {
+            let answer = ask(&mut sftp, request).await;
+            let expected = [101, 0, 0, 0, id, 0, 0, 0, 5];
+            assert_eq!(answer.get(..9), Some(&expected[..]), "{request:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_read_as_a_directory_stays_open() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("f"), "content").unwrap();
+        let mut sftp = sftp(home.path());
+        let open = b"\x03\0\0\0\x01\0\0\0\x01f\0\0\0\x01\0\0\0\0";
+        assert_eq!(ask(&mut sftp, open).await, &b"\x66\0\0\0\x01\0\0\0\x010"[..]);
+        let refused = ask(&mut sftp, b"\x0c\0\0\0\x02\0\0\0\x010").await;
+        assert_eq!(refused.get(..9), Some(&b"\x65\0\0\0\x02\0\0\0\x02"[..]));
+        let read = b"\x05\0\0\0\x03\0\0\0\x010\0\0\0\0\0\0\0\0\0\0\0\x09";
+        assert_eq!(ask(&mut sftp, read).await, &b"\x67\0\0\0\x03\0\0\0\x07content"[..]);
     }
 }

@@ -16,6 +16,12 @@ const NAME: u8 = 104;
 /// The kind of a request and its id, before its arguments.
 const HEADER_BYTES: usize = 5;
 
+/// The id of a request; 0 of one that is too short to have one.
+pub(super) fn id(packet: &[u8]) -> u32 {
+    let id = packet.get(1..HEADER_BYTES).and_then(|id| <[u8; 4]>::try_from(id).ok());
+    id.map_or(0, u32::from_be_bytes)
+}
+
 /// Reads the arguments of a request, or an extension, one after the other.
 pub(super) struct Arguments(pub(super) Bytes);
 

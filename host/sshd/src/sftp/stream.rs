@@ -3,8 +3,11 @@
 use super::listing::Names;
 use super::packets;
 use super::state::Sftp;
+use crate::channels::Channels;
 use crate::input::InputReceiver;
 use crate::process::Wires;
+use russh::ChannelWriteHalf;
+use russh::server::Msg;
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
@@ -12,6 +15,30 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+/// OpenSSH's text for a client that asks for something else.
+const ONLY_SFTP: &str = "This service allows sftp connections only.";
+
+/// Ends the channel of a client that may have `sftp` only and asks for something else. No shell
+/// shows it the text: a shell would read files that the client can write by `sftp`.
+pub(crate) fn refuse(has_terminal: bool, wires: Wires) {
+    let Wires { output, mut open, channels, .. } = wires;
+    let text = format!("{ONLY_SFTP}{}", if has_terminal { "\r\n" } else { "\n" });
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = output.data_bytes(text) => {}
+            _ = open.changed() => {}
+        }
+        end(&output, &channels, 1).await;
+    });
+}
+
+async fn end(output: &ChannelWriteHalf<Msg>, channels: &Channels, status: u32) {
+    let _ = output.exit_status(status).await;
+    let _ = output.eof().await;
+    channels.close(output.id());
+    let _ = output.close().await;
+}
 
 /// Serves one client, and closes its channel.
 pub(crate) fn serve(home: PathBuf, wires: Wires) {
@@ -36,10 +63,7 @@ pub(crate) fn serve(home: PathBuf, wires: Wires) {
             _ = answered => {}
             _ = open.changed() => {}
         }
-        let _ = output.exit_status(0).await;
-        let _ = output.eof().await;
-        channels.close(output.id());
-        let _ = output.close().await;
+        end(&output, &channels, 0).await;
     });
 }
 

@@ -163,6 +163,23 @@ async fn a_key_with_a_command_runs_nothing_else() {
     assert_eq!(text(&unknown.stdout), "");
 }
 
+/// A shell would read files that the client can write.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_for_sftp_only_runs_no_shell() {
+    let server = Server::start_with_shell("/bin/echo").await;
+    let key = own_key(&server, r#"command="internal-sftp""#);
+    let refusal = "This service allows sftp connections only.";
+    for (arguments, expected, code) in [
+        (&["alice@127.0.0.1", "echo in"][..], format!("{refusal}\n"), 1),
+        (&["-T", "alice@127.0.0.1"], format!("{refusal}\n"), 1),
+        (&["-tt", "alice@127.0.0.1"], format!("{refusal}\r\n"), 1),
+        (&["-s", "alice@127.0.0.1", "sftp"], String::new(), 0),
+    ] {
+        let done = output(key_client(&server, &key, arguments)).await;
+        assert_eq!((text(&done.stdout), done.status.code()), (expected, Some(code)));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restricted_key_has_no_terminal_agent_or_forwarding() {
     let target = Server::start(None).await;
@@ -194,15 +211,21 @@ async fn a_restricted_key_has_no_terminal_agent_or_forwarding() {
 }
 
 /// A server whose user has a key with these options in their own file; the file of the secret key.
-async fn with_options(options: &str) -> (Server, PathBuf) {
+pub(crate) async fn with_options(options: &str) -> (Server, PathBuf) {
     let server = Server::start(None).await;
+    let key = own_key(&server, options);
+    (server, key)
+}
+
+/// A key with these options in the user's own file; the file of the secret key.
+fn own_key(server: &Server, options: &str) -> PathBuf {
     let own = server.home.path().join(".ssh");
     std::fs::create_dir(&own).unwrap();
     let key = new_key(&own, &["ed25519"]);
     let (line, file) = (format!("{options} {}\n", public_line(&key)), own.join("authorized_keys"));
     std::fs::write(&file, line).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-    (server, key)
+    key
 }
 
 /// `ssh` with this key alone and these arguments.

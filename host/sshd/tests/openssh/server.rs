@@ -31,6 +31,14 @@ impl Server {
         server
     }
 
+    /// One whose user has this shell.
+    pub(crate) async fn start_with_shell(shell: &str) -> Self {
+        let (server, listener, mut account, stopped) = Self::new(None).await;
+        account.shell = PathBuf::from(shell);
+        tokio::spawn(serve(listener, account, new_host_key().unwrap(), stopped));
+        server
+    }
+
     /// One of a lease whose end is in this directory.
     pub(crate) async fn start_of_lease(directory: &Path) -> Self {
         let (server, listener, account, stopped) = Self::new(None).await;

@@ -1,5 +1,6 @@
 //! Programs and terminals.
 
+use crate::login::with_options;
 use crate::server::{PASSWORD, Server, finished, output, text};
 use paygress_sshd::client::{Client, HostKeyCheck, TerminalInput, WindowSize};
 use russh::{ChannelMsg, Sig};
@@ -241,4 +242,22 @@ async fn a_signal_reaches_the_program_and_its_end_the_client() {
         }
         assert_eq!(end.as_deref(), Some(expected), "{command}");
     }
+}
+
+/// The client may not end what the key runs in place of what it asks for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_of_a_key_gets_no_signals() {
+    let (server, key) = with_options(r#"command="echo started; read line; echo got $line""#).await;
+    let config = Arc::new(russh::client::Config::default());
+    let address = ("127.0.0.1", server.port);
+    let mut client = russh::client::connect(config, address, AnyServer).await.unwrap();
+    let key = Arc::new(russh::keys::load_secret_key(key, None).unwrap());
+    let key = russh::keys::PrivateKeyWithHashAlg::new(key, None);
+    assert!(client.authenticate_publickey("alice", key).await.unwrap().success());
+    let mut channel = client.channel_open_session().await.unwrap();
+    channel.exec(true, "true").await.unwrap();
+    shown_until(&mut channel, "started\n").await;
+    channel.signal(Sig::KILL).await.unwrap();
+    channel.data_bytes("line\n").await.unwrap();
+    shown_until(&mut channel, "got line\n").await;
 }
