@@ -10,7 +10,7 @@ use paygress_gateway::{
     connect, proxy_command,
 };
 use paygress_sshd::parse_keys;
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fmt::Display;
 use std::future::pending;
 use std::io::{BufRead, BufReader, Write};
@@ -108,11 +108,6 @@ impl Process {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.split_whitespace().find_map(|word| word.parse().ok()).unwrap()
-    }
-
-    /// It does nothing more, and is not gone.
-    pub(crate) fn freeze(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::STOP).unwrap();
     }
 
     /// By SIGKILL.
@@ -257,6 +252,8 @@ async fn proxy() {
     let end = Box::pin(proxy_command(&ticket, &alice())).await;
     let code = i32::from(end.result.is_err());
     end.finish().await;
+    // Until whoever has started it has seen what it lets go of.
+    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
     std::process::exit(code);
 }
 
