@@ -35,6 +35,15 @@ fn public_line(key: &Path) -> String {
     std::fs::read_to_string(format!("{}.pub", key.display())).unwrap().trim().to_owned()
 }
 
+/// A client with these logs in by the keys that it is given, and asks nobody.
+const KEYS_ALONE: [&str; 5] = [
+    "StrictHostKeyChecking=no",
+    "UserKnownHostsFile=/dev/null",
+    "LogLevel=ERROR",
+    "BatchMode=yes",
+    "IdentitiesOnly=yes",
+];
+
 /// Logs in with these keys and nothing else, one after the other.
 async fn with_keys(server: &Server, keys: &[&Path], options: &[&str]) -> String {
     let mut command = Command::new("ssh");
@@ -42,13 +51,7 @@ async fn with_keys(server: &Server, keys: &[&Path], options: &[&str]) -> String 
     for key in keys {
         command.arg("-i").arg(key);
     }
-    for option in [
-        "StrictHostKeyChecking=no",
-        "UserKnownHostsFile=/dev/null",
-        "LogLevel=ERROR",
-        "BatchMode=yes",
-        "IdentitiesOnly=yes",
-    ] {
+    for option in KEYS_ALONE {
         command.args(["-o", option]);
     }
     for option in options {
@@ -232,13 +235,7 @@ fn own_key(server: &Server, options: &str) -> PathBuf {
 fn key_client(server: &Server, key: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("ssh");
     command.args(["-F", "none", "-p", &server.port.to_string(), "-i"]).arg(key);
-    for option in [
-        "StrictHostKeyChecking=no",
-        "UserKnownHostsFile=/dev/null",
-        "LogLevel=ERROR",
-        "BatchMode=yes",
-        "IdentitiesOnly=yes",
-    ] {
+    for option in KEYS_ALONE {
         command.args(["-o", option]);
     }
     command.args(arguments).stdin(Stdio::null());
