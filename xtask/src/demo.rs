@@ -9,7 +9,7 @@ use std::process::Command;
 pub(crate) fn demo(arguments: &[String]) -> Result<()> {
     if !program().exists() {
         println!(
-            "── The first build compiles some 700 crates: about 8 minutes on 2 cores, 4 on 4. \
+            "── The first build compiles some 700 crates: about 7 minutes on 2 cores, 4 on 4. \
              Later ones take seconds."
         );
     }
@@ -18,13 +18,24 @@ pub(crate) fn demo(arguments: &[String]) -> Result<()> {
     // for one core only.
     let policies = std::thread::spawn(crate::plugins::build_for_demo);
     // Not quiet: cargo shows how far it is.
-    let packages = ["--package", "paygress", "--package", "paygress-sandbox"];
-    let mut build = cargo(&["build", "--features", "paygress/demo"])?;
-    let built = step("build paygress", build.args(packages));
+    let built = step("build paygress", &mut build()?);
     policies.join().unwrap_or_else(|_| bail!("the build of the policies panicked"))?;
     built?;
     // In place of this process: a signal that ends it reaches the demo, which then cleans up.
     Err(command(arguments).exec()).context("the demo cannot be started")
+}
+
+/// `paygress/demo` would be a feature of the dependency of that name, which its tests have.
+fn build() -> Result<Command> {
+    cargo(&[
+        "build",
+        "--features",
+        "demo",
+        "--package",
+        "paygress",
+        "--package",
+        "paygress-sandbox",
+    ])
 }
 
 fn program() -> PathBuf {
@@ -44,4 +55,23 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         bail!("the demo failed: {status}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::output;
+    use serde_json::Value;
+
+    #[test]
+    fn the_program_that_is_built_has_the_demo() {
+        let mut build = build().unwrap();
+        build.args(["-Z", "unstable-options", "--unit-graph"]).env("RUSTC_BOOTSTRAP", "1");
+        let graph: Value = serde_json::from_str(&output(&mut build).unwrap()).unwrap();
+        let is_program = |unit: &&Value| {
+            unit["target"]["name"] == "paygress" && unit["target"]["kind"][0] == "bin"
+        };
+        let program = graph["units"].as_array().unwrap().iter().find(is_program).unwrap();
+        assert_eq!(program["features"], serde_json::json!(["demo"]));
+    }
 }

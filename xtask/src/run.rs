@@ -7,7 +7,7 @@ use std::time::Instant;
 
 /// The same arguments for every build of the tests, so that nothing is built twice: other packages
 /// or features make other libraries.
-pub(crate) const ALL: [&str; 3] = ["--workspace", "--features", "paygress/demo"];
+pub(crate) const ALL: [&str; 3] = ["--workspace", "--features", "demo"];
 
 /// The workspace's directory.
 pub(crate) fn root() -> PathBuf {
