@@ -127,8 +127,11 @@ pub const FIRST_STARTS: usize = 16;
 pub const FIRST_START_PLACE_KEPT: Duration = Duration::from_secs(30);
 /// …of one image…
 pub const FIRST_STARTS_OF_IMAGE: usize = 4;
-/// …and of one customer.
+/// …and of one customer…
 pub const FIRST_STARTS_OF_ONE: usize = 4;
+/// …each of these at most one in so many, also where few may be launching: the rest of a small
+/// cluster's is for other images and customers.
+pub const FIRST_STARTS_SHARE: usize = 4;
 /// Images that are known to start, and as many that are known not to: a name of half a KiB each.
 pub const IMAGES_KNOWN: usize = 1_000;
 /// How long an image that has started counts as one that does: its registry may give another one.

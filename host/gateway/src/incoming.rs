@@ -71,6 +71,7 @@ fn handshakes() -> Startups<Source> {
 struct SourceRates {
     of_networks: NetworkRates,
     of_others: Rates<Source>,
+    refusals_of_others: Rates<Source>,
 }
 
 impl SourceRates {
@@ -79,6 +80,7 @@ impl SourceRates {
         Self {
             of_networks: NetworkRates::new(limits::OF_SOURCE, limits::RATED),
             of_others: Rates::new(of_one, limits::RATED),
+            refusals_of_others: Rates::new(of_one, limits::RATED),
         }
     }
 
@@ -86,6 +88,15 @@ impl SourceRates {
         match source {
             Source::Network(address) => self.of_networks.allows(*address),
             Source::Relayed(_) | Source::Other => self.of_others.allows(source),
+        }
+    }
+
+    /// Whether one that is not allowed gets an answer. All that come by a relay have one way back, and
+    /// a flood that is answered fills it.
+    fn allow_refusal(&self, source: &Source) -> bool {
+        match source {
+            Source::Network(_) => true,
+            Source::Relayed(_) | Source::Other => self.refusals_of_others.allows(source),
         }
     }
 }
@@ -175,7 +186,12 @@ impl Gate {
         }
         let source = Source::from(addr);
         if !self.sources.allow(&source) {
-            return self.refuse(incoming, Rejection::TooFast);
+            if self.sources.allow_refusal(&source) {
+                return self.refuse(incoming, Rejection::TooFast);
+            }
+            self.shared.counts.reject(Rejection::TooFast);
+            incoming.ignore();
+            return None;
         }
         Some((incoming, self.handshakes.admit(source)))
     }
@@ -339,6 +355,21 @@ mod tests {
         let other = Source::Relayed(iroh::SecretKey::generate().public()).origin();
         assert!(!leases.allow(&pod, other), "it is the same flood");
         assert!(leases.allow(&pod, direct));
+    }
+
+    #[test]
+    fn who_floods_by_a_relay_is_not_answered_each_time() {
+        let relayed = || Source::Relayed(iroh::SecretKey::generate().public());
+        let (sources, flood) = (SourceRates::new(), relayed());
+        let allowed = (0..10_000).filter(|_| sources.allow(&flood)).count();
+        let refused = (0..10_000).filter(|_| sources.allow_refusal(&flood)).count();
+        for count in [allowed, refused] {
+            assert!((64..1_000).contains(&count), "{count}");
+        }
+        let other = relayed();
+        assert!(sources.allow(&other) && sources.allow_refusal(&other));
+        let direct = Source::Network([192, 0, 2, 7].into());
+        assert!((0..10_000).all(|_| sources.allow_refusal(&direct)), "it has a way of its own");
     }
 
     /// What one network is allowed at once, a site of 65 536 networks must not have as many times.

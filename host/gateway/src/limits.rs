@@ -71,7 +71,8 @@ pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 pub(crate) const CONNECTIONS_OF_ENDPOINT: usize = 32;
 /// New connections a second, and at once, for each of the networks that an address is in, and as for one
 /// address for one endpoint by a relay: each costs a handshake and a lookup. In a second one provider
-/// fills no more than a quarter of [`HANDSHAKES`]: others have the time for theirs…
+/// fills no more than a quarter of [`HANDSHAKES`]: others have the time for theirs. An endpoint by a relay
+/// that exceeds it is refused as often, and then gets no answer…
 pub(crate) const OF_SOURCE: [[u32; 2]; NETWORKS] = [[4, 64], [16, 128], [64, 256]];
 /// …and of one lease, from one [origin](crate::origin::Origin): anybody who knows its name may connect,
 /// as to a port of the node, and keeps out nobody from elsewhere. A script that runs one command after

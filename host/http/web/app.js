@@ -37,7 +37,7 @@ async function busy(button, work) {
   } catch (error) {
     showError(error);
     // A refund is shown on the card of its pod.
-    if (error.body?.refund_token && error.body.pod_name) await showEnd(error.body.pod_name).catch(showError);
+    if (error.body?.refund_token && error.body.pod_name) showEnd(error.body.pod_name);
   } finally {
     button.disabled = false;
   }
@@ -226,29 +226,37 @@ async function onStage(pod, event) {
     showError(new Error(event.message || 'The order failed.'));
   }
   if (event.stage !== 'refused' && ['ready', 'expiring', 'ended', 'refunded'].includes(event.stage)) await showPods();
-  if (['ended', 'refunded'].includes(event.stage)) await showEnd(pod);
+  if (['ended', 'refunded'].includes(event.stage)) showEnd(pod);
 }
 
 const ending = new Set();
 
-/** Shows how a pod ended, and each of its refunds as soon as it is there. */
+/** Shows how a pod ended, and each of its refunds as soon as it is there, which may be in days: nothing waits for it. */
 async function showEnd(pod) {
   if (ending.has(pod)) return;
   ending.add(pod);
   try {
     await showRefunds(pod);
+  } catch (error) {
+    showError(error);
   } finally {
     ending.delete(pod);
   }
 }
 
+/** Asks less and less often, at last once a minute. */
 async function showRefunds(pod) {
-  for (let tries = 0; tries < 150; tries += 1) {
-    const status = await ask(`/pods/${encodeURIComponent(pod)}`, { bearer: key });
-    if (!cards.has(pod)) makeCard(pod);
-    fillCard(status);
-    if (!status.refund_pending) return;
-    await new Promise((resolve) => { setTimeout(resolve, 2000); });
+  for (let pause = 2000; ; pause = Math.min(1.2 * pause, 60000)) {
+    const status = await ask(`/pods/${encodeURIComponent(pod)}`, { bearer: key }).catch((error) => {
+      // Anything else is a service that is unavailable for a moment.
+      if (error instanceof Problem && [401, 403, 404].includes(error.status)) throw error;
+    });
+    if (status) {
+      if (!cards.has(pod)) makeCard(pod);
+      fillCard(status);
+      if (!status.refund_pending) return;
+    }
+    await new Promise((resolve) => { setTimeout(resolve, pause); });
   }
 }
 
@@ -260,7 +268,7 @@ async function showPods() {
     if (!cards.has(pod.pod_name)) makeCard(pod.pod_name);
     fillCard(pod);
     if (pod.status !== 'ended') watch(pod.pod_name);
-    else if (pod.refund_pending) showEnd(pod.pod_name).catch(showError);
+    else if (pod.refund_pending) showEnd(pod.pod_name);
   }
 }
 
@@ -291,7 +299,7 @@ function makeCard(pod) {
     const stopped = await ask(`/pods/${encodeURIComponent(pod)}`, { method: 'DELETE', bearer: key });
     part('pod-message').textContent = stopped.message;
     offerReceipt(part, stopped.receipt);
-    await showEnd(pod);
+    showEnd(pod);
   }));
   part('top-up').addEventListener('submit', (event) => {
     event.preventDefault();

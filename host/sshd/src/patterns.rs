@@ -1,6 +1,6 @@
 //! Patterns of OpenSSH: `*` and `?`, and lists of addresses (ssh_config(5), PATTERNS).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Patterns of one list.
 const MAX_PATTERNS: usize = 256;
@@ -86,10 +86,9 @@ impl Pattern {
             Some(length) => length,
             None => None,
         };
-        let Ok(address) = address.parse::<IpAddr>() else {
-            // What OpenSSH takes for an address, and what must not be a negation of nothing.
-            let is_short = address.bytes().all(|c| c.is_ascii_digit() || c == b'.');
-            return if is_short || address.contains('%') { Self::Mistake } else { Self::Text };
+        let Some(address) = parse_address(address) else {
+            // The zone of an address, which must not be a negation of nothing.
+            return if address.contains('%') { Self::Mistake } else { Self::Text };
         };
         let length = length.unwrap_or(width(address));
         if text.len() > MAX_ADDRESS_BYTES || length > width(address) {
@@ -99,6 +98,39 @@ impl Pattern {
         let network = prefix(address, length).checked_shl(host_bits).unwrap_or(0);
         if network == bits(address) { Self::Network { address, length } } else { Self::Mistake }
     }
+}
+
+/// As getaddrinfo(3) reads it, and so OpenSSH.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    text.parse().ok().or_else(|| numbers_of_address(text).map(IpAddr::V4))
+}
+
+/// One to four numbers as inet_aton(3) has them, `10.1` or `0x7f.1`: the last one fills what is left.
+fn numbers_of_address(text: &str) -> Option<Ipv4Addr> {
+    let (first, last) = match text.rsplit_once('.') {
+        Some((first, last)) => (Some(first), last),
+        None => (None, text),
+    };
+    let (mut address, mut left) = (0_u32, u32::BITS);
+    for part in first.into_iter().flat_map(|first| first.split('.')) {
+        left = left.checked_sub(u8::BITS).filter(|left| *left > 0)?;
+        let byte = u8::try_from(number(part)?).ok()?;
+        address |= u32::from(byte).checked_shl(left)?;
+    }
+    let last = number(last)?;
+    let fits = last.checked_shr(left).unwrap_or(0) == 0;
+    fits.then(|| Ipv4Addr::from(address | last))
+}
+
+/// Decimal, octal or hexadecimal, as in C.
+fn number(text: &str) -> Option<u32> {
+    let (digits, radix) = match text.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (text.get(2..)?, 16),
+        [b'0', _, ..] => (text.get(1..)?, 8),
+        _ => (text, 10),
+    };
+    let is_number = digits.chars().all(|c| c.is_digit(radix));
+    u32::from_str_radix(digits, radix).ok().filter(|_| is_number)
 }
 
 /// What follows the `/`.
@@ -172,7 +204,7 @@ mod tests {
             ("*,!", false),
             ("*,10.1.2.3/8", false),
             ("*,10.0.0.0/33", false),
-            ("*,!10.1", false),
+            ("*,012.1.2.3/8", false),
             ("*,fe80::1%eth0", false),
             // No length of a prefix, so no address.
             ("*,10.0.0.0/129", true),
@@ -191,6 +223,34 @@ mod tests {
             ("2001:db9::/32", false),
             ("::/0", true),
             ("0.0.0.0/0", false),
+        ] {
+            assert_eq!(has_address(list, client), expected, "{list}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_spelled_as_getaddrinfo_takes_it() {
+        let client = "10.1.2.3".parse().unwrap();
+        for (list, expected) in [
+            ("10.66051", true),
+            ("0x0a.1.2.3", true),
+            ("0XA010203", true),
+            ("012.1.0x203", true),
+            ("012.0.0.0/8", true),
+            ("*,!10.66051", false),
+            ("*,!0x0a.1.2.3", false),
+            ("*,!167838211", false),
+            // Another one.
+            ("*,!10.1", true),
+            ("*,!010.1.2.3", true),
+            // None.
+            ("*,!10.16777216", true),
+            ("*,!0x.1", true),
+            ("*,!08.1", true),
+            ("*,!+10.66051", true),
+            ("*,!256.1.2.3", true),
+            ("*,!10.1.2.3.0", true),
+            ("*,!10.1.2.", true),
         ] {
             assert_eq!(has_address(list, client), expected, "{list}");
         }

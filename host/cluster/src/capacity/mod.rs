@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A pod on a node is counted on it; a reservation without a pod is placed as the scheduler would.
-//! Not counted are affinity between pods and spread constraints: the scheduler may still refuse
-//! what they rule out.
+//! Not counted are affinity between pods and spread constraints: the guard refuses templates that
+//! require them. Those of other pods on the nodes may still rule a pod out.
 
 mod amounts;
 mod demand;

@@ -18,6 +18,9 @@ const NO_PORT: u16 = 0;
 const VOLUMES: usize = 8;
 const VARIABLES: usize = 64;
 
+/// Terms of affinity that the scheduler holds to, and those that it only prefers.
+pub(super) const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+pub(super) const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 /// Labels that the host or the cluster's controllers select by.
 const RESERVED_LABELS: [&str; 3] = ["app", "job-name", "controller-uid"];
 const POD: [&str; 14] = [
@@ -167,6 +170,39 @@ fn scheduling(spec: &mut Object<'_>, allowed: &Allowed) -> Result<()> {
             return Err(
                 toleration.field_error("key", "is not one of the operator's POD_TOLERATIONS")
             );
+        }
+    }
+    if spec.get("affinity").is_some() {
+        affinity(&mut spec.object("affinity"))?;
+    }
+    for constraint in spec.list("topologySpreadConstraints")? {
+        if constraint.get("whenUnsatisfiable") != Some(&json!("ScheduleAnyway")) {
+            return Err(constraint.field_error(
+                "whenUnsatisfiable",
+                "must be ScheduleAnyway: whether a node has room is known before the payment only \
+                 without DoNotSchedule",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Capacity counts what nodes must have, and not which pods must be on them: a pod that other pods
+/// keep from every node would be sold, and refunded when it has waited.
+fn affinity(affinity: &mut Object<'_>) -> Result<()> {
+    affinity.only(&["nodeAffinity", "podAffinity", "podAntiAffinity"])?;
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        if affinity.get(kind).is_none() {
+            continue;
+        }
+        let mut to_pods = affinity.object(kind);
+        to_pods.only(&[PREFERRED, REQUIRED])?;
+        if to_pods.get(REQUIRED).is_some_and(|terms| *terms != json!([])) {
+            return Err(to_pods.field_error(
+                REQUIRED,
+                "is not allowed: whether a node has room is known before the payment only without \
+                 it; prefer nodes instead, or require them by nodeAffinity",
+            ));
         }
     }
     Ok(())

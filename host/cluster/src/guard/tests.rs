@@ -1,6 +1,7 @@
-//! Which ports a template may open, by what the operator sells, and what its pod may connect to. What
-//! else it may have is tested from outside of the crate.
+//! Which ports a template may open, by what the operator sells, what its pod may connect to, and what
+//! decides on its node. What else it may have is tested from outside of the crate.
 
+use super::pod::{PREFERRED, REQUIRED};
 use super::*;
 use paygress_core::backend::policy::{EgressRule, PortRange, Protocol, Resources};
 use paygress_core::model::access::AccessMode::{self, Gateway, HostPort, NodePort};
@@ -76,6 +77,59 @@ fn the_port_0_is_none() {
     assert_eq!((port.container_port, port.host_port), (2_222, None));
     let message = checked(&[HostPort], Some(0), None).err().unwrap().to_string();
     assert!(message.contains("hostPort must be 31000"), "{message}");
+}
+
+/// A pod whose place depends on other pods, where these fields of its spec say so.
+fn with_scheduling(name: &str, value: &Value) -> Result<Checked, GuardError> {
+    let mut template = json!({"spec": {
+        "restartPolicy": "Never",
+        "securityContext": {"runAsUser": 1000},
+        "containers": [{"name": "ssh", "image": "example.com/ssh:1"}],
+    }});
+    template["spec"][name] = value.clone();
+    let rendered = Rendered {
+        pod_template_json: template.to_string(),
+        services_json: Vec::new(),
+        egress: None,
+    };
+    check(&rendered, &placement(&[Gateway]), &Allowed::default())
+}
+
+/// Capacity counts no such rules: the pod would be sold where no node takes it.
+#[test]
+fn no_other_pods_decide_whether_a_pod_has_a_node() {
+    let term = json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {}});
+    let node =
+        json!({"nodeSelectorTerms": [{"matchExpressions": [{"key": "a", "operator": "Exists"}]}]});
+    let spread = |action: Option<&str>| {
+        json!([{
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": action,
+        }])
+    };
+    let preferred = json!([{"weight": 1, "podAffinityTerm": term}]);
+    let (not_allowed, must_be) = ("is not allowed", "must be ScheduleAnyway");
+    for (name, value, refused) in [
+        ("affinity", json!({"podAffinity": {REQUIRED: [term]}}), Some(not_allowed)),
+        ("affinity", json!({"podAntiAffinity": {REQUIRED: [term]}}), Some(not_allowed)),
+        ("affinity", json!("none"), Some("spec.affinity must be an object")),
+        ("affinity", json!({"nodeAffinity": {REQUIRED: node}}), None),
+        ("affinity", json!({"podAffinity": null, "podAntiAffinity": {REQUIRED: []}}), None),
+        ("affinity", json!({"podAntiAffinity": {PREFERRED: preferred, REQUIRED: null}}), None),
+        ("topologySpreadConstraints", spread(Some("DoNotSchedule")), Some(must_be)),
+        ("topologySpreadConstraints", spread(None), Some(must_be)),
+        ("topologySpreadConstraints", spread(Some("ScheduleAnyway")), None),
+    ] {
+        let message = with_scheduling(name, &value).err().map(|error| error.to_string());
+        match refused {
+            None => assert_eq!(message, None, "{value}"),
+            Some(reason) => {
+                let message = message.unwrap_or_default();
+                assert!(message.contains(reason), "{value}: {message}");
+            }
+        }
+    }
 }
 
 const TCP: Protocol = Protocol::Tcp;

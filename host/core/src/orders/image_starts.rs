@@ -8,7 +8,8 @@
 //! Only so many images are tried at the same time. An image counts once, however many customers
 //! order it, and only for the time in which most images are pulled: slow images, ordered under many
 //! keys, do not keep other images from being tried. All pods of images that have not started yet,
-//! slow ones too, have at most a part of the cluster's places.
+//! slow ones too, have at most a part of the cluster's places, and those of one image or one customer
+//! a share of that part.
 //!
 //! What is known is of an image in one tier with one kind of program ([`PodImage`]): a tier may
 //! have too little memory for an image, and a failure there must not have it refused in other
@@ -127,9 +128,12 @@ impl ImageStarts {
             return Ok(());
         }
         let part = usize::try_from(capacity.div_ceil(limits::FIRST_STARTS_PART)).unwrap_or(0);
+        let most = part.max(1);
+        let share = most.div_ceil(limits::FIRST_STARTS_SHARE);
         let of = [limits::FIRST_STARTS_OF_IMAGE, limits::FIRST_STARTS_OF_ONE];
+        let of = of.map(|limit| limit.min(share));
         loop {
-            if has_room(&first, image, part.max(1), now)
+            if has_room(&first, image, most, now)
                 && let Some(begun) = self.first_start(image, customer, (lane, now), of)
             {
                 first.insert(order.clone(), begun);
@@ -364,6 +368,29 @@ mod tests {
             };
             let begun = (0..100).filter(|number| try_start(*number).is_ok()).count();
             assert_eq!(begun, most, "{capacity}");
+        }
+    }
+
+    /// In a large one these are the limits of an image and of a customer.
+    #[test]
+    fn one_image_or_customer_has_a_quarter_of_what_may_be_tried_in_a_small_cluster() {
+        for (capacity, most, share) in [(40, 10, 3), (16, 4, 1), (5, 2, 1), (0, 1, 1)] {
+            let starts = ImageStarts::default();
+            let try_start = |name: String, of: usize| {
+                let (order, of_all) = (OrderId::random(), (capacity, Lane::Proven));
+                let (image, customer) = (image(&name), customer(of));
+                let tried =
+                    starts.try_start(&order, &image, Some(&customer), of_all, Instant::now());
+                tried.is_ok().then_some(order)
+            };
+            let of_image: Vec<OrderId> =
+                (0..100).filter_map(|of| try_start("slow".to_owned(), of)).collect();
+            assert_eq!(of_image.len(), share, "of one image, {capacity}");
+            of_image.iter().for_each(|order| starts.end(order));
+            let of_one = (0..100).filter_map(|name| try_start(format!("slow-{name}"), 1)).count();
+            assert_eq!(of_one, share, "of one customer, {capacity}");
+            let rest = (0..100_usize).filter_map(|of| try_start(of.to_string(), 200 + of)).count();
+            assert_eq!(rest, most - share, "the rest is for others, {capacity}");
         }
     }
 

@@ -132,6 +132,35 @@ await assertAccessible(gatewayPage);
 await shot('3-gateway', gatewayPage);
 await gatewayPage.close();
 
+// Another page, with a refund whose mint is away for long: the page polls more and more slowly, and after a reload too.
+const refundPage = await context.newPage();
+await refundPage.addInitScript(() => {
+  const timer = window.setTimeout.bind(window);
+  window.pauses = [];
+  // Without the pauses.
+  window.setTimeout = (work, pause) => { window.pauses.push(pause); return timer(work, 0); };
+});
+const withRefund = { pod_name: 'ssh-pod-aaaaaaaaaa', status: 'ended', refund_pending: true };
+let statusRequests = 0;
+await refundPage.route(/\/pods$/, (route) => route.fulfill({ json: { pods: [withRefund] } }));
+await refundPage.route(/\/pods\/ssh-pod-aaaaaaaaaa$/, async (route) => {
+  statusRequests += 1;
+  // Now and then the service is unavailable.
+  await route.fulfill(statusRequests % 10 ? { json: withRefund } : { status: 503, json: {} });
+});
+await refundPage.goto(url);
+await refundPage.locator('.refund-pending').waitFor();
+await refundPage.waitForFunction(() => window.pauses.filter((pause) => pause === 60000).length > 150);
+await refundPage.reload();
+await refundPage.waitForFunction(() => window.pauses.includes(60000));
+// Nothing waits for it.
+await refundPage.getByText('sat for').first().waitFor();
+assert.ok(await refundPage.locator('#pay').isEnabled());
+Object.assign(withRefund, { refund_pending: false, refund_token: 'cashuB', refund_tokens: ['cashuB'] });
+await refundPage.locator('.refund-pending').waitFor({ state: 'hidden' });
+assert.equal(await refundPage.locator('.refund-token').inputValue(), 'cashuB');
+await refundPage.close();
+
 // Log in with the page's terminal.
 await card.getByRole('button', { name: 'Terminal' }).click();
 await page.getByText('connected').waitFor();

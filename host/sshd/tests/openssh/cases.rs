@@ -316,7 +316,7 @@ pub(crate) const CASES: [(&str, &str); 102] = [
     ),
     (
         "addresses of keys with options",
-        "for key in from from-pattern from-mistake; do for address in 127.0.0.1 127.0.0.2 127.0.0.33; do \
+        "for key in from from-pattern from-mistake from-spelling; do for address in 127.0.0.1 127.0.0.2 127.0.0.33; do \
       $CLIENT -b $address -i $KEYS/with-$key $TO echo $key $address; done; done",
     ),
     (

@@ -21,7 +21,7 @@ const KEYS: [&[&str]; 4] =
 
 /// Keys with options, and the options. They are in the user's own file, which is theirs alone where
 /// sshd has files of its own.
-const OPTIONS: [(&str, &str); 17] = [
+const OPTIONS: [(&str, &str); 18] = [
     ("command", r#"command="echo \"[$SSH_ORIGINAL_COMMAND]\"; cat; exit 3""#),
     ("sftp", r#"restrict,command="internal-sftp""#),
     ("restrict", "restrict"),
@@ -31,6 +31,7 @@ const OPTIONS: [(&str, &str); 17] = [
     ("from", r#"from="!127.0.0.2,10.0.0.0/8,127.0.0.0/8""#),
     ("from-pattern", r#"from="host.invalid,127.0.0.?""#),
     ("from-mistake", r#"from="*,127.0.0.1/8""#),
+    ("from-spelling", r#"from="*,!0x7f.1,!127.33""#),
     ("environment", r#"environment="OWN=1",environment="PATH=/none""#),
     ("expired", r#"expiry-time="20000101""#),
     ("unexpired", r#"expiry-time="209901011200Z""#),
