@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod crowd;
+mod dumbpipe;
 mod endpoint;
 mod figures;
 mod jump;

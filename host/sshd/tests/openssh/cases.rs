@@ -369,3 +369,8 @@ pub(crate) const DIFFERENCES: [(&str, &str); 9] = [
         "russh has that of OpenSSH 10, mlkem768x25519-sha256; others fall back to curve25519",
     ),
 ];
+
+/// Why the two servers differ in this case; none if they are to be equal.
+pub(crate) fn difference(name: &str) -> Option<&'static str> {
+    DIFFERENCES.iter().find(|(case, _)| *case == name).map(|(_, reason)| *reason)
+}

@@ -1,7 +1,7 @@
-//! The same clients and scripts against Debian's sshd and ours. What differs without a reason in
-//! [`DIFFERENCES`] is a fault, and so is what takes much longer.
+//! The same clients and scripts against Debian's sshd and ours. What differs without a [`difference`]
+//! is a fault, and so is what takes much longer.
 
-use crate::cases::{CASES, DIFFERENCES};
+use crate::cases::{CASES, difference};
 use crate::reference::{Files, Ours, Ports, Reference, User, reference};
 use crate::server::{PASSWORD, program, text};
 use std::process::{Command, Stdio};
@@ -103,7 +103,7 @@ impl Comparison {
             return Row::NotRun(format!("NOT RUN: {name}: there is no {missing}"));
         }
         let ((theirs, between), (ours, took)) = self.both(script);
-        let reason = DIFFERENCES.iter().find(|(case, _)| *case == name).map(|(_, reason)| *reason);
+        let reason = difference(name);
         let line = |result: &str| {
             let (between, took) = (between.as_millis(), took.as_millis());
             format!("{name:<44} sshd {between:>5} ms, ours {took:>5} ms, {result}")

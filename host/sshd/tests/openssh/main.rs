@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod any_image;
+mod behaviours;
 mod cases;
 mod differential;
 mod editor;
