@@ -13,7 +13,7 @@ const CONTRACT: [File; 3] = [
 const README: &str = include_str!("../templates/README.md");
 
 /// With a copy of the SDK, which has the contract: the project belongs to no other workspace.
-const RUST: [File; 19] = [
+const RUST: [File; 23] = [
     ("Cargo.toml", include_str!("../templates/rust/manifest.toml")),
     ("rust-toolchain.toml", include_str!("../../../rust-toolchain.toml")),
     ("build.sh", include_str!("../templates/rust/build.sh")),
@@ -24,7 +24,10 @@ const RUST: [File; 19] = [
     ("sdk/wit/worlds.wit", include_str!("../../../wit/1.3/worlds.wit")),
     ("sdk/src/contract.rs", include_str!("../../../plugins/sdk/src/contract.rs")),
     ("sdk/src/export.rs", include_str!("../../../plugins/sdk/src/export.rs")),
+    ("sdk/src/grant.rs", include_str!("../../../plugins/sdk/src/grant.rs")),
+    ("sdk/src/hex.rs", include_str!("../../../plugins/sdk/src/hex.rs")),
     ("sdk/src/lib.rs", include_str!("../../../plugins/sdk/src/lib.rs")),
+    ("sdk/src/limits.rs", include_str!("../../../plugins/sdk/src/limits.rs")),
     ("sdk/src/pod.rs", include_str!("../../../plugins/sdk/src/pod.rs")),
     ("sdk/src/policy.rs", include_str!("../../../plugins/sdk/src/policy.rs")),
     ("sdk/src/problem.rs", include_str!("../../../plugins/sdk/src/problem.rs")),
@@ -32,6 +35,7 @@ const RUST: [File; 19] = [
     ("sdk/src/refusal.rs", include_str!("../../../plugins/sdk/src/refusal.rs")),
     ("sdk/src/schema.rs", include_str!("../../../plugins/sdk/src/schema.rs")),
     ("sdk/src/settings.rs", include_str!("../../../plugins/sdk/src/settings.rs")),
+    ("sdk/src/tier.rs", include_str!("../../../plugins/sdk/src/tier.rs")),
     ("sdk/src/validate.rs", include_str!("../../../plugins/sdk/src/validate.rs")),
 ];
 const JAVASCRIPT: [File; 6] = [

@@ -1,16 +1,14 @@
 //! The default duration policy: sells the whole net amount at the quoted price, between a minimum
 //! and a maximum duration.
 
-use RefusalCode::{InsufficientPayment, InvalidRequest, LeaseExpired, NotOwner};
+use RefusalCode::{InsufficientPayment, InvalidRequest};
 use paygress_policy_sdk::{
-    Context, Duration, Grant, Order, Payment, Price, Problems, Purpose, Quote, RefundTerms,
-    Refusal, RefusalCode, refuse,
+    Context, Duration, Grant, MAX_SECONDS, Order, Payment, Price, Problems, Purpose, Quote,
+    RefundTerms, Refusal, RefusalCode, check_owner, check_running, least_seconds, refuse,
+    seconds_for,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
-
-/// Ten years, the maximum of the contract.
-const MAX_SECONDS: u64 = 315_360_000;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -91,15 +89,12 @@ impl Settings {
     }
 
     fn grant_at(&self, price: Price, order: &Order, payment: &Payment) -> Result<Grant, Refusal> {
+        check_running(order)?;
+        if !self.extend_by_others {
+            check_owner(order)?;
+        }
         let remaining = match &order.purpose {
             Purpose::Spawn => 0,
-            Purpose::Extend(lease) if lease.remaining_seconds == 0 => {
-                return Err(refuse(LeaseExpired, "this pod has ended; order a new one"));
-            }
-            Purpose::Extend(lease) if !lease.owned_by_customer && !self.extend_by_others => {
-                let message = "only the customer who bought this pod may extend it";
-                return Err(refuse(NotOwner, message));
-            }
             Purpose::Extend(lease) => lease.remaining_seconds,
         };
         let available = self.maximum_seconds.saturating_sub(remaining);
@@ -108,7 +103,7 @@ impl Settings {
             order.wanted_seconds.unwrap_or(self.suggested_seconds()).min(available)
         });
         let seconds = bought.saturating_sub(bought.checked_rem(self.round_to_seconds).unwrap_or(0));
-        let minimum = self.minimum_seconds.max(order.wanted_seconds.unwrap_or(0));
+        let minimum = least_seconds(order, self.minimum_seconds);
         if seconds < minimum {
             let message = self.too_little(price, payment, seconds, minimum);
             return Err(refuse(InsufficientPayment, message));
@@ -137,14 +132,6 @@ impl Settings {
         let cost = sat_for(price, self.suggested_seconds());
         format!("{needed}, {} minutes cost {cost} sat", self.suggested_minutes)
     }
-}
-
-/// The whole seconds that an amount buys; `None` at a price of zero.
-fn seconds_for(price: Price, sat: u64) -> Option<u64> {
-    let msat = u128::from(sat).saturating_mul(1_000);
-    let seconds =
-        msat.saturating_mul(u128::from(price.seconds)).checked_div(u128::from(price.msat))?;
-    Some(u64::try_from(seconds).unwrap_or(u64::MAX))
 }
 
 /// The smallest amount that buys at least this duration.

@@ -10,18 +10,16 @@ mod presets;
 mod reference;
 
 use paygress_policy_sdk::{
-    Context, ImageOffer, ImageRef, Images, Order, Problems, Refusal, RefusalCode,
+    Context, ImageOffer, ImageRef, Images, MAX_CATALOG_BYTES, MAX_CATALOG_IMAGES, MAX_IMAGE_BYTES,
+    Order, Problems, Refusal, RefusalCode,
 };
-use reference::{InvalidReference, MAX_NAME_BYTES, Reference};
+use reference::{InvalidReference, Reference};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
 
 /// The image that `cargo xtask images` builds.
 const DEFAULT_IMAGE: &str = "paygress.local/ssh:1";
-/// The limits of the contract for the list that is published.
-const MAX_IMAGES: usize = 64;
-const MAX_LIST_BYTES: usize = 16_384;
 
 /// The settings as the operator writes them.
 #[derive(Deserialize, JsonSchema)]
@@ -179,12 +177,12 @@ impl Settings {
         for image in std::iter::once(default).chain(allowed) {
             // The list may name an image that the preset has too.
             let is_new = images.iter().all(|other| other.reference != image.reference);
-            if !is_new || image.reference.len() > MAX_NAME_BYTES {
+            if !is_new || image.reference.len() > MAX_IMAGE_BYTES {
                 continue;
             }
             let description = image.description.as_ref().map_or(0, String::len);
             bytes = bytes.saturating_add(image.reference.len()).saturating_add(description);
-            if images.len() == MAX_IMAGES || bytes > MAX_LIST_BYTES {
+            if images.len() == MAX_CATALOG_IMAGES || bytes > MAX_CATALOG_BYTES {
                 break;
             }
             images.push(image);

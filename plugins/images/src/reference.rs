@@ -1,8 +1,7 @@
 //! OCI image references, parsed as container runtimes do.
 
+use paygress_policy_sdk::{MAX_IMAGE_BYTES, is_hex_of_32_bytes};
 use std::fmt;
-
-pub(crate) const MAX_NAME_BYTES: usize = 512;
 
 /// Why a name is not an image reference.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,7 +13,7 @@ pub(crate) enum InvalidReference {
 impl fmt::Display for InvalidReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Length => write!(f, "an image name must have 1 to {MAX_NAME_BYTES} bytes"),
+            Self::Length => write!(f, "an image name must have 1 to {MAX_IMAGE_BYTES} bytes"),
             Self::Syntax(reason) => write!(f, "not an image name: {reason}"),
         }
     }
@@ -34,7 +33,7 @@ pub(crate) struct Reference {
 impl Reference {
     /// Parses a name as people write it; a missing registry is `docker.io`.
     pub(crate) fn parse(text: &str) -> Result<Self, InvalidReference> {
-        if text.is_empty() || text.len() > MAX_NAME_BYTES {
+        if text.is_empty() || text.len() > MAX_IMAGE_BYTES {
             return Err(InvalidReference::Length);
         }
         let (name, digest) = match text.split_once('@') {
@@ -156,9 +155,7 @@ fn is_tag(text: &str) -> bool {
 }
 
 fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:").is_some_and(|hex| {
-        hex.len() == 64 && hex.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
-    })
+    text.strip_prefix("sha256:").is_some_and(is_hex_of_32_bytes)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The default pricing policy: a price per hour, times the multiplier of a tier.
 
-use paygress_policy_sdk::{Context, Offer, Price, Pricing, Problems, Resources};
+use paygress_policy_sdk::{Context, Offer, Price, Pricing, Problems, Resources, check_tier_ids};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -87,11 +87,7 @@ impl Pricing for Settings {
             problems.add(&["tiers"], "must hold 1 to 64 tiers");
         }
         let tiers = tiers.unwrap_or_default();
-        for (index, tier) in tiers.iter().enumerate() {
-            if tiers.iter().take(index).any(|earlier| earlier.id == tier.id) {
-                problems.add(&["tiers"], format!("two tiers have the id {}", tier.id));
-            }
-        }
+        check_tier_ids(tiers.iter().map(|tier| tier.id.as_str()), problems);
     }
 
     fn offers(&self, _: &Context) -> Vec<Offer> {

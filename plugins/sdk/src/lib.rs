@@ -58,6 +58,9 @@
 #[allow(unsafe_code, unreachable_pub, clippy::all, clippy::pedantic, clippy::restriction)]
 pub mod contract;
 mod export;
+mod grant;
+mod hex;
+mod limits;
 mod pod;
 mod policy;
 mod problem;
@@ -65,6 +68,7 @@ mod read;
 mod refusal;
 mod schema;
 mod settings;
+mod tier;
 mod validate;
 
 pub use contract::duration::exports::paygress::policy::duration::RefundTerms;
@@ -78,9 +82,15 @@ pub use contract::types::paygress::policy::types::{
 };
 #[doc(hidden)]
 pub use export::Exported;
+pub use grant::{
+    bought_seconds, check_least, check_owner, check_running, least_seconds, seconds_for,
+};
+pub use hex::{check_public_key, is_hex_of_32_bytes};
+pub use limits::{MAX_CATALOG_BYTES, MAX_CATALOG_IMAGES, MAX_IMAGE_BYTES, MAX_SECONDS};
 pub use pod::{PodPort, SshPod};
 pub use policy::{Duration, Images, PodTemplate, Pricing};
 pub use problem::{Problems, truncate_message};
 pub use refusal::{RefusalCode, refuse};
 pub use schema::schema;
 pub use settings::{Configured, parse};
+pub use tier::{check_tier_ids, refuse_tier};

@@ -9,7 +9,7 @@ use crate::contract::types::paygress::policy::types::{
     Context, Grant, ImageRef, Offer, Order, Payment, Placement, Purpose, Quote, Refusal,
 };
 use crate::problem::Problems;
-use crate::refusal::{RefusalCode, refuse};
+use crate::tier::refuse_tier;
 
 /// Which images may run.
 pub trait Images {
@@ -19,7 +19,7 @@ pub trait Images {
     /// The image to run for this order.
     ///
     /// # Errors
-    /// [`RefusalCode::ImageNotAllowed`].
+    /// [`RefusalCode::ImageNotAllowed`](crate::RefusalCode::ImageNotAllowed).
     fn admit(&self, order: &Order, context: &Context) -> Result<ImageRef, Refusal>;
 
     /// The images that are published, the default first; none if there is no list.
@@ -40,7 +40,7 @@ pub trait Pricing {
     /// tier.
     ///
     /// # Errors
-    /// [`RefusalCode::InvalidSpec`] if there is no such tier.
+    /// [`RefusalCode::InvalidSpec`](crate::RefusalCode::InvalidSpec) if there is no such tier.
     fn quote(&self, order: &Order, context: &Context) -> Result<Quote, Refusal> {
         let wanted = match &order.purpose {
             Purpose::Spawn => order.tier.as_deref(),
@@ -52,9 +52,7 @@ pub trait Pricing {
             Some(id) => offers.iter().find(|offer| offer.id == id),
         };
         let Some(offer) = offer else {
-            let known: Vec<&str> = offers.iter().map(|offer| offer.id.as_str()).collect();
-            let message = format!("there is no such tier; choose one of: {}", known.join(", "));
-            return Err(refuse(RefusalCode::InvalidSpec, message));
+            return Err(refuse_tier(offers.iter().map(|offer| offer.id.as_str())));
         };
         Ok(Quote::from(offer))
     }

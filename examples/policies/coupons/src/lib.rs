@@ -8,7 +8,7 @@
 
 use paygress_policy_sdk::{
     Context, Offer, Order, Price, Pricing, Problems, Purpose, Quote, Refusal, RefusalCode,
-    Resources,
+    Resources, check_public_key, is_hex_of_32_bytes,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -65,15 +65,14 @@ impl Pricing for Settings {
         for (index, coupon) in self.coupons.iter().enumerate() {
             let mut earlier = self.coupons.iter().take(index);
             let place = index.to_string();
-            if !is_hex(&coupon.sha256) {
+            if !is_hex_of_32_bytes(&coupon.sha256) {
                 let message = "must be 64 lower-case hex digits, the SHA-256 of the code";
                 problems.add(&["coupons", &place, "sha256"], message);
             } else if earlier.any(|earlier| earlier.sha256 == coupon.sha256) {
                 problems.add(&["coupons", &place, "sha256"], "is that of an earlier coupon");
             }
-            if coupon.customer.as_deref().is_some_and(|key| !is_hex(key)) {
-                let message = "must be a public key of 64 lower-case hex digits";
-                problems.add(&["coupons", &place, "customer"], message);
+            if let Some(key) = &coupon.customer {
+                check_public_key(key, &["coupons", &place, "customer"], problems);
             }
         }
     }
@@ -109,10 +108,6 @@ impl Pricing for Settings {
             minimum_sat: self.minimum_sat,
         })
     }
-}
-
-fn is_hex(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
 }
 
 fn refuse(message: &str) -> Refusal {

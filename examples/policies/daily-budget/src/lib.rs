@@ -6,10 +6,10 @@
 //! Somebody with several keys has several budgets: set `new_sat_per_day` low, or admit only customers
 //! that somebody knows, as `web-of-trust` does.
 
-use RefusalCode::{InsufficientPayment, InvalidRequest, LeaseExpired, ResourceUnavailable};
+use RefusalCode::{InvalidRequest, ResourceUnavailable};
 use paygress_policy_sdk::{
-    Context, CustomerHistory, Duration, Grant, Order, Payment, Price, Problems, Purpose, Quote,
-    Refusal, RefusalCode, refuse,
+    Context, CustomerHistory, Duration, Grant, MAX_SECONDS, Order, Payment, Problems, Quote,
+    Refusal, RefusalCode, bought_seconds, check_least, check_public_key, check_running, refuse,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -36,7 +36,7 @@ pub struct Settings {
     #[schemars(length(max = 256), inner(regex(pattern = r"^[0-9a-f]{64}$")))]
     unlimited: Vec<String>,
     /// The shortest duration. A payment that buys less is refused.
-    #[schemars(range(min = 1, max = 315_360_000))]
+    #[schemars(range(min = 1, max = MAX_SECONDS))]
     minimum_seconds: u64,
 }
 
@@ -58,10 +58,7 @@ paygress_policy_sdk::export!(Duration for Settings);
 impl Duration for Settings {
     fn check(&self, problems: &mut Problems) {
         for (index, key) in self.unlimited.iter().enumerate() {
-            if !is_key(key) {
-                let message = "must be a public key of 64 lower-case hex digits";
-                problems.add(&["unlimited", &index.to_string()], message);
-            }
+            check_public_key(key, &["unlimited", &index.to_string()], problems);
         }
     }
 
@@ -72,22 +69,9 @@ impl Duration for Settings {
         payment: &Payment,
         context: &Context,
     ) -> Result<Grant, Refusal> {
-        if let Purpose::Extend(lease) = &order.purpose
-            && lease.remaining_seconds == 0
-        {
-            return Err(refuse(LeaseExpired, "this pod has ended; order a new one"));
-        }
-        // At a price of zero, the order says how long.
-        let seconds = seconds_for(quote.price, payment.net_sat)
-            .unwrap_or_else(|| order.wanted_seconds.unwrap_or(self.minimum_seconds));
-        let minimum = self.minimum_seconds.max(order.wanted_seconds.unwrap_or(0));
-        if seconds < minimum {
-            let message = format!(
-                "the token is worth {} sat after the mint's fee and buys {seconds} s; the least is {minimum} s",
-                payment.net_sat
-            );
-            return Err(refuse(InsufficientPayment, message));
-        }
+        check_running(order)?;
+        let seconds = bought_seconds(order, quote, payment, self.minimum_seconds);
+        check_least(order, payment, seconds, self.minimum_seconds)?;
         if !self.unlimited.contains(&order.customer) {
             self.check_limits(payment.net_sat, seconds, context.history.as_ref())?;
         }
@@ -169,18 +153,6 @@ fn time(seconds: u64) -> String {
         (Some(hours), Some(minutes)) if hours > 0 => format!("{hours} h {minutes} min"),
         _ => format!("{minutes} min"),
     }
-}
-
-fn is_key(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
-}
-
-/// The whole seconds that an amount buys; `None` at a price of zero.
-fn seconds_for(price: Price, sat: u64) -> Option<u64> {
-    let msat = u128::from(sat).saturating_mul(1_000);
-    let seconds =
-        msat.saturating_mul(u128::from(price.seconds)).checked_div(u128::from(price.msat))?;
-    Some(u64::try_from(seconds).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

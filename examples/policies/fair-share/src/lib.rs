@@ -3,10 +3,10 @@
 //! It counts what runs: `daily-budget` counts what was paid. Somebody with several keys is several
 //! customers.
 
-use RefusalCode::{InsufficientPayment, LeaseExpired, NotOwner, ResourceUnavailable};
+use RefusalCode::ResourceUnavailable;
 use paygress_policy_sdk::{
-    Context, Duration, Grant, Order, Payment, Price, Problems, Purpose, Quote, Refusal,
-    RefusalCode, refuse,
+    Context, Duration, Grant, MAX_SECONDS, Order, Payment, Problems, Purpose, Quote, Refusal,
+    RefusalCode, bought_seconds, check_least, check_owner, check_running, refuse,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -23,7 +23,7 @@ pub struct Settings {
     #[schemars(range(min = 1, max = 87_600))]
     max_hours: u64,
     /// The shortest duration. A payment that buys less is refused.
-    #[schemars(range(min = 1, max = 315_360_000))]
+    #[schemars(range(min = 1, max = MAX_SECONDS))]
     minimum_seconds: u64,
 }
 
@@ -51,18 +51,13 @@ impl Duration for Settings {
         payment: &Payment,
         context: &Context,
     ) -> Result<Grant, Refusal> {
-        self.check_purpose(&order.purpose, context)?;
-        // At a price of zero, the order says how long.
-        let seconds = seconds_for(quote.price, payment.net_sat)
-            .unwrap_or_else(|| order.wanted_seconds.unwrap_or(self.minimum_seconds));
-        let minimum = self.minimum_seconds.max(order.wanted_seconds.unwrap_or(0));
-        if seconds < minimum {
-            let message = format!(
-                "the token is worth {} sat after the mint's fee and buys {seconds} s; the least is {minimum} s",
-                payment.net_sat
-            );
-            return Err(refuse(InsufficientPayment, message));
+        check_running(order)?;
+        check_owner(order)?;
+        if matches!(order.purpose, Purpose::Spawn) {
+            self.check_pods(context)?;
         }
+        let seconds = bought_seconds(order, quote, payment, self.minimum_seconds);
+        check_least(order, payment, seconds, self.minimum_seconds)?;
         let remaining = own_seconds(context).fold(0, u64::saturating_add);
         let available = self.max_seconds().saturating_sub(remaining);
         if seconds > available {
@@ -80,26 +75,15 @@ impl Settings {
         self.max_hours.saturating_mul(3_600)
     }
 
-    fn check_purpose(&self, purpose: &Purpose, context: &Context) -> Result<(), Refusal> {
-        match purpose {
-            Purpose::Extend(lease) if lease.remaining_seconds == 0 => {
-                Err(refuse(LeaseExpired, "this pod has ended; order a new one"))
-            }
-            Purpose::Extend(lease) if !lease.owned_by_customer => {
-                Err(refuse(NotOwner, "only the customer who bought this pod may extend it"))
-            }
-            Purpose::Extend(_) => Ok(()),
-            Purpose::Spawn => {
-                let pods = own_seconds(context).count();
-                if u64::try_from(pods).unwrap_or(u64::MAX) < self.max_pods {
-                    return Ok(());
-                }
-                let message = format!(
-                    "you have {pods} pods already; stop one, or order again when one has ended"
-                );
-                Err(refuse(ResourceUnavailable, message))
-            }
+    /// Refuses a new pod if there are as many as may be.
+    fn check_pods(&self, context: &Context) -> Result<(), Refusal> {
+        let pods = own_seconds(context).count();
+        if u64::try_from(pods).unwrap_or(u64::MAX) < self.max_pods {
+            return Ok(());
         }
+        let message =
+            format!("you have {pods} pods already; stop one, or order again when one has ended");
+        Err(refuse(ResourceUnavailable, message))
     }
 }
 
@@ -107,12 +91,4 @@ impl Settings {
 fn own_seconds(context: &Context) -> impl Iterator<Item = u64> {
     let own = context.customer_leases.iter().filter(|lease| lease.owned_by_customer);
     own.map(|lease| lease.remaining_seconds).filter(|seconds| *seconds > 0)
-}
-
-/// The whole seconds that an amount buys; `None` at a price of zero.
-fn seconds_for(price: Price, sat: u64) -> Option<u64> {
-    let msat = u128::from(sat).saturating_mul(1_000);
-    let seconds =
-        msat.saturating_mul(u128::from(price.seconds)).checked_div(u128::from(price.msat))?;
-    Some(u64::try_from(seconds).unwrap_or(u64::MAX))
 }

@@ -5,9 +5,9 @@
 //! `minimum_sat`; to give it only to those whom somebody knows, admit customers by `web-of-trust`.
 //! Of two first orders at the same time, one has the free time, or none.
 
-use RefusalCode::{InsufficientPayment, LeaseExpired, NotOwner};
 use paygress_policy_sdk::{
-    Context, Duration, Grant, Order, Payment, Price, Purpose, Quote, Refusal, RefusalCode, refuse,
+    Context, Duration, Grant, MAX_SECONDS, Order, Payment, Purpose, Quote, Refusal, bought_seconds,
+    check_least, check_owner, check_running,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -23,7 +23,7 @@ pub struct Settings {
     #[schemars(range(min = 1, max = 1_000_000_000))]
     minimum_sat: u64,
     /// The shortest duration, with the free time. A payment that buys less is refused.
-    #[schemars(range(min = 1, max = 315_360_000))]
+    #[schemars(range(min = 1, max = MAX_SECONDS))]
     minimum_seconds: u64,
 }
 
@@ -43,20 +43,12 @@ impl Duration for Settings {
         payment: &Payment,
         context: &Context,
     ) -> Result<Grant, Refusal> {
-        check_purpose(&order.purpose)?;
+        check_running(order)?;
+        check_owner(order)?;
         let free = self.free_seconds(order, payment, context);
-        // At a price of zero, the order says how long.
-        let bought = seconds_for(quote.price, payment.net_sat)
-            .unwrap_or_else(|| order.wanted_seconds.unwrap_or(self.minimum_seconds));
+        let bought = bought_seconds(order, quote, payment, self.minimum_seconds);
         let seconds = bought.saturating_add(free);
-        let minimum = self.minimum_seconds.max(order.wanted_seconds.unwrap_or(0));
-        if seconds < minimum {
-            let message = format!(
-                "the token is worth {} sat after the mint's fee and buys {seconds} s; the least is {minimum} s",
-                payment.net_sat
-            );
-            return Err(refuse(InsufficientPayment, message));
-        }
+        check_least(order, payment, seconds, self.minimum_seconds)?;
         let note = (free > 0).then(|| format!("{free} s of it are free: this is your first order"));
         Ok(Grant { seconds, note })
     }
@@ -72,24 +64,4 @@ impl Settings {
             false => 0,
         }
     }
-}
-
-fn check_purpose(purpose: &Purpose) -> Result<(), Refusal> {
-    match purpose {
-        Purpose::Extend(lease) if lease.remaining_seconds == 0 => {
-            Err(refuse(LeaseExpired, "this pod has ended; order a new one"))
-        }
-        Purpose::Extend(lease) if !lease.owned_by_customer => {
-            Err(refuse(NotOwner, "only the customer who bought this pod may extend it"))
-        }
-        Purpose::Extend(_) | Purpose::Spawn => Ok(()),
-    }
-}
-
-/// The whole seconds that an amount buys; `None` at a price of zero.
-fn seconds_for(price: Price, sat: u64) -> Option<u64> {
-    let msat = u128::from(sat).saturating_mul(1_000);
-    let seconds =
-        msat.saturating_mul(u128::from(price.seconds)).checked_div(u128::from(price.msat))?;
-    Some(u64::try_from(seconds).unwrap_or(u64::MAX))
 }

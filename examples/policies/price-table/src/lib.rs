@@ -3,8 +3,8 @@
 //! extended at its price.
 
 use paygress_policy_sdk::{
-    Context, Offer, Order, Price, Pricing, Problems, Purpose, Quote, Refusal, RefusalCode,
-    Resources, refuse,
+    Context, Offer, Order, Price, Pricing, Problems, Purpose, Quote, Refusal, Resources,
+    check_tier_ids, refuse_tier,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -82,11 +82,7 @@ impl Pricing for Settings {
         if self.for_sale().next().is_none() {
             problems.add(&["tiers"], "must hold at least one tier that is for sale");
         }
-        for (index, tier) in self.tiers.iter().enumerate() {
-            if self.tiers.iter().take(index).any(|earlier| earlier.id == tier.id) {
-                problems.add(&["tiers"], format!("two tiers have the id {}", tier.id));
-            }
-        }
+        check_tier_ids(self.tiers.iter().map(|tier| tier.id.as_str()), problems);
     }
 
     fn offers(&self, _: &Context) -> Vec<Offer> {
@@ -100,9 +96,7 @@ impl Pricing for Settings {
             (Purpose::Spawn, None) => self.for_sale().next(),
         };
         let Some(tier) = tier else {
-            let known: Vec<&str> = self.for_sale().map(|tier| tier.id.as_str()).collect();
-            let message = format!("there is no such tier; choose one of: {}", known.join(", "));
-            return Err(refuse(RefusalCode::InvalidSpec, message));
+            return Err(refuse_tier(self.for_sale().map(|tier| tier.id.as_str())));
         };
         Ok(Quote::from(&tier.offer()))
     }

@@ -14,15 +14,11 @@ use p256::ecdsa::signature::Verifier;
 use p256::ecdsa::{Signature, VerifyingKey};
 use p256::pkcs8::DecodePublicKey;
 use paygress_policy_sdk::{
-    Context, ImageOffer, ImageRef, Images, Order, Problems, Refusal, RefusalCode, refuse,
+    Context, ImageOffer, ImageRef, Images, MAX_CATALOG_BYTES, MAX_CATALOG_IMAGES, MAX_IMAGE_BYTES,
+    Order, Problems, Refusal, RefusalCode, is_hex_of_32_bytes, refuse,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
-
-/// The limits of the contract for the list that is published.
-const MAX_IMAGES: usize = 64;
-const MAX_LIST_BYTES: usize = 16_384;
-const MAX_IMAGE_BYTES: usize = 512;
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -76,13 +72,13 @@ impl Images for Settings {
 
     /// As far as the contract's limits go.
     fn catalog(&self, _: &Context) -> Vec<ImageOffer> {
-        let mut free = MAX_LIST_BYTES;
+        let mut free = MAX_CATALOG_BYTES;
         let fits = |image: &&str| {
             let rest = free.checked_sub(image.len());
             free = rest.unwrap_or(0);
             rest.is_some()
         };
-        let published = self.images().take(MAX_IMAGES).take_while(fits);
+        let published = self.images().take(MAX_CATALOG_IMAGES).take_while(fits);
         published
             .map(|image| ImageOffer { reference: image.to_owned(), description: None })
             .collect()
@@ -123,11 +119,9 @@ impl Settings {
 fn is_image(text: &str) -> bool {
     let Some((name, digest)) = text.split_once("@sha256:") else { return false };
     let Some((registry, repository)) = name.split_once('/') else { return false };
-    let is_hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
     let is_plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"._-/".contains(&c);
     text.len() <= MAX_IMAGE_BYTES
-        && digest.len() == 64
-        && digest.bytes().all(is_hex)
+        && is_hex_of_32_bytes(digest)
         && (registry == "localhost" || registry.contains(['.', ':']))
         && registry.bytes().all(|c| is_plain(c) || c == b':')
         && !repository.is_empty()

@@ -2,7 +2,7 @@
 
 use bech32::primitives::decode::CheckedHrpstring;
 use bech32::{Bech32, Hrp};
-use paygress_policy_sdk::Problems;
+use paygress_policy_sdk::{Problems, is_hex_of_32_bytes};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -40,7 +40,8 @@ pub(crate) fn parse(text: &str) -> Option<PublicKey> {
         }
         return (checked.hrp() == PREFIX && bytes.next().is_none()).then_some(key);
     }
-    if text.len() != 64 || !text.bytes().all(|c| c.is_ascii_hexdigit()) {
+    // Upper-case digits are accepted too.
+    if !is_hex_of_32_bytes(&text.to_ascii_lowercase()) {
         return None;
     }
     for (byte, digits) in key.iter_mut().zip(text.as_bytes().chunks(2)) {

@@ -9,16 +9,15 @@ mod key;
 
 use key::{Key, PublicKey};
 use paygress_policy_sdk::{
-    Context, ImageOffer, ImageRef, Images, Order, Problems, Refusal, RefusalCode,
+    Context, ImageOffer, ImageRef, Images, MAX_CATALOG_IMAGES, MAX_IMAGE_BYTES, Order, Problems,
+    Refusal, RefusalCode,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The limits of the contract for the list that is published: as many, and of so many bytes.
-const MAX_IMAGES: usize = 64;
+/// As many as may be published, of this length, are within the contract's limit for their text.
 const MAX_NAME_BYTES: usize = 200;
-const MAX_IMAGE_BYTES: usize = 512;
 
 // The settings as the operator writes them. Without doc comments: they would be part of the schema.
 #[derive(Deserialize, JsonSchema)]
@@ -116,7 +115,7 @@ impl Images for Settings {
         if !is_image(default, MAX_IMAGE_BYTES) {
             problems.add(&["default"], "must be a name of an image in the complete form");
         }
-        if images.len() >= MAX_IMAGES {
+        if images.len() >= MAX_CATALOG_IMAGES {
             problems.add(&["images"], "must have at most 63 entries");
         }
         for (name, image) in images {

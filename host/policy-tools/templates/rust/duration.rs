@@ -1,23 +1,21 @@
 //! A duration policy: the whole amount at the quoted price, between a minimum and a maximum.
 
 use paygress_policy_sdk::{
-    Context, Duration, Grant, Order, Payment, Price, Problems, Purpose, Quote, RefundTerms, Refusal, RefusalCode, refuse,
+    Context, Duration, Grant, MAX_SECONDS, Order, Payment, Problems, Purpose, Quote, RefundTerms, Refusal, RefusalCode,
+    check_owner, check_running, least_seconds, refuse, seconds_for,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
-
-/// Ten years, the contract's maximum.
-const LONGEST: u64 = 315_360_000;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "A minimum and a maximum")]
 pub struct Settings {
     /// A payment that buys less is refused.
-    #[schemars(range(min = 1, max = LONGEST))]
+    #[schemars(range(min = 1, max = MAX_SECONDS))]
     minimum_seconds: u64,
     /// A pod never has more than this before it; a payment that would exceed it is refused.
-    #[schemars(range(min = 1, max = LONGEST))]
+    #[schemars(range(min = 1, max = MAX_SECONDS))]
     maximum_seconds: u64,
     /// The part of the price of unused time that is refunded when a customer stops a pod.
     #[schemars(range(min = 0, max = 100))]
@@ -30,12 +28,6 @@ impl Default for Settings {
     }
 }
 
-/// The whole seconds that an amount buys; `None` when time costs nothing.
-fn buys(price: Price, sat: u64) -> Option<u64> {
-    let seconds = (u128::from(sat) * 1_000 * u128::from(price.seconds)).checked_div(u128::from(price.msat))?;
-    Some(u64::try_from(seconds).unwrap_or(u64::MAX))
-}
-
 impl Duration for Settings {
     // What the schema does not say.
     fn check(&self, problems: &mut Problems) {
@@ -45,21 +37,17 @@ impl Duration for Settings {
     }
 
     fn grant(&self, order: &Order, quote: &Quote, payment: &Payment, _: &Context) -> Result<Grant, Refusal> {
+        check_running(order)?;
+        check_owner(order)?;
         let remaining = match &order.purpose {
             Purpose::Spawn => 0,
-            Purpose::Extend(lease) if lease.remaining_seconds == 0 => {
-                return Err(refuse(RefusalCode::LeaseExpired, "this pod has ended; order a new one"));
-            }
-            Purpose::Extend(lease) if !lease.owned_by_customer => {
-                return Err(refuse(RefusalCode::NotOwner, "only the customer who bought this pod may extend it"));
-            }
             Purpose::Extend(lease) => lease.remaining_seconds,
         };
         let room = self.maximum_seconds.saturating_sub(remaining);
-        let least = self.minimum_seconds.max(order.wanted_seconds.unwrap_or(0));
+        let least = least_seconds(order, self.minimum_seconds);
         // Free time lasts as long as requested, or an hour.
         let free = order.wanted_seconds.unwrap_or(3_600).max(self.minimum_seconds).min(room);
-        let seconds = buys(quote.price, payment.net_sat).unwrap_or(free);
+        let seconds = seconds_for(quote.price, payment.net_sat).unwrap_or(free);
         if seconds < least {
             let message = format!("the token is worth {} sat and buys {seconds} s; the least is {least} s", payment.net_sat);
             return Err(refuse(RefusalCode::InsufficientPayment, message));
@@ -84,7 +72,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sat_at_a_sat_a_minute_is_a_minute() {
-        assert_eq!(buys(Price { msat: 1_000, seconds: 60 }, 1), Some(60));
+    fn a_minimum_above_the_maximum_is_reported() {
+        let json = r#"{"minimum_seconds": 9, "maximum_seconds": 8}"#;
+        let problems = paygress_policy_sdk::parse::<Settings>(json).err().unwrap();
+        assert_eq!(problems[0].path, "/minimum_seconds");
     }
 }
