@@ -23,7 +23,7 @@ use tempfile::TempDir;
 pub(crate) const SERVER: &str = "paygress.local/ssh:1";
 const TINY: &str = "id = \"tiny\", cpu_millicores = 100, memory_mib = 64";
 /// How long two probe pods may take.
-const PROBES: Duration = Duration::from_secs(120);
+pub(crate) const PROBES: Duration = Duration::from_secs(120);
 /// What is moved by `sftp`.
 const FILE_BYTES: usize = 4 * 1_024 * 1_024;
 
