@@ -1,6 +1,7 @@
 //! Not a byte is lost, in either direction, whatever is slow: flow control decides, never a clock.
 
-use crate::server::{PASSWORD, Server, finished, output, text};
+use crate::reference::slow_link;
+use crate::server::{PASSWORD, Server, client, finished, output, text};
 use std::io::{Read, Write};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -66,6 +67,31 @@ async fn a_slow_reader_gets_every_byte_and_the_exit_code() {
     .unwrap();
     println!("{read} of {bytes} bytes through a slow reader");
     assert_eq!((read, code), (bytes, Some(3)));
+}
+
+/// Out and in at the same time, by two connections of 1.6 MB/s.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_link_brings_every_byte_and_the_exit_code() {
+    let server = Server::start(None).await;
+    let (bytes, port) = (slow_bytes(2_200_000), slow_link(server.port));
+    let run = |command: &str| {
+        let mut ssh = client("ssh", "-p", port, "ERROR");
+        ssh.args(["alice@127.0.0.1", command]).stdout(Stdio::piped());
+        ssh
+    };
+    let mut out = run(&format!("head -c {bytes} /dev/zero; exit 3")).spawn().unwrap();
+    let mut counting = run("wc -c; exit 4").stdin(Stdio::piped()).spawn().unwrap();
+    let (upload, _) = upload(&mut counting, bytes);
+    let download = tokio::task::spawn_blocking(move || {
+        let read = read_slowly(&mut out);
+        (read, out.wait().unwrap().code())
+    });
+    let counted = finished(counting).await;
+    assert_eq!(text(&counted.stdout).trim(), bytes.to_string());
+    assert_eq!(counted.status.code(), Some(4));
+    assert_eq!(download.await.unwrap(), (bytes, Some(3)));
+    println!("{bytes} bytes over a slow link in each direction");
+    upload.join().unwrap();
 }
 
 /// Both directions at once, with a reader that is slower than the writer: neither waits for the
