@@ -12,6 +12,11 @@ const SERVER: &str = "paygress.local/ssh:1";
 /// How long the probes of a test may take: two pods that do not become ready.
 const PROBES: Duration = Duration::from_secs(90);
 
+/// What the runtime gives root by default (capabilities(7)), but for NET_RAW, MKNOD, AUDIT_WRITE
+/// and SETFCAP: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP,
+/// NET_BIND_SERVICE, SYS_CHROOT.
+const CAPABILITIES: [u32; 10] = [0, 1, 3, 4, 5, 6, 7, 8, 10, 18];
+
 /// A service that probes pods, with these settings.
 fn start(name: &str, settings: &[(&str, &str)]) -> Testbed {
     let probing = [("POD_PROBE", "true"), ("POD_READY_SECONDS", "15")];
@@ -100,9 +105,37 @@ fn customers_are_root_where_a_probe_pod_was() {
     let script = "ls /.paygress/host-keys; test -w /.paygress/host-keys && echo for its server";
     let keys = "ssh_host_ecdsa_key\nssh_host_ecdsa_key.pub\nssh_host_ed25519_key\nssh_host_ed25519_key.pub\n";
     assert_eq!(ssh.run(script).0, format!("{keys}for its server\n"));
+    assert_bounded(ssh);
+    assert_outlives_memory(&testbed, ssh);
     let ready = testbed.readyz();
     assert_eq!(ready, json!({"ready": true, "ailments": []}));
     assert!(testbed.log().contains("a probe pod has started"), "{}", testbed.log());
+}
+
+/// Root of a pod that was sold has ten of the runtime's capabilities, and can get no other.
+fn assert_bounded(ssh: Ssh) {
+    let set = ssh.run("grep CapBnd /proc/self/status").0;
+    let set = set.trim().strip_prefix("CapBnd:").unwrap_or_else(|| panic!("{set}"));
+    let set = u64::from_str_radix(set.trim(), 16).unwrap();
+    let ten: u64 = CAPABILITIES.iter().map(|number| 1_u64 << number).sum();
+    assert_eq!(set, ten, "{set:x} and not {ten:x}");
+    let (shown, _) = ssh.run("mount -t tmpfs none /tmp 2>&1 || echo refused");
+    let is_denied = ["ermission denied", "not permitted"].iter().any(|why| shown.contains(why));
+    assert!(is_denied && shown.ends_with("refused\n"), "{shown}");
+}
+
+/// A program that needs more memory than the pod has is ended, and the lease goes on.
+fn assert_outlives_memory(testbed: &Testbed, ssh: Ssh) {
+    // It reads 256 MiB into memory.
+    let program = "/bin/busybox dd if=/dev/zero of=/dev/null bs=256M count=1";
+    let (shown, _) = ssh.run(&format!("{program} 2>/dev/null; echo ended by $?"));
+    assert_eq!(shown, "ended by 137\n");
+    let job = objects("job");
+    let pod = job.trim().strip_prefix("job.batch/").unwrap_or_else(|| panic!("{job}"));
+    let status = testbed.ask(&json!({"type": "status", "pod_name": pod}));
+    assert_eq!(status["status"], "running", "{status}");
+    assert_eq!(pods("jsonpath={.items[*].status.containerStatuses[*].restartCount}"), "0");
+    assert_eq!(ssh.run("id -u").0, "0\n");
 }
 
 #[test]
