@@ -1,16 +1,21 @@
 //! Probe pods, and what they decide: whether anything is sold, and who customers are in their pods.
 
+use crate::doctor::Role;
 use crate::support::testbed::{
     AdmissionParameters, CLUSTER, NetworkPolicies, Ssh, Testbed, is_left_out, remove_pods, sized,
     wait_for,
 };
 use crate::{PASSWORD, objects, pods};
 use serde_json::json;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 const SERVER: &str = "paygress.local/ssh:1";
 /// How long the probes of a test may take: two pods that do not become ready.
 const PROBES: Duration = Duration::from_secs(90);
+/// How long the API server may take to see other rights.
+const SEEN: Duration = Duration::from_secs(60);
 
 /// What the runtime gives root by default (capabilities(7)), but for NET_RAW, MKNOD, AUDIT_WRITE
 /// and SETFCAP: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP,
@@ -56,6 +61,33 @@ fn nothing_is_sold_that_does_not_start() {
         let testbed = start(name, &[settings]);
         assert_closed(&testbed, reason);
         println!("{reason}");
+    }
+}
+
+fn may_create_jobs(kubeconfig: &Path) -> bool {
+    let mut command = Command::new(Testbed::kubectl());
+    command.args(["-n", "user-workloads", "auth", "can-i", "create", "jobs", "--quiet"]);
+    command.env("KUBECONFIG", kubeconfig).status().unwrap().success()
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn nothing_is_sold_while_a_right_is_missing_and_the_log_names_it() {
+    let _alone = CLUSTER.lock();
+    let kubeconfig = Testbed::kubeconfig_of_the_service();
+    let role = Role::with_verbs_of_jobs(&["get", "list", "watch", "patch", "delete"]);
+    wait_for("the right to be gone", SEEN, || !may_create_jobs(kubeconfig.path()));
+    let testbed = start("probe-right", &[]);
+    assert_closed(&testbed, "the cluster refuses a probe pod");
+    let log = testbed.log();
+    let is_right = |line: &str| line.contains("cannot create resource") && line.contains("jobs");
+    assert!(log.lines().any(is_right), "{log}");
+    drop(role);
+    // The next test relies on it.
+    wait_for("the right to be back", SEEN, || may_create_jobs(kubeconfig.path()));
+    // Another probe comes a minute after the first.
+    if sized(false, true) {
+        wait_for("another probe pod", PROBES, || testbed.readyz()["ready"] == true);
     }
 }
 
