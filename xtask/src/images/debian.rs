@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 const NAME: &str = "paygress.local/debian:12";
 const SUITE: &str = "bookworm";
 const MIRROR: &str = "http://deb.debian.org/debian";
-const PACKAGES: &str = "ca-certificates,curl,git,python3,python3-apt,rsync,vim-tiny";
+const PACKAGES: &str = "ca-certificates,curl,git,python3,python3-apt,rsync,sudo,vim-tiny";
 const SOURCES: &str = "\
 deb http://deb.debian.org/debian bookworm main
 deb http://deb.debian.org/debian bookworm-updates main

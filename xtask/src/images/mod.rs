@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 pub(crate) enum Image {
     /// The SSH server and busybox, for itself and for `SSH_SERVER_IMAGE`.
     Ssh,
-    /// Debian 12 with python3, git, curl, vim, rsync: for pods with `SSH_SERVER_IMAGE`.
+    /// Debian 12 with python3, git, curl, vim, rsync, sudo: for pods with `SSH_SERVER_IMAGE`.
     Debian,
     /// The service, with the default policies.
     Service,

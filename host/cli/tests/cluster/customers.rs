@@ -1,5 +1,6 @@
 //! What customers do: they buy by message and by browser, log in, and are paid back.
 
+use crate::machines::{PROBES, SERVER};
 use crate::support::testbed::{
     AdmissionParameters, CLUSTER, Ssh, Testbed, is_left_out, kubectl, root, wait_for,
 };
@@ -136,7 +137,12 @@ impl<'a> Bought<'a> {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn a_customer_with_a_browser_buys_logs_in_adds_time_and_stops() {
     let _alone = CLUSTER.lock();
-    let testbed = Testbed::start("browser", &[]);
+    // Its customers are root, and know the host keys of their pods.
+    let _set = AdmissionParameters::set(&[("SSH_SERVER_IMAGE", SERVER)]);
+    let settings =
+        [("SSH_SERVER_IMAGE", SERVER), ("POD_PROBE", "true"), ("POD_READY_SECONDS", "60")];
+    let testbed = Testbed::start("browser", &settings);
+    wait_for("a probe pod", PROBES, || testbed.readyz()["ready"] == true);
     let seen = testbed.browse(&[testbed.token(121), testbed.token(61)]);
     assert!(seen["pod"].as_str().unwrap().starts_with("ssh-pod-"), "{seen}");
     for token in seen["refund"].as_str().unwrap().lines() {

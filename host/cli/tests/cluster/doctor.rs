@@ -4,7 +4,7 @@ use crate::in_workloads;
 use crate::support::testbed::{
     AdmissionParameters, CLUSTER, NetworkPolicies, Outside, Testbed, apply, kubectl, root, wait_for,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use tempfile::NamedTempFile;
@@ -111,7 +111,17 @@ fn its_probe_pod_is_removed_when_it_is_interrupted() {
 }
 
 /// The Role of the service as `k8s/base` has it, once this is dropped.
-struct Role;
+pub(crate) struct Role(());
+
+impl Role {
+    /// With these verbs of Jobs.
+    pub(crate) fn with_verbs_of_jobs(verbs: &[&str]) -> Self {
+        let role = Self(());
+        let rule = json!([{"op": "replace", "path": "/rules/0/verbs", "value": verbs}]).to_string();
+        in_workloads(&["patch", "role", "paygress", "--type=json", "-p", &rule]);
+        role
+    }
+}
 
 impl Drop for Role {
     fn drop(&mut self) {
@@ -125,9 +135,7 @@ fn a_verb_that_the_role_lacks_is_named() {
     let _alone = CLUSTER.lock();
     let _set = healthy();
     let doctor = Doctor::start("doctor-role");
-    let role = Role;
-    let rule = r#"[{"op": "replace", "path": "/rules/0/verbs", "value": ["create", "get", "list", "watch", "patch"]}]"#;
-    in_workloads(&["patch", "role", "paygress", "--type=json", "-p", rule]);
+    let role = Role::with_verbs_of_jobs(&["create", "get", "list", "watch", "patch"]);
     doctor.wait_for_failure("permissions", &["may not delete jobs in user-workloads"]);
     drop(role);
     doctor.wait_for_health("permissions");

@@ -1,16 +1,26 @@
 //! Probe pods, and what they decide: whether anything is sold, and who customers are in their pods.
 
+use crate::doctor::Role;
 use crate::support::testbed::{
     AdmissionParameters, CLUSTER, NetworkPolicies, Ssh, Testbed, is_left_out, remove_pods, sized,
     wait_for,
 };
 use crate::{PASSWORD, objects, pods};
 use serde_json::json;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 const SERVER: &str = "paygress.local/ssh:1";
 /// How long the probes of a test may take: two pods that do not become ready.
 const PROBES: Duration = Duration::from_secs(90);
+/// How long the API server may take to see other rights.
+const SEEN: Duration = Duration::from_secs(60);
+
+/// What the runtime gives root by default (capabilities(7)), but for NET_RAW, MKNOD, AUDIT_WRITE
+/// and SETFCAP: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP,
+/// NET_BIND_SERVICE, SYS_CHROOT.
+const CAPABILITIES: [u32; 10] = [0, 1, 3, 4, 5, 6, 7, 8, 10, 18];
 
 /// A service that probes pods, with these settings.
 fn start(name: &str, settings: &[(&str, &str)]) -> Testbed {
@@ -51,6 +61,33 @@ fn nothing_is_sold_that_does_not_start() {
         let testbed = start(name, &[settings]);
         assert_closed(&testbed, reason);
         println!("{reason}");
+    }
+}
+
+fn may_create_jobs(kubeconfig: &Path) -> bool {
+    let mut command = Command::new(Testbed::kubectl());
+    command.args(["-n", "user-workloads", "auth", "can-i", "create", "jobs", "--quiet"]);
+    command.env("KUBECONFIG", kubeconfig).status().unwrap().success()
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn nothing_is_sold_while_a_right_is_missing_and_the_log_names_it() {
+    let _alone = CLUSTER.lock();
+    let kubeconfig = Testbed::kubeconfig_of_the_service();
+    let role = Role::with_verbs_of_jobs(&["get", "list", "watch", "patch", "delete"]);
+    wait_for("the right to be gone", SEEN, || !may_create_jobs(kubeconfig.path()));
+    let testbed = start("probe-right", &[]);
+    assert_closed(&testbed, "the cluster refuses a probe pod");
+    let log = testbed.log();
+    let is_right = |line: &str| line.contains("cannot create resource") && line.contains("jobs");
+    assert!(log.lines().any(is_right), "{log}");
+    drop(role);
+    // The next test relies on it.
+    wait_for("the right to be back", SEEN, || may_create_jobs(kubeconfig.path()));
+    // Another probe comes a minute after the first.
+    if sized(false, true) {
+        wait_for("another probe pod", PROBES, || testbed.readyz()["ready"] == true);
     }
 }
 
@@ -100,9 +137,37 @@ fn customers_are_root_where_a_probe_pod_was() {
     let script = "ls /.paygress/host-keys; test -w /.paygress/host-keys && echo for its server";
     let keys = "ssh_host_ecdsa_key\nssh_host_ecdsa_key.pub\nssh_host_ed25519_key\nssh_host_ed25519_key.pub\n";
     assert_eq!(ssh.run(script).0, format!("{keys}for its server\n"));
+    assert_bounded(ssh);
+    assert_outlives_memory(&testbed, ssh);
     let ready = testbed.readyz();
     assert_eq!(ready, json!({"ready": true, "ailments": []}));
     assert!(testbed.log().contains("a probe pod has started"), "{}", testbed.log());
+}
+
+/// Root of a pod that was sold has ten of the runtime's capabilities, and can get no other.
+fn assert_bounded(ssh: Ssh) {
+    let set = ssh.run("grep CapBnd /proc/self/status").0;
+    let set = set.trim().strip_prefix("CapBnd:").unwrap_or_else(|| panic!("{set}"));
+    let set = u64::from_str_radix(set.trim(), 16).unwrap();
+    let ten: u64 = CAPABILITIES.iter().map(|number| 1_u64 << number).sum();
+    assert_eq!(set, ten, "{set:x} and not {ten:x}");
+    let (shown, _) = ssh.run("mount -t tmpfs none /tmp 2>&1 || echo refused");
+    let is_denied = ["ermission denied", "not permitted"].iter().any(|why| shown.contains(why));
+    assert!(is_denied && shown.ends_with("refused\n"), "{shown}");
+}
+
+/// A program that needs more memory than the pod has is ended, and the lease goes on.
+fn assert_outlives_memory(testbed: &Testbed, ssh: Ssh) {
+    // It reads 256 MiB into memory.
+    let program = "/bin/busybox dd if=/dev/zero of=/dev/null bs=256M count=1";
+    let (shown, _) = ssh.run(&format!("{program} 2>/dev/null; echo ended by $?"));
+    assert_eq!(shown, "ended by 137\n");
+    let job = objects("job");
+    let pod = job.trim().strip_prefix("job.batch/").unwrap_or_else(|| panic!("{job}"));
+    let status = testbed.ask(&json!({"type": "status", "pod_name": pod}));
+    assert_eq!(status["status"], "running", "{status}");
+    assert_eq!(pods("jsonpath={.items[*].status.containerStatuses[*].restartCount}"), "0");
+    assert_eq!(ssh.run("id -u").0, "0\n");
 }
 
 #[test]

@@ -2,14 +2,15 @@
 //
 //   URL=… TOKENS=a,b OPERATOR=… SHOTS=directory WALLET=customer.mjs node customer.mjs
 //
-// WALLET is a program that pays the payment request in its last argument. HOST_KEYS is set where pods report theirs.
+// WALLET is a program that pays the payment request in its last argument.
+// Pods must have the SSH server of SSH_SERVER_IMAGE, and their customers be root.
 // Prints the result as one line of JSON.
 import assert from 'node:assert/strict';
 import axe from 'axe-core';
 import { execFileSync } from 'node:child_process';
 import { chromium } from 'playwright-core';
 
-const { URL: url, TOKENS, OPERATOR, SHOTS, WALLET, HOST_KEYS } = process.env;
+const { URL: url, TOKENS, OPERATOR, SHOTS, WALLET } = process.env;
 const [spawn, more] = TOKENS.split(',');
 const TIMEOUT_MS = 90_000;
 
@@ -43,6 +44,7 @@ await page.getByLabel('Duration in minutes').fill('4');
 await page.getByText('sat for 4 min').waitFor();
 const long = await page.locator('#price').textContent();
 assert.equal(Number.parseInt(long, 10), 2 * Number.parseInt(short, 10));
+await page.locator('#root', { hasText: 'You are root in the pod.' }).waitFor();
 await page.getByLabel('SSH user name').fill('alice');
 // What images may be requested.
 const [image] = (await page.evaluate(() => fetch('/offers').then((response) => response.json()))).images;
@@ -83,20 +85,23 @@ const card = page.locator('article.card');
 await card.getByText('running').waitFor();
 await card.getByText('left', { exact: false }).first().waitFor();
 const ssh = await card.locator('.ssh').inputValue();
-assert.match(ssh, /^ssh -p \d+ alice@/);
-await card.getByRole('button', { name: 'Copy' }).click();
+const [, port] = ssh.match(/^ssh -p (\d+) alice@/);
+await card.getByRole('button', { name: 'Copy', exact: true }).click();
 assert.equal(await page.evaluate(() => navigator.clipboard.readText()), ssh);
 await card.getByRole('button', { name: 'Show' }).click();
 await page.waitForFunction(() => document.querySelector('article.card .password').value.length >= 8);
-await card.getByText(/You are (not )?root in the pod\./).waitFor();
-if (HOST_KEYS) {
-  // As ssh-keygen shows it.
-  await card.locator('.identity').waitFor();
-  const lines = await card.getByLabel('Lines for known_hosts').inputValue();
-  assert.match(lines, /^\[127\.0\.0\.1\]:\d+ ssh-ed25519 AAAA/);
-  const [fingerprint] = execFileSync('ssh-keygen', ['-lf', '-'], { input: `${lines}\n`, encoding: 'utf8' }).match(/SHA256:\S+/);
-  await card.getByText(`${fingerprint} (ssh-ed25519)`).waitFor();
-}
+await card.getByText('You are root in the pod.').waitFor();
+// Its host keys are those that its server has, as ssh-keygen shows them, and the page says how to check them.
+await card.locator('.identity').waitFor();
+const lines = await card.getByLabel('Lines for known_hosts').inputValue();
+assert.match(lines, /^\[127\.0\.0\.1\]:\d+ ssh-ed25519 AAAA/);
+const ofServer = execFileSync('ssh-keyscan', ['-p', port, '127.0.0.1'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).split('\n');
+for (const line of lines.split('\n')) assert.ok(ofServer.includes(line), `${line} is not in ${ofServer}`);
+const [fingerprint] = execFileSync('ssh-keygen', ['-lf', '-'], { input: `${lines}\n`, encoding: 'utf8' }).match(/SHA256:\S+/);
+await card.getByText(`${fingerprint} (ssh-ed25519)`).waitFor();
+await card.getByText('answer yes only if it is one of these').waitFor();
+await card.getByRole('button', { name: 'Copy lines' }).click();
+await page.waitForFunction((expected) => navigator.clipboard.readText().then((copied) => copied === expected), lines);
 const left = async () => Date.parse(await card.getAttribute('data-expires'));
 const firstEnd = await left();
 await assertAccessible();

@@ -143,7 +143,7 @@ impl Ports {
 }
 
 /// A port whose connections reach another at 1.6 MB/s in each direction.
-fn slow_link(to: u16) -> u16 {
+pub(crate) fn slow_link(to: u16) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {

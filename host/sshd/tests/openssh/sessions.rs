@@ -5,6 +5,7 @@ use crate::server::{PASSWORD, Server, finished, output, text};
 use paygress_sshd::client::{Client, HostKeyCheck, TerminalInput, WindowSize};
 use russh::{ChannelMsg, Sig};
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,17 +63,42 @@ async fn a_thousand_commands_run_in_turn_over_one_connection() {
     println!("1000 commands over one connection in {:?}", started.elapsed());
 }
 
-/// `ControlMaster`: the bound is on sessions that are open at the same time.
-#[tokio::test(flavor = "multi_thread")]
-async fn many_sessions_share_one_connection_up_to_a_bound() {
-    let server = Server::start(None).await;
+/// `ControlMaster`: a client whose connection others share by this socket.
+async fn master(server: &Server) -> (Child, PathBuf) {
     let socket = server.home.path().join("control");
     let mut master = server.ssh("alice", PASSWORD);
     master.args(["-o", "ControlMaster=yes", "-o"]).arg(format!("ControlPath={}", socket.display()));
-    let mut master = master.args(["-N"]).spawn().unwrap();
+    let master = master.args(["-N"]).spawn().unwrap();
     while !socket.exists() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    (master, socket)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_commands_of_openssh_share_one_connection_in_turn() {
+    let server = Server::start(None).await;
+    let (mut master, socket) = master(&server).await;
+    // Without the master there would be no connection: the port is not that of SSH.
+    let each = r#"ssh -S "$0" -o LogLevel=ERROR alice@127.0.0.1 "echo $number" || exit"#;
+    let mut commands = Command::new("sh");
+    commands.args(["-c", &format!("for number in $(seq 1 1000); do {each}; done")]);
+    commands.arg(&socket).stdin(Stdio::null());
+    let started = Instant::now();
+    let done = output(commands).await;
+    println!("1000 commands of OpenSSH over one connection in {:?}", started.elapsed());
+    let expected: String = (1..=1_000).map(|number| format!("{number}\n")).collect();
+    assert!(text(&done.stdout) == expected, "{}{}", text(&done.stdout), text(&done.stderr));
+    assert!(done.status.success());
+    master.kill().unwrap();
+    master.wait().unwrap();
+}
+
+/// The bound is on sessions that are open at the same time.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_sessions_share_one_connection_up_to_a_bound() {
+    let server = Server::start(None).await;
+    let (mut master, socket) = master(&server).await;
     let session = |command: &str| {
         let mut ssh = Command::new("ssh");
         ssh.arg("-S").arg(&socket).args(["-o", "LogLevel=ERROR", "alice@127.0.0.1", command]);

@@ -38,7 +38,7 @@ fn a_debian_pod_is_a_machine_of_its_own() {
     let steps: [Step; 6] = [
         ("apt-get installs a package from a repository, which runs Python", installs_a_package),
         ("Ansible installs it, finds it installed, and removes it", has_packages_by_ansible),
-        ("useradd, su, chown", has_users),
+        ("useradd, su, sudo, chown", has_users),
         ("a web server on port 80, seen through -L", serves_the_web),
         ("an editor's server, found again by a second window", serves_an_editor),
         ("a large file up by rsync, down by sftp", moves_a_large_file),
@@ -115,6 +115,8 @@ fn has_users(machine: &SoldPod) {
     machine.run("useradd --create-home --shell /bin/bash bob && echo data > /srv/data");
     machine.run("chown bob: /srv/data && chmod 600 /srv/data");
     assert_eq!(machine.run("su bob -c 'id -un; cat /srv/data'"), "bob\ndata\n");
+    // By habit: it wants no password of root, and never waits for one.
+    assert_eq!(machine.run("sudo -n id -u && sudo -n -u bob id -un"), "0\nbob\n");
     assert_eq!(machine.run("su bob -c 'cat /etc/shadow 2>/dev/null || echo refused'"), "refused\n");
 }
 

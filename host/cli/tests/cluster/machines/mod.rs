@@ -23,7 +23,7 @@ use tempfile::TempDir;
 pub(crate) const SERVER: &str = "paygress.local/ssh:1";
 const TINY: &str = "id = \"tiny\", cpu_millicores = 100, memory_mib = 64";
 /// How long two probe pods may take.
-const PROBES: Duration = Duration::from_secs(120);
+pub(crate) const PROBES: Duration = Duration::from_secs(120);
 /// What is moved by `sftp`.
 const FILE_BYTES: usize = 4 * 1_024 * 1_024;
 
@@ -167,16 +167,22 @@ impl SoldPod {
     }
 }
 
-/// A connection that only forwards to a port of the pod, and ends with this.
+/// A connection that only forwards to an address, as the pod reaches it, and ends with this.
 struct Tunnel {
     client: Child,
     socket: PathBuf,
 }
 
 impl Tunnel {
+    /// To a port of the pod.
     fn open(machine: &SoldPod, port: u16) -> Self {
-        let socket = machine.path("tunnel");
-        let from_to = format!("{}:127.0.0.1:{port}", socket.display());
+        Self::through(machine, "tunnel", &format!("127.0.0.1:{port}"))
+    }
+
+    /// To this address, from a socket of this name.
+    fn through(machine: &SoldPod, name: &str, address: &str) -> Self {
+        let socket = machine.path(name);
+        let from_to = format!("{}:{address}", socket.display());
         let client =
             machine.client("ssh").args(["-N", "-L", from_to.as_str(), "pod"]).spawn().unwrap();
         Self { client, socket }

@@ -1,9 +1,9 @@
 //! A pod that writes to its customer by itself: with a key of its own, which nobody in the pod can
 //! find, and with the host keys that it has.
 
-use super::{LoginKey, PROBES, SERVER, SoldPod, TINY, allow_server, configuration};
+use super::{LoginKey, PROBES, SERVER, SoldPod, TINY, Tunnel, allow_server, configuration};
 use crate::node_host::{FROM_NODE, NodeHost};
-use crate::support::testbed::{CLUSTER, Testbed, is_left_out, wait_for};
+use crate::support::testbed::{CLUSTER, NetworkPolicies, Testbed, is_left_out, wait_for};
 use crate::{in_workloads, pods};
 use paygress_core::protocol::{AccessDetails, RequestBody, Response, sorted};
 use paygress_nostr::client::{Answer, Client, PodMessage};
@@ -18,6 +18,24 @@ use tokio::runtime::Runtime;
 const PUBLIC: &str = "203.0.113.9";
 const PASSWORD: &str = "what nobody finds in a pod";
 const SOON: Duration = Duration::from_secs(180);
+/// What the search must find: a file that the customer has written.
+const PLANTED: &str = "/tmp/planted";
+/// How long policies may take to be enforced, or not to be any more.
+const ENFORCED: Duration = Duration::from_secs(30);
+/// The API server, by its Service and at the node, and the sockets of tunnels there.
+const API_SERVER: [(&str, &str); 2] =
+    [("by-service", "10.96.0.1:443"), ("at-node", "10.88.0.1:16443")];
+/// Prints what the server behind a socket answers to a request for a path, by TLS.
+const GET: &str = r#"
+import socket, ssl, sys
+stream = socket.socket(socket.AF_UNIX)
+stream.settimeout(5)
+stream.connect(sys.argv[1])
+stream = ssl._create_unverified_context().wrap_socket(stream)
+stream.sendall(f"GET {sys.argv[2]} HTTP/1.0\r\n\r\n".encode())
+while piece := stream.recv(65536):
+    sys.stdout.write(piece.decode())
+"#;
 
 /// The address, until this is dropped.
 struct PublicAddress;
@@ -62,7 +80,8 @@ fn start_replying(name: &str, root: &str, more: &[(&str, &str)]) -> Testbed {
 fn buy(testbed: &Testbed, key: &LoginKey) -> (AccessDetails, Answer) {
     let runtime = Runtime::new().unwrap();
     let request = RequestBody {
-        cashu_token: Some(testbed.token(25)),
+        // Five minutes: the search takes a while, and so do policies.
+        cashu_token: Some(testbed.token(61)),
         ssh_username: Some("alice".to_owned()),
         ssh_password: Some(PASSWORD.to_owned()),
         ssh_public_key: Some(key.public()),
@@ -148,24 +167,48 @@ echo searched
 }
 
 /// What the search may find of the login: it is the customer's own, in the volume that the template
-/// mounts.
+/// mounts. What the customer has written is found too.
 fn only_the_login(found: &str) -> bool {
-    found.lines().all(|line| line == "searched" || line.contains("in /run/paygress/login/"))
+    let planted = format!("a secret key in {PLANTED}");
+    let may_be_found = |line: &str| {
+        line == "searched" || line == planted || line.contains("in /run/paygress/login/")
+    };
+    found.lines().all(may_be_found)
+        && found.lines().any(|line| line == planted)
         && found.ends_with("searched\n")
 }
 
-/// The pod's API is the cluster's: without a token it gives nothing, if it is reached at all.
+/// What the API server answers to the pod; nothing where it is not reached.
+fn answer_of_the_api(tunnel: &Tunnel, path: &str) -> String {
+    let mut python = Command::new("python3");
+    let done = python.args(["-c", GET]).arg(&tunnel.socket).arg(path).output().unwrap();
+    String::from_utf8(done.stdout).unwrap()
+}
+
+/// The pod's API is the cluster's: it is not reached, and gives nothing without a token if it is.
 fn no_answer_of_the_api(machine: &SoldPod, pod: &str) {
     let secret = format!("/api/v1/namespaces/user-workloads/secrets/{pod}-reply");
-    for path in [secret, "/api/v1/namespaces/user-workloads/pods".to_owned()] {
-        for address in ["10.96.0.1:443", "10.88.0.1:16443"] {
-            let script = format!(
-                "wget -T 3 -q -O - --no-check-certificate https://{address}{path} 2>&1; true"
-            );
-            let printed = machine.run(&script);
-            assert!(!printed.contains("message.json"), "{address}{path}: {printed}");
-            assert!(!printed.contains("\"kind\":\"PodList\""), "{address}{path}: {printed}");
+    let paths = [secret, "/api/v1/namespaces/user-workloads/pods".to_owned()];
+    let mut tunnels = API_SERVER.map(|(name, address)| Tunnel::through(machine, name, address));
+    let removed = NetworkPolicies::removed();
+    for tunnel in &tunnels {
+        for path in &paths {
+            let mut answer = String::new();
+            wait_for("an answer without a policy", ENFORCED, || {
+                answer = answer_of_the_api(tunnel, path);
+                !answer.is_empty()
+            });
+            let status = answer.split(' ').nth(1);
+            assert!(matches!(status, Some("401" | "403")), "{path}: {answer}");
+            assert!(!answer.contains("message.json"), "{path}: {answer}");
         }
+    }
+    drop(removed);
+    for tunnel in &mut tunnels {
+        wait_for("the policies to be enforced", ENFORCED, || {
+            paths.iter().all(|path| answer_of_the_api(tunnel, path).is_empty())
+        });
+        assert!(tunnel.client.try_wait().unwrap().is_none(), "the tunnel has ended");
     }
 }
 
@@ -181,7 +224,12 @@ fn speaks_for_itself(name: &str, root: &str, uid: &str, environment: &[(&str, &s
     let machine = key.machine(sorted(&message.details));
     assert_eq!(machine.run("id -u"), format!("{uid}\n"));
 
-    let secrets = [("the message", "pod_access_details"), ("the password", PASSWORD)];
+    machine.run(&format!("printf 'nsec%s' 1planted > {PLANTED}"));
+    let secrets = [
+        ("the message", "pod_access_details"),
+        ("the password", PASSWORD),
+        ("a secret key", "nsec1"),
+    ];
     let key = message.author.to_hex();
     let found = machine.run(&search(&[&secrets[..], &[("the key", key.as_str())][..]].concat()));
     assert!(only_the_login(&found), "{found}");
