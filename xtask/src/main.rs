@@ -140,8 +140,8 @@ enum Command {
         #[arg(long, requires = "counts")]
         bless: bool,
     },
-    /// Check the source: vocabulary, layers, licenses, cycles between modules, sizes, links, the
-    /// Dockerfile, the workflows.
+    /// Check the source: vocabulary, layers, licenses, cycles between modules, sizes, types of errors,
+    /// links, the Dockerfile, the workflows.
     Check {
         /// Check the workflows with actionlint too, which is compiled by Go.
         #[arg(long)]
