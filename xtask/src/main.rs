@@ -48,7 +48,8 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// Run every check and test, those on the real cluster included.
+    /// Run the checks and tests, those on the real cluster included; the longest of them with
+    /// `--whole` only.
     Test {
         /// Leave out what needs root: the tests on the real cluster. Says so at the end.
         #[arg(long)]
@@ -140,8 +141,8 @@ enum Command {
         #[arg(long, requires = "counts")]
         bless: bool,
     },
-    /// Check the source: vocabulary, layers, licenses, cycles between modules, sizes, links, the
-    /// Dockerfile, the workflows.
+    /// Check the source: vocabulary, layers, licenses, cycles between modules, sizes, types of
+    /// errors, links, the Dockerfile, the workflows.
     Check {
         /// Check the workflows with actionlint too, which is compiled by Go.
         #[arg(long)]

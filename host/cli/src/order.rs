@@ -21,7 +21,7 @@ use paygress_core::protocol::{OfferContent, OfferedWay, RequestBody, sorted, tok
 use paygress_core::sanitize::plain;
 use paygress_nostr::client::{Client, DiscoveredOffer};
 use paygress_nostr::{Keys, PublicKey, RelayUrl, npub, nsec};
-use print::{print_answer, print_refusal, yes_or_no};
+use print::{Format, print_answer, print_refusal, yes_or_no};
 use receipts::Receipts;
 use record::Record;
 use request::of_pod;
@@ -131,6 +131,12 @@ enum Action {
     Offers,
 }
 
+impl Arguments {
+    fn format(&self) -> Format {
+        if self.json { Format::Json } else { Format::Text }
+    }
+}
+
 /// Runs one order.
 ///
 /// # Errors
@@ -147,7 +153,7 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
     let prepared = match prepare(&arguments.action, &key_file) {
         Ok(prepared) => prepared,
         Err(error) => {
-            return error.downcast::<Refusal>().map(|it| print_refusal(&it, arguments.json));
+            return error.downcast::<Refusal>().map(|it| print_refusal(&it, arguments.format()));
         }
     };
     let progress = Progress::new();
@@ -159,14 +165,14 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
         Prepared::Offers => {
             let offers = client.offers(service).await?;
             progress.done();
-            print_offers(&offers, arguments.json)
+            print_offers(&offers, arguments.format())
         }
         Prepared::Keep(keep, mut record) => {
             let service = choose(&client, service, &progress).await?;
             progress.done();
             let receipts = Receipts::beside(&key_file, service, &client.keys().public_key());
             let service = RemoteService { client: &client, service, timeout, receipts };
-            keep.run(&service, &mut record, &known_hosts, arguments.json).await
+            keep.run(&service, &mut record, &known_hosts, arguments.format()).await
         }
         Prepared::Ssh(ssh) => {
             let service = choose(&client, service, &progress).await?;
@@ -180,7 +186,7 @@ pub async fn order(arguments: Arguments) -> Result<ExitCode> {
             let show = |step: &str| progress.show(step);
             let answer = client.ask(service, &request, timeout, show).await?;
             progress.done();
-            let code = print_answer(&answer, arguments.json, &known_hosts);
+            let code = print_answer(&answer, arguments.format(), &known_hosts);
             Receipts::beside(&key_file, service, &client.keys().public_key()).store(&answer);
             Ok(code)
         }
@@ -356,8 +362,8 @@ struct PrintedOffer<'a> {
     offer: &'a OfferContent,
 }
 
-fn print_offers(offers: &[DiscoveredOffer], json: bool) -> Result<ExitCode> {
-    if json {
+fn print_offers(offers: &[DiscoveredOffer], format: Format) -> Result<ExitCode> {
+    if format == Format::Json {
         let printed = |offer: &DiscoveredOffer| {
             sorted(&PrintedOffer {
                 service: npub(&offer.service),

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 use support::command::{built, paygress, published, text};
-use support::customer::{Buyer, Running};
+use support::customer::{Buyer, Running, until};
 use support::testbed::{root, wait_for};
 use support::web::Web;
 
@@ -89,6 +89,71 @@ async fn the_example_in_javascript_logs_in_to_the_pod_and_to_no_other_server() {
     let refused = login(&bought).await;
     assert!(!refused.status.success() && refused.stdout.is_empty());
     assert!(text(&refused.stderr).contains("REMOTE HOST IDENTIFICATION HAS CHANGED"));
+}
+
+/// The example of version 0.1.0, with the packages of today's.
+struct OldCustomer(tempfile::TempDir);
+
+impl OldCustomer {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let script = root().join("host/cli/tests/fixtures/v0.1.0/customer.mjs");
+        std::fs::copy(script, directory.path().join("customer.mjs")).unwrap();
+        let packages = root().join("examples/customer-js/node_modules");
+        std::os::unix::fs::symlink(packages, directory.path().join("node_modules")).unwrap();
+        Self(directory)
+    }
+
+    /// What it prints; it must succeed.
+    async fn run(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("timeout");
+        command.args(["60", "node"]).arg(self.0.path().join("customer.mjs")).args(arguments);
+        let output = run(command).await;
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout).trim_end().to_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs npm's packages: run `cargo xtask test`"]
+async fn the_example_of_version_0_1_0_buys_by_each_way() {
+    let (sandbox, _running, web) = opened(&[]).await;
+    let old = OldCustomer::new();
+    let order = json!({"duration_minutes": 7, "ssh_username": "alice"});
+    let left = async |pod: &Value, bearer: &Value| {
+        let pod = format!("/pods/{}", pod.as_str().unwrap());
+        let status = web.get(&pod, bearer.as_str().unwrap()).await.good();
+        assert_eq!(status["status"], "running", "{status}");
+        status["time_remaining_seconds"].as_u64().unwrap()
+    };
+    // It adds the mint's fee to what is requested, which has been in there since.
+    let expected = 400..=480;
+
+    let bought = old.run(&["buy", &web.url("/spawn-pod"), &order.to_string()]).await;
+    let bought: Value = serde_json::from_str(&bought).unwrap();
+    let seconds = left(&bought["pod_name"], &bought["bearer_token"]).await;
+    assert!(expected.contains(&seconds), "402: {seconds}");
+
+    let price = web.spawn(order).await.is(402, "payment_required");
+    old.run(&["pay", price["payment_request"].as_str().unwrap()]).await;
+    let bearer = &price["bearer_token"];
+    let pods = until("the pod that was paid for runs", async || {
+        let pods = web.get("/pods", bearer.as_str().unwrap()).await.good();
+        (pods["pods"][0]["status"] == "running").then_some(pods)
+    })
+    .await;
+    let seconds = left(&pods["pods"][0]["pod_name"], bearer).await;
+    assert!(expected.contains(&seconds), "payment request: {seconds}");
+
+    let token = old.run(&["token", sandbox.mint.url(), "9"]).await;
+    let relay = sandbox.relay.url().await.to_string();
+    let service = sandbox.config.keys.public_key().to_hex();
+    let request = json!({"cashu_token": token, "ssh_username": "alice"}).to_string();
+    let answer = old.run(&["ask", &relay, &service, &request]).await;
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer["type"], "access_details", "{answer}");
+    assert!(answer["ssh_password"].is_string() && answer["ssh_port"].is_u64(), "{answer}");
+    assert_eq!(old.run(&["state", sandbox.mint.url(), &token]).await, "SPENT");
 }
 
 /// Verifies an answer's receipt with the example, which has no code in common with the service.

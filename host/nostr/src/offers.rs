@@ -291,8 +291,14 @@ fn listing_text(settings: &Settings, offers: &[ListedOffer]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use paygress_core::backend::policy::ImageOffer;
+    use crate::inbox::FakeStore;
+    use nostr_sdk::{Client, Keys};
+    use paygress_core::backend::policy::{ImageOffer, Offer};
     use paygress_core::testing;
+    use serde_json::{Value, json};
+
+    /// What version 0.1.0 published of each catalog, and itself.
+    const RECORDED: &str = include_str!("../../cli/tests/fixtures/v0.1.0/wire/offers.jsonl");
 
     fn catalog(msat: u64, available: u32) -> Catalog {
         testing::catalog(msat, Some(available))
@@ -342,5 +348,77 @@ mod tests {
         let in_time = now.checked_add(OLD_OFFER_INTERVAL).unwrap();
         assert_eq!(published.to_publish(&catalog(2_000, 1), in_time), Some(Due::WithOldOffer));
         assert_eq!(published.to_publish(&catalog(1_000, 1), in_time), Some(Due::Replaceable));
+    }
+
+    /// With the key and the texts of the recording.
+    fn publisher() -> OfferPublisher {
+        let relays = ["wss://relay.example.com", "wss://relay.example.org"];
+        let settings = Settings {
+            keys: Keys::parse(&"07".repeat(32)).unwrap(),
+            relays: relays.map(|url| RelayUrl::parse(url).unwrap()).to_vec(),
+            private_relays: false,
+            name: "Paygress".to_owned(),
+            about: "SSH pods for Cashu tokens, by the minute".to_owned(),
+        };
+        let connection = Arc::new(Connection::new(settings, Client::builder().build()));
+        OfferPublisher::new(connection, Arc::new(FakeStore::default()))
+    }
+
+    fn recorded_catalog(input: &Value) -> Catalog {
+        let offers: Vec<Offer> = serde_json::from_value(input["offers"].clone()).unwrap();
+        let list = |offer| ListedOffer { offer, available: None };
+        Catalog {
+            offers: offers.into_iter().map(list).collect(),
+            mints: serde_json::from_value(input["mints"].clone()).unwrap(),
+            p2pk_pubkey: serde_json::from_value(input["lock"].clone()).unwrap(),
+            ..testing::catalog(0, None)
+        }
+    }
+
+    /// Without the time at which it was made.
+    fn undated(mut event: Value) -> Value {
+        for tag in event["tags"].as_array_mut().unwrap() {
+            if tag[0] == "published_at" {
+                tag[1] = Value::Null;
+            }
+        }
+        event
+    }
+
+    /// As it was, with the one field that every offer has since.
+    fn expected(recorded: &Value) -> Value {
+        let mut event = undated(recorded.clone());
+        if event["kind"] == OFFER || event["kind"] == OLD_OFFER {
+            let content = event["content"].as_str().unwrap().strip_suffix('}').unwrap();
+            event["content"] = json!(format!("{content},\"root\":false}}"));
+        }
+        event
+    }
+
+    #[tokio::test]
+    async fn events_have_the_kinds_tags_and_bytes_of_version_0_1_0() {
+        let publisher = publisher();
+        let mut compared = 0;
+        for line in RECORDED.lines() {
+            let recorded: Value = serde_json::from_str(line).unwrap();
+            let catalog = recorded_catalog(&recorded["input"]);
+            let events = publisher.events(&catalog, Due::WithOldOffer, Timestamp::now()).unwrap();
+            let made = events.iter().map(|event| {
+                undated(json!({
+                    "kind": event.kind.as_u16(),
+                    "pubkey": event.pubkey.to_hex(),
+                    "tags": event.tags,
+                    "content": event.content,
+                }))
+            });
+            let recorded = recorded["events"].as_array().unwrap();
+            assert_eq!(
+                made.collect::<Vec<_>>(),
+                recorded.iter().map(expected).collect::<Vec<_>>(),
+                "{line}"
+            );
+            compared += recorded.len();
+        }
+        assert_eq!(compared, 18);
     }
 }

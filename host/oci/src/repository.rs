@@ -207,7 +207,7 @@ impl<'a> RepositoryClient<'a> {
         authorization: Option<HeaderValue>,
     ) -> Result<Response, Error> {
         let headers = self.headers(call, authorization);
-        let mut retries = 0;
+        let mut waits = retry::waits();
         loop {
             let mut request = Request::new(call.body.clone());
             *request.method_mut() = call.method.clone();
@@ -218,11 +218,10 @@ impl<'a> RepositoryClient<'a> {
                 None => self.http.send(request).await,
             };
             let response = sent.map_err(|error| self.unsent(error))?;
-            match retry::wait(response.status(), response.headers(), retries) {
+            match retry::wait(response.status(), response.headers(), &mut waits) {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => return Ok(response),
             }
-            retries = retries.saturating_add(1);
         }
     }
 

@@ -1,26 +1,45 @@
 //! Registries that are busy: they say so by 429 or 503, and maybe for how long.
 
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, RETRY_AFTER};
 use jiff::Timestamp;
 use std::time::Duration;
 
 /// A request is sent again this often. The time-out of the whole call bounds it too.
-const MAX_RETRIES: u32 = 3;
+const MAX_RETRIES: usize = 3;
 /// A registry that asks for more is reported to the caller, who knows what can wait.
 const MAX_WAIT: Duration = Duration::from_secs(10);
-/// Before the first retry, if the registry does not say; then twice as long.
+/// Before the first retry, if the registry does not say; then twice as long. Jitter at most doubles
+/// each.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 pub(crate) fn is_busy(status: StatusCode) -> bool {
     matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
 }
 
-/// How long to wait before a request that was sent `retries` times again is sent once more.
-pub(crate) fn wait(status: StatusCode, headers: &HeaderMap, retries: u32) -> Option<Duration> {
-    let usual = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(retries));
+/// How long to wait before each retry of one request, if the registry does not say.
+pub(crate) fn waits() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(FIRST_WAIT)
+        .with_factor(2.0)
+        .with_max_times(MAX_RETRIES)
+        .with_jitter()
+        .build()
+}
+
+/// How long to wait before a request is sent once more; none if it is not.
+pub(crate) fn wait(
+    status: StatusCode,
+    headers: &HeaderMap,
+    waits: &mut ExponentialBackoff,
+) -> Option<Duration> {
+    if !is_busy(status) {
+        return None;
+    }
+    let usual = waits.next()?;
     let wait = retry_after(headers, Timestamp::now()).unwrap_or(usual);
-    (is_busy(status) && retries < MAX_RETRIES && wait <= MAX_WAIT).then_some(wait)
+    (wait <= MAX_WAIT).then_some(wait)
 }
 
 /// What the header says: seconds, or a date.
@@ -37,6 +56,7 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duratio
 mod tests {
     use super::*;
     use hyper::header::HeaderValue;
+    use std::collections::BTreeSet;
 
     fn headers(text: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))])
@@ -60,19 +80,29 @@ mod tests {
     }
 
     #[test]
-    fn waiting_is_bounded() {
-        let busy = StatusCode::SERVICE_UNAVAILABLE;
-        let seconds = |status, headers: &HeaderMap, retries| {
-            wait(status, headers, retries).map(|wait| wait.as_secs())
-        };
-        let silent = HeaderMap::new();
-        assert_eq!(
-            [0, 1, 2, 3].map(|each| seconds(busy, &silent, each)),
-            [Some(1), Some(2), Some(4), None]
-        );
-        assert_eq!(seconds(StatusCode::TOO_MANY_REQUESTS, &headers("10"), 0), Some(10));
-        assert_eq!(seconds(StatusCode::TOO_MANY_REQUESTS, &headers("11"), 0), None);
-        assert_eq!(seconds(busy, &headers("0"), 3), None);
-        assert_eq!(seconds(StatusCode::BAD_GATEWAY, &headers("0"), 0), None);
+    fn waits_double_with_jitter_and_end() {
+        let (busy, silent) = (StatusCode::SERVICE_UNAVAILABLE, HeaderMap::new());
+        let mut of_one = waits();
+        for least in [1, 2, 4].map(Duration::from_secs) {
+            let found = wait(busy, &silent, &mut of_one).unwrap();
+            assert!((least..=least.saturating_mul(2)).contains(&found), "{least:?}: {found:?}");
+        }
+        assert_eq!(wait(busy, &silent, &mut of_one), None);
+        assert_eq!(wait(busy, &headers("0"), &mut of_one), None);
+        let first: BTreeSet<Duration> = (0..8).filter_map(|_| waits().next()).collect();
+        assert!(first.len() > 1, "clients of one registry come back together: {first:?}");
+    }
+
+    #[test]
+    fn what_a_registry_asks_for_is_bounded() {
+        for (status, text, expected) in [
+            (StatusCode::TOO_MANY_REQUESTS, "10", Some(10)),
+            (StatusCode::TOO_MANY_REQUESTS, "11", None),
+            (StatusCode::SERVICE_UNAVAILABLE, "0", Some(0)),
+            (StatusCode::BAD_GATEWAY, "0", None),
+        ] {
+            let found = wait(status, &headers(text), &mut waits());
+            assert_eq!(found, expected.map(Duration::from_secs), "{status}: {text}");
+        }
     }
 }

@@ -1,6 +1,17 @@
 //! `paygress-regular-file`: files that a customer may have replaced by anything, by a FIFO, a device or
 //! a file without end. Only regular ones are read, a part of bounded size, and nobody waits for the
 //! other end of a FIFO.
+//!
+//! ```
+//! use paygress_regular_file::read_text;
+//! use std::path::Path;
+//!
+//! let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+//! assert!(read_text(&file, 4_096)?.contains("paygress-regular-file"));
+//! assert!(read_text(&file, 8).is_err(), "it is longer");
+//! assert!(read_text(Path::new("/dev/zero"), 8).is_err(), "it is no regular file");
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 use rustix::fs::{Mode, OFlags, open};
 use std::fs::{File, Metadata};

@@ -185,8 +185,11 @@ impl Drop for Connection {
     }
 }
 
-fn answer(id: ChannelId, is_done: bool, session: &mut Session) -> Result<(), Error> {
-    if is_done { session.channel_success(id) } else { session.channel_failure(id) }
+/// Whether what a channel requested was done.
+struct Done(bool);
+
+fn answer(id: ChannelId, done: Done, session: &mut Session) -> Result<(), Error> {
+    if done.0 { session.channel_success(id) } else { session.channel_failure(id) }
 }
 
 impl Handler for Connection {
@@ -414,7 +417,7 @@ impl Handler for Connection {
         let is_set = self.sessions.options.allows_terminal
             && self.channels.with_session(id, |channel| channel.set_terminal(terminal))
                 == Some(true);
-        answer(id, is_set, session)
+        answer(id, Done(is_set), session)
     }
 
     async fn window_change_request(
@@ -459,12 +462,12 @@ impl Handler for Connection {
         session: &mut Session,
     ) -> Result<(), Error> {
         let is_set = self.channels.with_session(id, |channel| channel.set_variable(name, value));
-        answer(id, is_set == Some(true), session)
+        answer(id, Done(is_set == Some(true)), session)
     }
 
     async fn shell_request(&mut self, id: ChannelId, session: &mut Session) -> Result<(), Error> {
         let is_started = self.sessions.start(id, None, session.handle());
-        answer(id, is_started, session)
+        answer(id, Done(is_started), session)
     }
 
     async fn exec_request(
@@ -474,7 +477,7 @@ impl Handler for Connection {
         session: &mut Session,
     ) -> Result<(), Error> {
         let is_started = self.sessions.start(id, Some(command), session.handle());
-        answer(id, is_started, session)
+        answer(id, Done(is_started), session)
     }
 
     async fn subsystem_request(
@@ -484,6 +487,6 @@ impl Handler for Connection {
         session: &mut Session,
     ) -> Result<(), Error> {
         let is_started = name == "sftp" && self.sessions.start_sftp(id, session.handle());
-        answer(id, is_started, session)
+        answer(id, Done(is_started), session)
     }
 }

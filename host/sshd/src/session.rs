@@ -65,7 +65,7 @@ impl Sessions {
         match self.options.command.as_deref() {
             None => program.command = command,
             Some(INTERNAL_SFTP) => {
-                sftp::refuse(program.terminal.is_some(), wires);
+                sftp::refuse(program.terminal.as_ref(), wires);
                 return true;
             }
             Some(forced) => {

@@ -33,7 +33,9 @@ fn order(id: &str, mut row: Row) -> Result<Order> {
     let record: OrderRecord = from_json(&body)?;
     let mut secret = || Ok::<_, LedgerError>(row.optional_text()?.map(Secret::new));
     let secrets = OrderSecrets { token: secret()?, password: secret()?, refund_token: secret()? };
-    record.into_order(secrets, row.number()? != 0).map_err(LedgerError::unreadable)
+    let delivered = row.number()? != 0;
+    let order = record.into_order(secrets).map_err(LedgerError::unreadable)?;
+    Ok(Order { delivered, ..order })
 }
 
 /// An order of which only the refusal is kept.

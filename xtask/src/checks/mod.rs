@@ -3,6 +3,7 @@
 
 mod commands;
 mod dockerfile;
+mod error_types;
 mod files;
 mod layers;
 mod licenses;
@@ -26,6 +27,7 @@ pub(crate) fn source() -> Result<()> {
         ("licenses", licenses::check()),
         ("modules", modules::check(&files)),
         ("sizes", sizes::check(&files)),
+        ("error types", error_types::check(&files)),
         ("links", links::check(&files, &root())),
         ("Dockerfile", dockerfile::check(&files)),
         ("workflows", workflows::check(&files)),

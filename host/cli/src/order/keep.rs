@@ -8,7 +8,7 @@
 //! A token is in the record before it is sent. After a crash, or without an answer, the same token is
 //! sent again: that is the same order, and it is paid once.
 
-use super::print::{print_answer, print_response};
+use super::print::{Format, print_answer, print_response};
 use super::receipts::Receipts;
 use super::record::{NextToken, Record, TokenState};
 use super::request::of_pod;
@@ -88,7 +88,7 @@ impl KeepArguments {
         service: &impl Service,
         record: &mut Record,
         known_hosts: &KnownHosts,
-        json: bool,
+        format: Format,
     ) -> Result<ExitCode> {
         let mut extension = Extension {
             service,
@@ -96,7 +96,7 @@ impl KeepArguments {
             known_hosts,
             pod: &self.pod,
             budget: Sat(self.budget),
-            json,
+            format,
         };
         let stop = extension.run().await?;
         let (spent, unused) = (extension.record.spent(), extension.record.unused());
@@ -232,7 +232,7 @@ struct Extension<'a, S> {
     known_hosts: &'a KnownHosts,
     pod: &'a str,
     budget: Sat,
-    json: bool,
+    format: Format,
 }
 
 impl<S: Service> Extension<'_, S> {
@@ -326,12 +326,12 @@ impl<S: Service> Extension<'_, S> {
         let Some(response) = &answer.response else {
             // It may hold a refund.
             self.record.set(&token, TokenState::Sent, Some(&answer.text))?;
-            print_answer(&answer, self.json, self.known_hosts);
+            print_answer(&answer, self.format, self.known_hosts);
             return Ok(After::Stop(Stop::Refused));
         };
         let (state, after) = outcome(response, was);
         self.record.set(&token, state, refund(response))?;
-        print_answer(&answer, self.json, self.known_hosts);
+        print_answer(&answer, self.format, self.known_hosts);
         Ok(after)
     }
 }

@@ -14,9 +14,16 @@ use paygress_nostr::client::Answer;
 use paygress_nostr::npub;
 use std::process::ExitCode;
 
+/// What standard output is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Text,
+    Json,
+}
+
 /// Prints an answer; an error is a failure, and so is what cannot be read, and a pod that contradicts
 /// it.
-pub(super) fn print_answer(answer: &Answer, json: bool, known_hosts: &KnownHosts) -> ExitCode {
+pub(super) fn print_answer(answer: &Answer, format: Format, known_hosts: &KnownHosts) -> ExitCode {
     let pod = check(answer);
     if let PodCheck::Differs(why) = pod {
         // It was paid for: all of it, but no command to log in with.
@@ -27,7 +34,7 @@ pub(super) fn print_answer(answer: &Answer, json: bool, known_hosts: &KnownHosts
         return ExitCode::FAILURE;
     }
     match &answer.response {
-        _ if json => print_line(answer.text.expose()),
+        _ if format == Format::Json => print_line(answer.text.expose()),
         Some(response) => print_response(response, known_hosts),
         None => {
             print_note("This answer cannot be read; a newer paygress may read it. It is:");
@@ -42,10 +49,10 @@ pub(super) fn print_answer(answer: &Answer, json: bool, known_hosts: &KnownHosts
 }
 
 /// Prints why a request is not sent, as if the service had answered that.
-pub(super) fn print_refusal(refusal: &Refusal, json: bool) -> ExitCode {
+pub(super) fn print_refusal(refusal: &Refusal, format: Format) -> ExitCode {
     let response = Response::from(refusal);
     match response.error() {
-        Some(error) if !json => print_error(error),
+        Some(error) if format == Format::Text => print_error(error),
         Some(_) | None => print_line(response.to_json()),
     }
     ExitCode::FAILURE

@@ -4,9 +4,10 @@ use crate::account::{account, orders};
 use crate::load::{Bought, Load};
 use crate::service::{Installation, Service};
 use crate::support::command::text;
+use crate::support::customer::until;
 use crate::support::web::Web;
 use paygress_core::model::ids::MintUrl;
-use paygress_core::model::order::State;
+use paygress_core::model::order::{Order, Purchase, State};
 use paygress_sandbox::TestWallet;
 use paygress_store::db::testing::Server;
 use std::collections::{BTreeSet, VecDeque};
@@ -16,6 +17,10 @@ use tokio::sync::watch;
 
 /// Orders between two replacements.
 const ORDERS: usize = 10;
+
+/// States that orders leave although their mint is gone.
+const OPEN: [State; 5] =
+    [State::Received, State::Decided, State::Redeeming, State::Paid, State::Provisioning];
 
 /// How often all replicas are replaced.
 fn rounds() -> usize {
@@ -62,6 +67,31 @@ async fn of_the_version_before(server: &Server) -> Installation {
     Installation::new(&settings, "").await
 }
 
+/// Each order that the version before left open is served or refused, or is known to wait for its
+/// mint; a pod that was paid for is there.
+async fn assert_continued(installation: &Installation, before: &[Order]) {
+    let open: Vec<&Order> = before.iter().filter(|order| OPEN.contains(&order.state())).collect();
+    let states: BTreeSet<&str> = open.iter().map(|order| order.state().as_str()).collect();
+    assert_eq!(states.len(), OPEN.len(), "only {states:?}");
+    let after = until("orders of the version before are still open", async || {
+        let all = orders(installation).await.into_iter();
+        let after: Vec<Order> =
+            all.filter(|order| open.iter().any(|old| old.id == order.id)).collect();
+        after.iter().all(|order| !OPEN.contains(&order.state())).then_some(after)
+    })
+    .await;
+    assert_eq!(after.len(), open.len(), "an order is lost");
+    for old in open {
+        let is_paid = matches!(old.state(), State::Paid | State::Provisioning);
+        if is_paid && matches!(old.purchase, Purchase::Spawn { .. }) {
+            let order = after.iter().find(|order| order.id == old.id).unwrap();
+            assert_eq!(order.state(), State::Active, "{}", old.id);
+            let pod = order.pod().to_string();
+            assert!(installation.pods.running().contains(&pod), "{pod} is gone");
+        }
+    }
+}
+
 /// The program of the version before reads what this version has written, or says that it cannot.
 async fn assert_previous_reads(installation: &Installation) {
     let Some(program) = std::env::var_os("PAYGRESS_PREVIOUS") else {
@@ -79,9 +109,11 @@ async fn assert_previous_reads(installation: &Installation) {
 async fn replicas_are_replaced_one_after_the_other_under_load() {
     let server = Server::start().unwrap();
     let installation = of_the_version_before(&server).await;
-    let before = orders(&installation).await.len();
+    let old = orders(&installation).await;
+    let before = old.len();
     assert!(before > 0, "the ledger of the version before is empty");
     let mut replicas = VecDeque::from([installation.start().await, installation.start().await]);
+    assert_continued(&installation, &old).await;
     let (served_by, serving) = watch::channel(webs(&replicas));
     let mut load = Load::start(&installation, serving).await;
     for _ in 0..2 * rounds() {

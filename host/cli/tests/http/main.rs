@@ -8,6 +8,7 @@ mod operator;
 mod pages;
 mod payment;
 mod problems;
+mod recorded;
 mod repeats;
 mod service;
 mod streams;

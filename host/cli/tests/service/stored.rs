@@ -1,13 +1,14 @@
 //! What version 0.1.0 stored is read, continued and accounted for by this version.
 
+use crate::policy::bought;
 use crate::support::command::{printed, text};
-use crate::support::customer::{Running, TIMEOUT};
+use crate::support::customer::{Buyer, Running, TIMEOUT};
 use paygress::sandbox::Sandbox;
 use paygress_core::backend::store::Reporting;
 use paygress_core::model::order::{Order, State};
 use paygress_store::SqlStore;
 use paygress_store::db::testing::Server;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -130,7 +131,6 @@ async fn every_order_serialises_to_the_bytes_that_were_stored() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_continues_what_0_1_0_left() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
-    let directory = sandbox.directory.path();
     for (variable, name) in [("LEDGER_PATH", "ledger.sqlite"), ("CASHU_DB_PATH", "wallet.sqlite")] {
         let path = PathBuf::from(&sandbox.environment[variable]);
         std::fs::copy(fixtures().join(name), &path).unwrap();
@@ -176,5 +176,37 @@ async fn a_service_continues_what_0_1_0_left() {
         assert!(history.lines().any(starts), "{number} is missing:\n{history}");
     }
     printed(&sandbox, &["policy", "rollback", "4"]).await;
-    assert!(directory.exists());
+    let buyer = Buyer::new(&sandbox).await;
+    assert_eq!(bought(&buyer, 11).await, 5, "ten sat, at the price of that revision");
+}
+
+/// A pod is bought, extended and stopped by the components of version 0.1.0 alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn components_of_0_1_0_decide_orders() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let _running = Running::start(sandbox.app().await.unwrap());
+    let buyer = Buyer::new(&sandbox).await;
+    let old = |name: &str| {
+        fixtures().join(format!("components/{name}.wasm")).to_string_lossy().into_owned()
+    };
+    let [images, pricing, duration, pod_template] =
+        ["images", "pricing", "duration", "pod-template"].map(old);
+    let swap = ["policy", "swap", "images", &images, "pricing", &pricing];
+    let rest = ["duration", &duration, "pod-template", &pod_template];
+    printed(&sandbox, &[&swap[..], &rest[..]].concat()).await;
+    let pod = buyer.ask(json!({"cashu_token": buyer.token(11).await})).await;
+    assert_eq!(pod["type"], "access_details", "{pod}");
+    let name = &pod["pod_name"];
+    let more = buyer.ask(json!({"cashu_token": buyer.token(6).await, "pod_name": name})).await;
+    assert_eq!(more["extended_duration_seconds"], 300, "{more}");
+    let stopped = buyer.ask(json!({"type": "stop", "pod_name": name})).await;
+    let paid_back = |field: &str| stopped[field].as_u64().unwrap();
+    // Of 15 sat, less what was used, and the mint's fees for two refunds.
+    let sum = paid_back("refunded_sats").saturating_add(paid_back("refund_fee_sats"));
+    assert!((12..=14).contains(&sum), "{stopped}");
+    assert_eq!(bought(&buyer, 11).await, 10);
+
+    // Of contract 1.0: a second for a sat, and no refund.
+    printed(&sandbox, &["policy", "swap", "duration", &old("old-duration")]).await;
+    assert_eq!(bought(&buyer, 121).await, 2);
 }

@@ -158,15 +158,17 @@ impl From<&Order> for OrderSecrets {
 }
 
 impl OrderRecord {
-    /// The order, with what is stored beside the record.
+    /// The order, with the secrets that are stored beside the record. Whether its response was
+    /// delivered is stored there too; here it is not yet.
     ///
     /// # Errors
     /// [`RecordError`]: the record lacks what its state promises.
-    pub fn into_order(self, secrets: OrderSecrets, delivered: bool) -> Result<Order, RecordError> {
+    pub fn into_order(self, secrets: OrderSecrets) -> Result<Order, RecordError> {
         let mut reader = Reader { record: self, secrets };
         let state = reader.state()?;
         let OrderRecord { id, message, reply_to, purchase, token_info, created_at, .. } =
             reader.record;
+        let delivered = false;
         Ok(Order { id, message, reply_to, purchase, token_info, created_at, state, delivered })
     }
 }

@@ -108,12 +108,12 @@ impl AtMint {
     }
 
     /// Who runs next, if one more may: proven orders first, but for the few slots of unproven ones.
-    fn next(&mut self, is_room_wanted: bool) -> Option<(Lane, oneshot::Sender<Slot>)> {
+    fn next(&mut self, unproven_slots: usize) -> Option<(Lane, oneshot::Sender<Slot>)> {
         let running = self.proven.running.saturating_add(self.unproven.running);
         if running >= limits::ORDERS_AT_ONCE {
             return None;
         }
-        let has_unproven_slot = !is_room_wanted && self.unproven.running < limits::UNPROVEN_AT_ONCE;
+        let has_unproven_slot = self.unproven.running < unproven_slots;
         let proven_slots = limits::ORDERS_AT_ONCE.saturating_sub(limits::UNPROVEN_AT_ONCE);
         let lanes = match self.proven.running < proven_slots {
             true => [Lane::Proven, Lane::Unproven],
@@ -287,9 +287,10 @@ impl Admission {
 
     /// Gives free slots to those who wait.
     fn assign_slots(self: &Arc<Self>, mints: &mut Mints, mint: &MintUrl) {
-        let is_room_wanted = mints.room_wanted > 0;
+        // While a proven order waits for room, no unproven one begins.
+        let unproven_slots = if mints.room_wanted > 0 { 0 } else { limits::UNPROVEN_AT_ONCE };
         let at_mint = mints.at(mint);
-        while let Some((lane, waiter)) = at_mint.next(is_room_wanted) {
+        while let Some((lane, waiter)) = at_mint.next(unproven_slots) {
             let slot = Slot(Some((Arc::clone(self), mint.clone(), lane)));
             match waiter.send(slot) {
                 Ok(()) => {

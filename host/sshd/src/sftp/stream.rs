@@ -6,6 +6,7 @@ use super::state::Sftp;
 use crate::channels::Channels;
 use crate::input::InputReceiver;
 use crate::process::Wires;
+use crate::terminal::Terminal;
 use russh::ChannelWriteHalf;
 use russh::server::Msg;
 use std::collections::HashMap;
@@ -21,9 +22,9 @@ const ONLY_SFTP: &str = "This service allows sftp connections only.";
 
 /// Ends the channel of a client that may have `sftp` only and asks for something else. No shell
 /// shows it the text: a shell would read files that the client can write by `sftp`.
-pub(crate) fn refuse(has_terminal: bool, wires: Wires) {
+pub(crate) fn refuse(terminal: Option<&Terminal>, wires: Wires) {
     let Wires { output, mut open, channels, .. } = wires;
-    let text = format!("{ONLY_SFTP}{}", if has_terminal { "\r\n" } else { "\n" });
+    let text = format!("{ONLY_SFTP}{}", if terminal.is_some() { "\r\n" } else { "\n" });
     tokio::spawn(async move {
         tokio::select! {
             _ = output.data_bytes(text) => {}

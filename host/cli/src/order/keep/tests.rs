@@ -86,7 +86,7 @@ impl FakeService {
             known_hosts: &KnownHosts::beside(Path::new("no-directory/key")),
             pod: name.as_str(),
             budget: Sat(budget),
-            json: false,
+            format: Format::Text,
         };
         let stop = extension.run().await.unwrap();
         (stop, self.sent.borrow().iter().map(|(at, _)| *at).collect())
@@ -159,7 +159,7 @@ async fn without_an_answer_the_same_token_is_sent_again_also_after_a_crash() {
             known_hosts: &KnownHosts::beside(Path::new("no-directory/key")),
             pod: "ssh-pod-abcdefghij",
             budget: Sat(10),
-            json: false,
+            format: Format::Text,
         };
         let next = extension.record.next(Sat(10)).unwrap();
         assert_eq!(extension.top_up(next).await.unwrap(), After::Retry);

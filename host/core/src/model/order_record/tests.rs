@@ -17,7 +17,7 @@ fn an_order_with_a_key_alone_is_read_without_a_password() {
         let record: OrderRecord =
             serde_json::from_value(serde_json::to_value(&order).unwrap()).unwrap();
         let secrets = OrderSecrets { password: None, ..OrderSecrets::from(&order) };
-        let read = record.into_order(secrets, order.delivered);
+        let read = record.into_order(secrets);
         assert_eq!(read.is_ok(), is_read, "{read:?}");
         assert!(read.is_err() || read.is_ok_and(|order| order.state.password().is_none()));
     }
@@ -38,7 +38,7 @@ fn a_record_of_a_later_version_is_read_unless_money_depends_on_the_new_name() {
     later["refusal"]["code"] = "too_hot".into();
     later["refusal"]["end_reason"] = "moved-away".into();
     let record: OrderRecord = serde_json::from_value(later.clone()).unwrap();
-    let read = record.into_order(OrderSecrets::from(&order), order.delivered).unwrap();
+    let read = record.into_order(OrderSecrets::from(&order)).unwrap();
     assert_eq!(read.state.refund_due(), order.state.refund_due());
     assert_eq!(serde_json::to_value(&read).unwrap(), later);
 }
@@ -49,7 +49,7 @@ fn a_pod_of_an_unpaid_order_may_run_unless_the_record_says_that_it_does_not() {
         let order = testing::order(testing::spawn(), state).unwrap();
         let read = |json: serde_json::Value| {
             let record: OrderRecord = serde_json::from_value(json).unwrap();
-            record.into_order(OrderSecrets::from(&order), order.delivered).unwrap()
+            record.into_order(OrderSecrets::from(&order)).unwrap()
         };
         let mut json = serde_json::to_value(&order).unwrap();
         assert_eq!(read(json.clone()), order);
@@ -76,7 +76,7 @@ fn a_pod_of_a_paid_order_was_launched_before_only_if_the_record_says_so() {
             let json = serde_json::to_value(&order).unwrap();
             assert_eq!(json.get("launched_unpaid").is_some(), launched, "{state:?}");
             let record: OrderRecord = serde_json::from_value(json).unwrap();
-            let read = record.into_order(OrderSecrets::from(&order), order.delivered);
+            let read = record.into_order(OrderSecrets::from(&order));
             assert_eq!(read.unwrap(), order, "{state:?}");
         }
     }
