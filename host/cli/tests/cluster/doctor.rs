@@ -2,7 +2,8 @@
 
 use crate::in_workloads;
 use crate::support::testbed::{
-    AdmissionParameters, CLUSTER, NetworkPolicies, Outside, Testbed, apply, kubectl, root, wait_for,
+    AdmissionParameters, CLUSTER, NetworkPolicies, Outside, Standard, Testbed, apply, kubectl,
+    root, wait_for,
 };
 use serde_json::Value;
 use std::process::{Command, Stdio};
@@ -133,30 +134,13 @@ fn a_verb_that_the_role_lacks_is_named() {
     doctor.wait_for_health("permissions");
 }
 
-/// The label of the namespace as `k8s/base` has it, once this is dropped.
-struct Standard;
-
-impl Standard {
-    fn set(standard: &str) {
-        let label = format!("pod-security.kubernetes.io/enforce={standard}");
-        kubectl(&["label", "--overwrite", "namespace", "user-workloads", &label]);
-    }
-}
-
-impl Drop for Standard {
-    fn drop(&mut self) {
-        Self::set("privileged");
-    }
-}
-
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn a_namespace_that_forbids_what_is_sold_is_named() {
     let _alone = CLUSTER.lock();
     let _set = healthy();
     let doctor = Doctor::start("doctor-standard");
-    let standard = Standard;
-    Standard::set("baseline");
+    let standard = Standard::enforce("baseline");
     doctor.wait_for_failure("pod security", &["ACCESS names host-port", "forbids host ports"]);
     drop(standard);
     doctor.wait_for_health("pod security");
