@@ -21,13 +21,13 @@ const GATEWAY: [(&str, &str); 7] = [
 ];
 
 /// A customer's shell with `paygress` in its path, who trusts nobody but whom the answer names.
-struct Shell<'a> {
-    key: &'a LoginKey,
+pub(crate) struct Shell<'a> {
+    pub(crate) key: &'a LoginKey,
 }
 
 impl Shell<'_> {
     /// What the command of this way prints in the pod.
-    fn run(&self, way: &Value, line: &str) -> String {
+    pub(crate) fn run(&self, way: &Value, line: &str) -> String {
         let known_hosts = self.key.path("known_hosts");
         std::fs::write(&known_hosts, way["known_hosts"].as_str().unwrap()).unwrap();
         let config = format!(
