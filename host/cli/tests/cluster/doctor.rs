@@ -95,6 +95,23 @@ fn a_healthy_cluster_is_ok_and_no_probe_pod_is_left() {
         assert!(of_area(&report, area).count() > 0, "{area}: {report:#}");
     }
     assert_eq!(probe_pods().trim(), "");
+    pods_that_are_not_isolated_are_named(&doctor);
+    assert_eq!(probe_pods().trim(), "");
+}
+
+/// As where the cluster's network plugin enforces no NetworkPolicies. A probe pod finds out.
+fn pods_that_are_not_isolated_are_named(doctor: &Doctor) {
+    let _removed = NetworkPolicies::removed();
+    // The policies may still be enforced when the first pod is there.
+    wait_for("pods that are not isolated", SEEN, || {
+        let (report, succeeded) = doctor.report(&[]);
+        let mut failed = of_area(&report, "network").filter(|check| check["outcome"] == "fail");
+        let is_named = failed.any(|check| {
+            check["text"] == "customers' pods reach the API server or a node"
+                && check["remedy"].as_str().unwrap().contains("k8s/base/network.yaml")
+        });
+        is_named && !succeeded
+    });
 }
 
 #[test]
