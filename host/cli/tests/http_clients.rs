@@ -18,6 +18,7 @@ use support::command::{built, paygress, published, text};
 use support::customer::{Buyer, Running, until};
 use support::testbed::{root, wait_for};
 use support::web::Web;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const OPERATOR: &str = "the operator's own long token";
 
@@ -237,6 +238,23 @@ fn double_price(sandbox: &Sandbox, answer: &mut Value) -> u64 {
     price
 }
 
+/// The port of what a customer runs in their pod: pods of these tests share the machine's network.
+async fn web_server_of_pod() -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n")
+                && stream.read_buf(&mut head).await.is_ok_and(|read| read > 0)
+            {}
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nof the pod\n";
+            let _ = stream.write_all(answer).await;
+        }
+    });
+    port
+}
+
 /// nginx, with the example's configuration.
 struct Nginx {
     child: Child,
@@ -316,6 +334,34 @@ async fn nginx_asks_before_it_lets_through() {
     outside.ask("DELETE", &pod, &[("authorization", &format!("Bearer {bearer}"))], "").await.good();
     let bearer = format!("Bearer {bearer}");
     assert_eq!(members(&[("authorization", &bearer)]).await.status, 403, "the pod is gone");
+}
+
+/// As browsers get there, but for TLS.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs nginx: run `cargo xtask test`"]
+async fn a_port_of_a_pod_is_its_customers_alone_behind_nginx() {
+    let settings = [("TRUSTED_PROXIES", "127.0.0.1"), ("APPS_DOMAIN", "apps.example.com")];
+    let (sandbox, _running, web) = opened(&settings).await;
+    let nginx = tokio::task::spawn_blocking(move || Nginx::start(web.address)).await.unwrap();
+    let outside = Web::new(nginx.address);
+    let token = Buyer::new(&sandbox).await.token(20).await;
+    let order = json!({"cashu_token": token, "http_port": web_server_of_pod().await});
+    let bought = outside.spawn(order).await.good();
+    let url = bought["http_url"].as_str().unwrap();
+    let host = url.strip_prefix("https://").unwrap();
+    let visit = async |path: &str, headers: &[(&str, &str)]| {
+        let headers = [&[("host", host)][..], headers].concat();
+        outside.ask("GET", path, &headers, "").await
+    };
+    visit("/", &[]).await.is(403, "not_owner");
+    let pod = format!("/pods/{}", bought["pod_name"].as_str().unwrap());
+    let status = outside.get(&pod, bought["bearer_token"].as_str().unwrap()).await.good();
+    let link = status["http_login_url"].as_str().unwrap().strip_prefix(url).unwrap();
+    let logged_in = visit(link, &[]).await;
+    assert_eq!(logged_in.status, 303, "{}", logged_in.body);
+    let cookie = logged_in.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap();
+    let page = visit("/", &[("cookie", cookie)]).await;
+    assert_eq!((page.status, page.body.as_str()), (200, "of the pod\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,9 @@
 //! A pod that is sold without a port of the nodes, and the ways to it.
 
 use crate::machines::{LoginKey, SERVER};
-use crate::support::testbed::{AdmissionParameters, CLUSTER, Testbed, kubectl, output, root};
+use crate::support::testbed::{
+    AdmissionParameters, CLUSTER, Standard, Testbed, kubectl, output, root,
+};
 use crate::{in_workloads, pods};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -19,13 +21,13 @@ const GATEWAY: [(&str, &str); 7] = [
 ];
 
 /// A customer's shell with `paygress` in its path, who trusts nobody but whom the answer names.
-struct Shell<'a> {
-    key: &'a LoginKey,
+pub(crate) struct Shell<'a> {
+    pub(crate) key: &'a LoginKey,
 }
 
 impl Shell<'_> {
     /// What the command of this way prints in the pod.
-    fn run(&self, way: &Value, line: &str) -> String {
+    pub(crate) fn run(&self, way: &Value, line: &str) -> String {
         let known_hosts = self.key.path("known_hosts");
         std::fs::write(&known_hosts, way["known_hosts"].as_str().unwrap()).unwrap();
         let config = format!(
@@ -89,25 +91,38 @@ fn a_pod_without_a_port_is_reached_by_the_gateway() {
     let _alone = CLUSTER.lock();
     let _parameters =
         AdmissionParameters::set(&[("ACCESS", "gateway"), ("SSH_SERVER_IMAGE", SERVER)]);
+    // As `k8s/overlays/without-ports` has it.
+    let _standard = Standard::enforce("baseline");
     for route in ["port-forward", "pod-network"] {
         a_pod_without_a_port_is_reached(route);
+    }
+}
+
+/// The objects of `k8s/base` as `k8s/overlays/without-ports` changes them.
+pub(crate) struct WithoutPorts(Vec<Value>);
+
+impl WithoutPorts {
+    pub(crate) fn build() -> Self {
+        let overlay = root().join("target/e2e/without-ports");
+        std::fs::create_dir_all(&overlay).unwrap();
+        let text = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../../../k8s/base]\ncomponents: [../../../k8s/overlays/without-ports]\n";
+        std::fs::write(overlay.join("kustomization.yaml"), text).unwrap();
+        let built = kubectl(&["kustomize", &overlay.to_string_lossy()]);
+        let objects = built.split("\n---\n").map(|text| serde_saphyr::from_str(text).unwrap());
+        Self(objects.collect())
+    }
+
+    pub(crate) fn named(&self, kind: &str, name: &str) -> &Value {
+        let is_it = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
+        self.0.iter().find(is_it).unwrap_or_else(|| panic!("no {kind} {name}"))
     }
 }
 
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn without_ports_the_namespace_is_baseline_and_only_the_gateway_connects() {
-    let overlay = root().join("target/e2e/without-ports");
-    std::fs::create_dir_all(&overlay).unwrap();
-    let text = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../../../k8s/base]\ncomponents: [../../../k8s/overlays/without-ports]\n";
-    std::fs::write(overlay.join("kustomization.yaml"), text).unwrap();
-    let built = kubectl(&["kustomize", &overlay.to_string_lossy()]);
-    let objects = built.split("\n---\n").map(|text| serde_saphyr::from_str(text).unwrap());
-    let objects: Vec<Value> = objects.collect();
-    let named = |kind: &str, name: &str| {
-        let is_it = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
-        objects.iter().find(is_it).unwrap_or_else(|| panic!("no {kind} {name}"))
-    };
+    let built = WithoutPorts::build();
+    let named = |kind: &str, name: &str| built.named(kind, name);
     let labels = &named("Namespace", "user-workloads")["metadata"]["labels"];
     assert_eq!(labels["pod-security.kubernetes.io/enforce"], "baseline");
     let service = &named("Namespace", "ingress-system")["metadata"]["labels"];

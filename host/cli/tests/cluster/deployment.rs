@@ -1,9 +1,16 @@
 //! The service in the cluster, as its manifests deploy it.
 
-use crate::PASSWORD;
+use crate::access::Shell;
+use crate::machines::LoginKey;
 use crate::policies::{Applied, condition, in_config_map, policy};
-use crate::support::testbed::{CLUSTER, Deployed, Outside, Ssh, apply, kubectl, root};
+use crate::support::testbed::{
+    CLUSTER, Deployed, Outside, Ssh, apply, audit_log, kubectl, root, wait_for,
+};
+use crate::{PASSWORD, in_workloads};
 use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::time::Duration;
 
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
@@ -35,7 +42,7 @@ fn the_service_runs_in_the_cluster_as_its_manifests_say() {
     let _alone = CLUSTER.lock();
     // Pods reach this machine by the bridge.
     let outside = Outside::start("deployment", "10.88.0.1");
-    let deployed = Deployed::start(&outside);
+    let mut deployed = Deployed::start(&outside);
     let ask = |request: Value| outside.ask(&deployed.npub, &request);
     let token = outside.token(21);
     let answer =
@@ -79,4 +86,53 @@ fn the_service_runs_in_the_cluster_as_its_manifests_say() {
     assert!(report.contains("a service runs") && report.contains(" 0 fail"), "{report}");
     let audit = deployed.paygress(&["ledger", "audit"]);
     assert!(!audit.contains("missing"), "{audit}");
+    its_gateway_leads_to_pods(&outside, &mut deployed);
+}
+
+/// What the service requests of the API server from a moment on.
+struct Requests {
+    /// How long the log was then.
+    begin: u64,
+}
+
+impl Requests {
+    fn begin() -> Self {
+        Self { begin: std::fs::metadata(audit_log()).unwrap().len() }
+    }
+
+    fn text(&self) -> String {
+        let mut log = File::open(audit_log()).unwrap();
+        log.seek(SeekFrom::Start(self.begin)).unwrap();
+        std::io::read_to_string(log).unwrap()
+    }
+}
+
+/// A pod without a port is sold, and reached by each way from the service's pod: by the network that
+/// both have, with the NetworkPolicies of the overlays.
+fn its_gateway_leads_to_pods(outside: &Outside, deployed: &mut Deployed) {
+    deployed.add_gateway(outside);
+    let (key, token) = (LoginKey::new(), outside.token(601));
+    let requests = Requests::begin();
+    let order =
+        json!({"cashu_token": token, "ssh_username": "alice", "ssh_public_key": key.public()});
+    let answer = outside.ask(&deployed.npub, &order);
+    assert_eq!(answer["error_type"], Value::Null, "{}", answer["message"]);
+    // Otherwise that there are none of another kind would say nothing.
+    assert!(requests.text().contains("/namespaces/user-workloads/jobs"));
+    let job = format!("batch.kubernetes.io/job-name={}", answer["pod_name"].as_str().unwrap());
+    let ports = "jsonpath={.items[*].spec.containers[*].ports[*].hostPort}";
+    assert_eq!(in_workloads(&["get", "pods", "-l", &job, "-o", ports]), "");
+
+    let ways = answer["access"].as_array().unwrap();
+    let kinds: Vec<&Value> = ways.iter().map(|way| &way["type"]).collect();
+    assert_eq!(kinds, ["jump-host", "iroh"]);
+    let shell = Shell { key: &key };
+    for way in ways {
+        // A new pod's policies may not be enforced yet: then the first one goes by the API server.
+        wait_for("a login by the network of pods", Duration::from_secs(30), || {
+            let requests = Requests::begin();
+            assert_eq!(shell.run(way, "echo $USER is here"), "alice is here\n", "{way}");
+            !requests.text().contains("/portforward")
+        });
+    }
 }

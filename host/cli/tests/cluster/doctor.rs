@@ -2,7 +2,8 @@
 
 use crate::in_workloads;
 use crate::support::testbed::{
-    AdmissionParameters, CLUSTER, NetworkPolicies, Outside, Testbed, apply, kubectl, root, wait_for,
+    AdmissionParameters, CLUSTER, NetworkPolicies, Outside, Standard, Testbed, apply, kubectl,
+    root, wait_for,
 };
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
@@ -94,6 +95,23 @@ fn a_healthy_cluster_is_ok_and_no_probe_pod_is_left() {
         assert!(of_area(&report, area).count() > 0, "{area}: {report:#}");
     }
     assert_eq!(probe_pods().trim(), "");
+    pods_that_are_not_isolated_are_named(&doctor);
+    assert_eq!(probe_pods().trim(), "");
+}
+
+/// As where the cluster's network plugin enforces no NetworkPolicies. A probe pod finds out.
+fn pods_that_are_not_isolated_are_named(doctor: &Doctor) {
+    let _removed = NetworkPolicies::removed();
+    // The policies may still be enforced when the first pod is there.
+    wait_for("pods that are not isolated", SEEN, || {
+        let (report, succeeded) = doctor.report(&[]);
+        let mut failed = of_area(&report, "network").filter(|check| check["outcome"] == "fail");
+        let is_named = failed.any(|check| {
+            check["text"] == "customers' pods reach the API server or a node"
+                && check["remedy"].as_str().unwrap().contains("k8s/base/network.yaml")
+        });
+        is_named && !succeeded
+    });
 }
 
 #[test]
@@ -141,30 +159,13 @@ fn a_verb_that_the_role_lacks_is_named() {
     doctor.wait_for_health("permissions");
 }
 
-/// The label of the namespace as `k8s/base` has it, once this is dropped.
-struct Standard;
-
-impl Standard {
-    fn set(standard: &str) {
-        let label = format!("pod-security.kubernetes.io/enforce={standard}");
-        kubectl(&["label", "--overwrite", "namespace", "user-workloads", &label]);
-    }
-}
-
-impl Drop for Standard {
-    fn drop(&mut self) {
-        Self::set("privileged");
-    }
-}
-
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn a_namespace_that_forbids_what_is_sold_is_named() {
     let _alone = CLUSTER.lock();
     let _set = healthy();
     let doctor = Doctor::start("doctor-standard");
-    let standard = Standard;
-    Standard::set("baseline");
+    let standard = Standard::enforce("baseline");
     doctor.wait_for_failure("pod security", &["ACCESS names host-port", "forbids host ports"]);
     drop(standard);
     doctor.wait_for_health("pod security");

@@ -2,6 +2,7 @@
 //! address of IPv6, since its bridge gives them none: what the policy says of those addresses is in
 //! `manifests.rs`.
 
+use crate::access::WithoutPorts;
 use crate::node::{Namespace, listening};
 use crate::support::testbed::{
     AdmissionParameters, CLUSTER, EgressOverlay, NetworkPolicies, Ssh, Testbed, apply, kubectl,
@@ -363,6 +364,25 @@ fn pods_are_reached_at_the_ssh_port_alone() {
     });
     assert_eq!(walled.reached("pod", &dns_port), dns_port);
     assert_eq!(dns.reached("resolver", &both), [ssh]);
+    only_the_gateway_connects(&dns, &both);
+}
+
+/// By `k8s/overlays/without-ports`, at the first of these addresses alone: the resolver is the gateway
+/// while it has its label, and its namespace is that of the gateway.
+fn only_the_gateway_connects(dns: &Namespace, both: &[String; 2]) {
+    let built = WithoutPorts::build();
+    let policy = built.named("NetworkPolicy", "customers-ingress").to_string();
+    let policy = policy.replace("user-workloads", "walled");
+    let reaches = |what: &str, expected: &[String]| {
+        wait_for(what, ENFORCED, || dns.reached("resolver", both) == expected);
+    };
+    dns.kubectl(&["label", "pod", "resolver", "app=paygress-gateway"]);
+    apply(&policy);
+    reaches("a pod of another namespace to be refused", &[]);
+    apply(&policy.replace("ingress-system", "dns"));
+    reaches("the gateway to be let in, at the SSH port", &both[..1]);
+    dns.kubectl(&["label", "pod", "resolver", "--overwrite", "app=another"]);
+    reaches("a pod with another label to be refused", &[]);
 }
 
 /// `/readyz` and the log of a service whose pod has tried the network. Pods are sold before that.

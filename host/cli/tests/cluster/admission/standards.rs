@@ -2,23 +2,8 @@
 
 use super::root::{allow_root, root_pod};
 use super::{SOON, Thief, patched, pod};
-use crate::support::testbed::{CLUSTER, kubectl, wait_for};
+use crate::support::testbed::{CLUSTER, Standard, wait_for};
 use serde_json::{Value, json};
-
-const LABEL: &str = "pod-security.kubernetes.io/enforce";
-
-fn enforce(level: &str) {
-    kubectl(&["label", "namespace", "user-workloads", "--overwrite", &format!("{LABEL}={level}")]);
-}
-
-/// Enforces what `k8s/base` does once this is dropped.
-struct Enforced;
-
-impl Drop for Enforced {
-    fn drop(&mut self) {
-        enforce("privileged");
-    }
-}
 
 fn without_port(pod: Value) -> Value {
     patched(pod, "/spec/containers/0", &json!({"ports": [{"containerPort": 2222}]}))
@@ -30,7 +15,6 @@ fn without_port(pod: Value) -> Value {
 fn pods_without_a_port_meet_a_standard_that_forbids_ports() {
     let _alone = CLUSTER.lock();
     let _set = allow_root();
-    let _enforced = Enforced;
     let thief = Thief::new();
     let pods = [pod(), without_port(pod()), without_port(root_pod())];
     for (level, expected) in [
@@ -38,7 +22,7 @@ fn pods_without_a_port_meet_a_standard_that_forbids_ports() {
         ("baseline", [false, true, true]),
         ("restricted", [false, true, false]),
     ] {
-        enforce(level);
+        let _enforced = Standard::enforce(level);
         for (pod, is_accepted) in pods.iter().zip(expected) {
             wait_for(&format!("{level}, {is_accepted}: {pod}"), SOON, || {
                 match thief.dry_run("pods", pod) {

@@ -32,9 +32,12 @@ fn a_restart_of_the_service_leaves_sessions_alone_and_a_killed_gateway_s_end_soo
 
     gateway.kill();
     let killed = Instant::now();
-    for (way, session) in WAYS.into_iter().zip(open) {
+    // As docs/buying.md has it.
+    let texts = ["closed", "the connection to the gateway was lost: connect again"];
+    for ((way, session), text) in WAYS.into_iter().zip(open).zip(texts) {
         let shown = session.end(GIVEN_UP.saturating_sub(killed.elapsed()));
         println!("{}: ended after {:?}: {shown}", way.as_str(), killed.elapsed());
+        assert!(shown.contains(text), "{}: {shown}", way.as_str());
     }
 
     // With the same keys: the ticket, the addresses and the host keys of the first answer are good.

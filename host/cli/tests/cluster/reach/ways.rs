@@ -114,7 +114,9 @@ fn the_end_of_the_service_is_shown(site: &mut Site, pod: &Pod) {
     let shown = iroh.end(GIVEN_UP);
     println!("the service was stopped; a customer of iroh reads: {shown}");
     assert!(shown.contains("connect again"), "{shown}");
-    println!("and one of the jump host: {}", jump.end(GIVEN_UP));
+    let shown = jump.end(GIVEN_UP);
+    println!("and one of the jump host: {shown}");
+    assert!(shown.contains("the gateway is being stopped: connect again"), "{shown}");
     assert_eq!(field(pod, ".status.phase"), "Running");
     site.testbed.restart_service();
     gets_bytes(pod, Way::JumpHost);

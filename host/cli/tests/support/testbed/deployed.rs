@@ -1,17 +1,26 @@
 //! The service as a pod of the cluster.
 
 use super::{
-    AdmissionParameters, OPERATOR, Outside, apply, kubectl, load, new_key, npub, output, root,
-    wait_for,
+    AdmissionParameters, NetworkPolicies, OPERATOR, Outside, Standard, apply, kubectl, load,
+    new_key, npub, output, root, wait_for,
 };
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+/// `k8s/overlays/cluster` for pods that only its gateway leads to.
+const WITH_GATEWAY: &str = "\
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: [../../../k8s/overlays/cluster]
+components: [../../../k8s/overlays/gateway, ../../../k8s/overlays/without-ports]
+";
+
 /// The service in a pod of the cluster, as `k8s/overlays/cluster` says, and gone with this.
 pub struct Deployed {
     pub npub: String,
+    gateway: Option<GatewayComponents>,
     // The overlay sets them.
     _parameters: AdmissionParameters,
 }
@@ -49,23 +58,36 @@ impl Deployed {
             &key,
             &operator,
         ]);
-        let mut manifests =
-            kubectl(&["kustomize", &root().join("k8s/overlays/cluster").to_string_lossy()]);
-        // What is the operator's own there, and closed networks for once.
-        for (theirs, ours) in [
-            ("wss://relay.example.com,wss://relay.example.org", outside.relay.as_str()),
-            ("https://mint.example.com", &outside.mint),
-            ("node.example.com", "127.0.0.1"),
-            ("  RUN_MODE: both\n", "  RUN_MODE: both\n  ALLOW_PRIVATE_RELAYS: \"true\"\n"),
-        ] {
-            assert!(manifests.contains(theirs), "{theirs}");
-            manifests = manifests.replace(theirs, ours);
-        }
-        let mut deployed = Self { npub: String::new(), _parameters: AdmissionParameters::set(&[]) };
+        let manifests = built(&root().join("k8s/overlays/cluster"), outside);
+        let _parameters = AdmissionParameters::set(&[]);
+        let mut deployed = Self { npub: String::new(), gateway: None, _parameters };
         apply(&manifests);
         deployed.wait();
         deployed.npub = npub(&deployed.log());
         deployed
+    }
+
+    /// Adds the gateway, at the address that its Service has in the cluster, and leaves pods without
+    /// ports. Waits until it serves.
+    pub fn add_gateway(&mut self, outside: &Outside) {
+        let overlay = root().join("target/e2e/deployment-gateway");
+        std::fs::create_dir_all(&overlay).unwrap();
+        std::fs::write(overlay.join("kustomization.yaml"), WITH_GATEWAY).unwrap();
+        let manifests = built(&overlay, outside);
+        self.gateway = Some(GatewayComponents { _standard: Standard::enforce("baseline") });
+        let is_service = |object: &&str| {
+            object.contains("kind: Service\n") && object.contains("\n  name: paygress-gateway\n")
+        };
+        apply(manifests.split("\n---\n").find(is_service).unwrap());
+        let field = ["service", "paygress-gateway", "-o", "jsonpath={.spec.clusterIP}"];
+        let address = kubectl(&[&["-n", "ingress-system", "get"], &field[..]].concat());
+        let settings = [
+            ("ssh.example.com", address.as_str()),
+            ("192.0.2.7", &address),
+            ("  SSH_SERVER_IMAGE: \"\"\n", "  SSH_SERVER_IMAGE: paygress.local/ssh:1\n"),
+        ];
+        apply(&with(manifests, &settings));
+        self.wait();
     }
 
     /// Waits until it serves.
@@ -96,6 +118,43 @@ impl Deployed {
             ]
             .concat(),
         )
+    }
+}
+
+/// What an overlay makes, with what is the operator's own there, and closed networks for once.
+fn built(overlay: &Path, outside: &Outside) -> String {
+    let settings = [
+        ("wss://relay.example.com,wss://relay.example.org", outside.relay.as_str()),
+        ("https://mint.example.com", &outside.mint),
+        ("node.example.com", "127.0.0.1"),
+        ("  RUN_MODE: both\n", "  RUN_MODE: both\n  ALLOW_PRIVATE_RELAYS: \"true\"\n"),
+    ];
+    with(kubectl(&["kustomize", &overlay.to_string_lossy()]), &settings)
+}
+
+/// These manifests with ours in place of theirs.
+fn with(mut manifests: String, settings: &[(&str, &str)]) -> String {
+    for &(theirs, ours) in settings {
+        assert!(manifests.contains(theirs), "{theirs}");
+        manifests = manifests.replace(theirs, ours);
+    }
+    manifests
+}
+
+/// What the components of the gateway make and change beside the service; as before once this is
+/// dropped.
+struct GatewayComponents {
+    _standard: Standard,
+}
+
+impl Drop for GatewayComponents {
+    fn drop(&mut self) {
+        let delete = |arguments: &[&str]| {
+            kubectl(&[&["delete", "--ignore-not-found", "-n"], arguments].concat())
+        };
+        delete(&["ingress-system", "service/paygress-gateway", "networkpolicy/paygress-gateway"]);
+        delete(&["user-workloads", "networkpolicy/customers-gateway"]);
+        NetworkPolicies::apply();
     }
 }
 

@@ -10,6 +10,7 @@ mod parameters;
 mod proxy;
 mod service;
 mod ssh;
+mod standard;
 
 pub use deployed::Deployed;
 pub use fake_nodes::{FakeNodes, ManyPods, items, ready_nodes, remove_pods};
@@ -21,6 +22,7 @@ pub use parameters::AdmissionParameters;
 pub use proxy::Proxy;
 pub use service::Testbed;
 pub use ssh::Ssh;
+pub use standard::Standard;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::ffi::OsStr;
