@@ -8,6 +8,7 @@ use paygress::log::{self, LogFormat};
 use paygress::sandbox::Sandbox;
 use paygress_nostr::nsec;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use support::customer::{Buyer, Running, until};
@@ -77,6 +78,23 @@ async fn use_the_service(sandbox: &Sandbox, buyer: &Buyer, web: &Web) -> Vec<Str
     secrets
 }
 
+/// The lines of `use_the_service`: three orders are sold and paid back later, one is refused, and what
+/// cannot be read is no order.
+const SETTLED: usize = 7;
+
+/// Each order has one line of each state that it settled in.
+fn assert_one_line_each(settled: &[Value]) {
+    let mut orders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for line in settled {
+        let [order, state] = ["order", "state"].map(|field| line[field].as_str().unwrap());
+        orders.entry(order).or_default().push(state);
+    }
+    let mut states: Vec<Vec<&str>> = orders.into_values().collect();
+    states.sort();
+    let (sold, refused) = (vec!["active", "refunded"], vec!["refused"]);
+    assert_eq!(states, [sold.clone(), sold.clone(), sold, refused], "{settled:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_order_is_a_line_of_json_and_no_secret_is_logged() {
     let lines = Lines::default();
@@ -93,7 +111,7 @@ async fn each_order_is_a_line_of_json_and_no_secret_is_logged() {
     let secrets = use_the_service(&sandbox, &buyer, &web).await;
     let settled = until("the orders have no lines", async || {
         let settled = lines.settled();
-        (settled.len() >= 4).then_some(settled)
+        (settled.len() >= SETTLED).then_some(settled)
     })
     .await;
     drop(running);
@@ -103,7 +121,7 @@ async fn each_order_is_a_line_of_json_and_no_secret_is_logged() {
         assert!(line["timestamp"].is_string() && line["level"] == "INFO", "{line}");
     }
     assert!(settled.iter().any(|line| line["refusal"] == "invalid_spec"), "{settled:?}");
-    assert!(settled.iter().any(|line| line["state"] == "active"), "{settled:?}");
+    assert_one_line_each(&settled);
     let text = lines.text();
     for secret in secrets {
         let place = text.find(&secret);
