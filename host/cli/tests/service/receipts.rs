@@ -2,8 +2,8 @@
 //! and a service that does not grant what its policies decide.
 
 use super::order;
-use crate::support::command::{built, paygress, published, text};
-use crate::support::customer::{Buyer, Running};
+use crate::support::command::{built, paygress, printed, published, text};
+use crate::support::customer::{Buyer, Running, until};
 use crate::support::fake::FakeCluster;
 use crate::support::web::Web;
 use async_trait::async_trait;
@@ -188,6 +188,32 @@ async fn a_refusal_with_a_refund_has_a_receipt_and_one_without_has_none() {
     assert_eq!(unpaid["type"], "error", "{unpaid}");
     assert!(unpaid.get("refund_token").is_none(), "{unpaid}");
     assert!(unpaid.get("receipt").is_none(), "{unpaid}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_the_operator_ends_has_a_receipt_of_what_is_paid_back() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let app = sandbox.app().await.unwrap();
+    let components = published(&sandbox, &app.policies);
+    let _running = Running::start(app);
+    let buyer = Buyer::new(&sandbox).await;
+    let token = buyer.token(9).await;
+    let bought = buyer.ask(json!({"cashu_token": token})).await;
+    let pod = bought["pod_name"].as_str().unwrap_or_else(|| panic!("{bought}"));
+    printed(&sandbox, &["lease", "end", pod]).await;
+    until("nothing is paid back", async || {
+        let status = buyer.ask(json!({"type": "status", "pod_name": pod})).await;
+        status["refund_token"].is_string().then_some(())
+    })
+    .await;
+    // The same order, and another message even within the same second.
+    let lost = buyer.ask(json!({"cashu_token": token, "ssh_password": "of the same order"})).await;
+    let receipt = content(&sandbox, &lost, &components).await;
+    assert_eq!((&receipt["answer"], &receipt["pod_name"]), (&json!("lost"), &bought["pod_name"]));
+    let order = &receipt["orders"][0];
+    assert_eq!(order["end_reason"], "ended-by-operator");
+    assert_eq!(order["refusal"], lost["error_type"]);
+    assert_eq!(order["refund"]["amount"], lost["refunded_sats"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
