@@ -7,6 +7,7 @@
 import assert from 'node:assert/strict';
 import axe from 'axe-core';
 import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { chromium } from 'playwright-core';
 
 const { URL: url, TOKENS, OPERATOR, SHOTS, WALLET, HOST_KEYS } = process.env;
@@ -24,7 +25,7 @@ const errors = [];
 const external = [];
 page.on('pageerror', (error) => errors.push(String(error)));
 page.on('console', (message) => { if (message.type() === 'error' && !/status of 40[12]/.test(message.text())) errors.push(message.text()); });
-page.on('request', (request) => { if (!request.url().startsWith(url) && !request.url().startsWith('data:')) external.push(request.url()); });
+page.on('request', (request) => { if (![url, `blob:${url}`, 'data:'].some((own) => request.url().startsWith(own))) external.push(request.url()); });
 // What may be sent only after a confirmation.
 const sent = [];
 context.on('request', (request) => {
@@ -228,6 +229,25 @@ await shot('6-stopped');
 await page.reload();
 await card.getByText('ended').waitFor();
 assert.ok((await card.locator('.refund-token').inputValue()) === refund, 'the refund is the same');
+// So are the receipts of all answers.
+await page.getByText('This browser stores the newest 100 signed receipts').click();
+const receipts = [];
+for (const link of await page.locator('#receipt-list a').all()) {
+  const [download] = await Promise.all([page.waitForEvent('download'), link.click()]);
+  const receipt = JSON.parse(readFileSync(await download.path(), 'utf8'));
+  assert.equal(download.suggestedFilename(), `receipt-${receipt.id}.json`);
+  const { answer, pod_name: name } = JSON.parse(receipt.content);
+  receipts.push([name, answer]);
+}
+assert.deepEqual(receipts, ['access', 'top_up', 'stop'].map((answer) => [pod, answer]));
+await assertAccessible();
+// Of more than it stores, the oldest go.
+const stored = () => page.evaluate(() => JSON.parse(localStorage.getItem('paygress.receipts')).map(({ id }) => id));
+const own = await stored();
+await page.evaluate(() => {
+  const older = Array.from({ length: 100 }, (_, number) => ({ id: `older ${number}`, created_at: number, content: '{}' }));
+  localStorage.setItem('paygress.receipts', JSON.stringify([...older, ...JSON.parse(localStorage.getItem('paygress.receipts'))]));
+});
 
 // A wallet scans the request and pays: the pod appears without a click.
 await page.getByLabel('Duration in minutes').fill('3');
@@ -237,6 +257,10 @@ await page.waitForFunction(() => document.getElementById('creq').value.startsWit
 execFileSync('node', [WALLET, 'pay', await page.getByLabel('Payment request as text').inputValue()], { timeout: TIMEOUT_MS, stdio: 'ignore' });
 const scanned = page.locator('article.card').filter({ hasText: 'running' });
 await scanned.getByText(/^2 min \d+ s left$/).waitFor();
+await scanned.getByText('Save the signed receipt').waitFor();
+const kept = await stored();
+assert.equal(kept.length, 100);
+assert.deepEqual(kept.slice(-4, -1), own);
 const stopped = await scanned.getAttribute('data-pod');
 await confirm(scanned.getByRole('button', { name: 'Stop' }), `Stop ${stopped}? All data in it will be lost.`);
 await page.locator('article.card').filter({ hasText: 'stopped' }).waitFor();
