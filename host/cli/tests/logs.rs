@@ -10,8 +10,10 @@ use paygress_nostr::nsec;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use support::customer::{Buyer, Running, until};
+use support::secrets::{self, SearchedLog};
 use support::web::Web;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -75,7 +77,28 @@ async fn use_the_service(sandbox: &Sandbox, buyer: &Buyer, web: &Web) -> Vec<Str
     let keys = &sandbox.config.keys;
     secrets.extend([nsec(keys), keys.secret_key().to_secret_hex(), nsec(buyer.client.keys())]);
     secrets.extend([OPERATOR, PASSWORD, NONSENSE, "nsec1"].map(str::to_owned));
+    let mnemonic = sandbox.config.wallet.with_extension("mnemonic");
+    secrets.push(std::fs::read_to_string(mnemonic).unwrap().trim().to_owned());
     secrets
+}
+
+/// What the fixtures do that start a service as a process.
+#[test]
+fn a_secret_in_the_log_of_a_process_is_found() {
+    secrets::add("a secret of the test");
+    let environment = BTreeMap::from([("OPERATOR_TOKEN".to_owned(), OPERATOR.to_owned())]);
+    for (text, is_good) in [
+        ("INFO served", true),
+        ("INFO served\nWARN of a secret of the test", false),
+        ("INFO by an-operator-token-that-is-long-enough", false),
+        ("INFO sent cashuBo2F0", false),
+    ] {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let log = SearchedLog::new(file.reopen().unwrap(), &environment);
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(log)));
+        assert_eq!(dropped.is_ok(), is_good, "{text}");
+    }
 }
 
 /// The lines of `use_the_service`: three orders are sold and paid back later, one is refused, and what
