@@ -30,19 +30,30 @@ function* problems(receipt, service) {
   const claims = hasHistory ? [...CLAIMS, HISTORY] : CLAIMS;
   if (!claims.every((claim) => stated.operator_claims.includes(claim))) yield 'it hides which fields only the operator knows';
   if (!stated.orders.length) yield 'it has no order';
-  for (const { payment, redeemed, decision, refund } of stated.orders) {
+  for (const { payment, redeemed, decision, stop_terms: stopTerms, refund } of stated.orders) {
     const order = decision.order.id;
     if (payment.net !== payment.gross - payment.fee) yield `${order}: payment.net`;
     if (payment.net < decision.quote.minimum) yield `${order}: payment.net is below the minimum`;
+    // None: the operator refunds no stop, whatever the policy says.
+    if (stopTerms && decision.refund && canonical(stopTerms) !== canonical(decision.refund)) yield `${order}: stop_terms`;
     if (refund && refund.due > redeemed) yield `${order}: refund.due`;
     if (refund && stated.answer === 'refusal' && refund.due !== redeemed) yield `${order}: refund.due`;
     if (refund && refund.amount + refund.fee < refund.due) yield `${order}: refund.amount`;
   }
 }
 
+function parse(json) {
+  try {
+    return JSON.parse(json);
+  } catch {
+    console.error('it is not JSON');
+    return process.exit(1);
+  }
+}
+
 const { values, positionals } = parseArgs({ allowPositionals: true, options: { components: { type: 'string' } } });
 const [file, service] = positionals;
-const read = JSON.parse(readFileSync(file ?? '/dev/stdin', 'utf8'));
+const read = parse(readFileSync(file ?? '/dev/stdin', 'utf8'));
 const receipt = read.receipt ?? read;
 const found = [...problems(receipt, service)];
 if (!found.length && values.components) {

@@ -17,8 +17,8 @@ use paygress_core::protocol::{ReceiptContent, ReceiptOrder, Response, receipt_co
 use paygress_nostr::{VerifiedReceipt, npub, verify_receipt};
 use paygress_oci::{Reference, Registry};
 use paygress_policy::{
-    COMPONENT_BYTES, FieldDifference, Interfaces, PolicyEngine, Source, Sources, check_amounts,
-    read_component, recompute,
+    COMPONENT_BYTES, FieldDifference, Interfaces, PolicyEngine, Recomputer, Source, Sources,
+    check_amounts, read_component,
 };
 use paygress_policy_tools::read_object;
 use serde_json::Value;
@@ -100,7 +100,7 @@ pub async fn receipt(action: ReceiptAction) -> Result<ExitCode> {
     let recomputed = if sources.is_some() { Recomputed::Yes } else { Recomputed::No };
     let checks = {
         let content = content.clone();
-        tokio::task::spawn_blocking(move || check(&content, sources.as_ref())).await??
+        tokio::task::spawn_blocking(move || check(&content, sources)).await??
     };
     let contradicts = match &came_with {
         CameWith::Answer(answer) => receipt_contradicts(&content, answer),
@@ -195,16 +195,17 @@ fn start_engine() -> Result<Arc<PolicyEngine>> {
 }
 
 /// What differs, order by order. Blocks.
-fn check(content: &ReceiptContent, sources: Option<&Sources>) -> Result<Vec<Vec<FieldDifference>>> {
+fn check(content: &ReceiptContent, sources: Option<Sources>) -> Result<Vec<Vec<FieldDifference>>> {
     if content.orders.is_empty() {
         // Of none, all would be good.
         bail!("the receipt is refused: it has no order");
     }
-    let engine = sources.map(|_| start_engine()).transpose()?;
+    let recomputer = |sources| anyhow::Ok(Recomputer::new(start_engine()?, sources));
+    let mut recomputer = sources.map(recomputer).transpose()?;
     let check_order = |order: &ReceiptOrder| {
         let mut found = check_amounts(content.answer, order);
-        if let (Some(engine), Some(sources)) = (&engine, sources) {
-            found.extend(recompute(engine, order, sources)?);
+        if let Some(recomputer) = &mut recomputer {
+            found.extend(recomputer.recompute(order)?);
         }
         anyhow::Ok(found)
     };

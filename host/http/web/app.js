@@ -3,6 +3,9 @@ import { $, Problem, ask, copy, element, events, reveal, formatDuration } from '
 
 const STAGES = { received: 'Order received', redeemed: 'Token redeemed', scheduled: 'Node assigned', pulling: 'Pulling image', ready: 'Ready' };
 const WAYS = { 'host-port': 'SSH command', 'jump-host': 'SSH command, by the jump host', iroh: 'SSH command, by iroh (needs the program paygress)' };
+const ANSWERS = { access: 'bought', top_up: 'more time', refusal: 'refunded', stop: 'stopped', lost: 'ended, paid back' };
+/** How many receipts this browser stores: each has at most some kilobytes, and a page has some megabytes. */
+const RECEIPTS = 100;
 const cards = new Map();
 let terminal;
 
@@ -36,6 +39,7 @@ async function busy(button, work) {
     await work();
   } catch (error) {
     showError(error);
+    if (error.body?.receipt) storeReceipt(error.body.receipt);
     // A refund is shown on the card of its pod.
     if (error.body?.refund_token && error.body.pod_name) showEnd(error.body.pod_name);
   } finally {
@@ -370,14 +374,53 @@ function fillCard(pod) {
   }
 }
 
-/** Offers the receipt of the latest answer as a file. */
+/** Stores the receipt of the latest answer, and offers it as a file. */
 function offerReceipt(part, receipt) {
   if (!receipt) return;
-  const link = part('receipt');
+  linkReceipt(part('receipt'), receipt);
+  storeReceipt(receipt);
+}
+
+function linkReceipt(link, receipt) {
   if (link.href) URL.revokeObjectURL(link.href);
   link.href = URL.createObjectURL(new Blob([JSON.stringify(receipt)], { type: 'application/json' }));
   link.download = `receipt-${receipt.id}.json`;
   link.hidden = false;
+}
+
+/** The receipts in this browser, the oldest first. */
+function storedReceipts() {
+  return JSON.parse(localStorage.getItem('paygress.receipts') || '[]');
+}
+
+/** Stores a receipt, if it is not there. Of too many, and where there is no room, the oldest are removed. */
+function storeReceipt(receipt) {
+  const receipts = storedReceipts();
+  if (receipts.some(({ id }) => id === receipt.id)) return;
+  receipts.push(receipt);
+  for (let kept = receipts.slice(-RECEIPTS); kept.length; kept = kept.slice(1)) {
+    try {
+      localStorage.setItem('paygress.receipts', JSON.stringify(kept));
+      return showReceipts();
+    } catch {
+      // There is no room for so many.
+    }
+  }
+}
+
+function showReceipts() {
+  const receipts = storedReceipts();
+  $('receipts').hidden = !receipts.length;
+  for (const link of $('receipt-list').querySelectorAll('a')) URL.revokeObjectURL(link.href);
+  $('receipt-list').replaceChildren(...receipts.map((receipt) => {
+    const { answer, pod_name: pod } = JSON.parse(receipt.content);
+    const time = new Date(receipt.created_at * 1000).toISOString();
+    const link = element('a', `${pod}: ${ANSWERS[answer] || answer}, ${time.slice(0, 10)} ${time.slice(11, 16)} UTC`);
+    linkReceipt(link, receipt);
+    const item = element('li');
+    item.append(link);
+    return item;
+  }));
 }
 
 async function fillLogin(part, access) {
@@ -491,3 +534,4 @@ $('use-key').addEventListener('click', () => {
 ask('/service.json').then(({ name }) => { document.title = name; $('name').textContent = name; }, showError);
 showOffers().then(showPrice, showError);
 showPods().catch(showError);
+showReceipts();

@@ -89,7 +89,7 @@ pub use host::{Host, SwapError};
 pub use interfaces::{Interfaces, SlotInterface};
 pub use limits::{COMPONENT_BYTES, DEADLINE, MEMORY_BYTES, OUTPUT_BYTES, TICK, max_total_memory};
 pub use publisher::{Publisher, Superseded};
-pub use recompute::{FieldDifference, RecomputeError, check_amounts, recompute};
+pub use recompute::{FieldDifference, RecomputeError, Recomputer, check_amounts};
 pub use replay::Candidate;
 pub use revision::{ComponentRef, ComponentRefs, Revision, Trigger, component_refs};
 pub use set::{ComponentSet, LoadError, Source, Sources, sample_placement};

@@ -10,7 +10,8 @@ use paygress_core::model::units::Sat;
 use paygress_core::protocol::{ReceiptKind, ReceiptOrder, sorted};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A field of a receipt that is not what it must be.
@@ -72,42 +73,67 @@ pub fn check_amounts(answer: ReceiptKind, order: &ReceiptOrder) -> Vec<FieldDiff
     found
 }
 
-/// Calls the components again for image, price, time and refund terms, each with what the receipt
-/// says the one before returned. Blocks: compiling takes seconds.
-///
-/// # Errors
-/// [`RecomputeError`].
-pub fn recompute(
-    engine: &Arc<PolicyEngine>,
-    order: &ReceiptOrder,
-    sources: &Sources,
-) -> Result<Vec<FieldDifference>, RecomputeError> {
-    let ReceiptOrder { payment, decision, image, .. } = order;
-    let Decision { digests, order, context, quote, grant, refund } = decision;
-    let mut found = Vec::new();
-    if order.extends.is_none() {
-        let images = load(engine, Slot::Images, digests, sources)?;
-        let call = Call::Admit { order, context };
-        compare_call(&images, call, "image", &sorted(image), &mut found)?;
-    }
-    let pricing = load(engine, Slot::Pricing, digests, sources)?;
-    let call = Call::Quote { order, context };
-    compare_call(&pricing, call, "decision.quote", &sorted(quote), &mut found)?;
-    let duration = load(engine, Slot::Duration, digests, sources)?;
-    let call = Call::Grant { order, quote, payment, context };
-    compare_call(&duration, call, "decision.grant", &sorted(grant), &mut found)?;
-    let call = Call::Refund { order, quote, payment, grant, context };
-    compare_call(&duration, call, "decision.refund", &sorted(refund), &mut found)?;
-    Ok(found)
+/// Recomputes the orders of receipts in these components, each of which is compiled once.
+pub struct Recomputer {
+    engine: Arc<PolicyEngine>,
+    sources: Sources,
+    loaded: BTreeMap<Slot, Harness>,
 }
 
-/// The component of a slot, if it and its settings are those of the receipt.
-fn load(
-    engine: &Arc<PolicyEngine>,
+impl Recomputer {
+    #[must_use]
+    pub fn new(engine: Arc<PolicyEngine>, sources: Sources) -> Self {
+        Self { engine, sources, loaded: BTreeMap::new() }
+    }
+
+    /// Calls the components again for image, price, time and refund terms, each with what the receipt
+    /// says the one before returned. Blocks: compiling takes seconds.
+    ///
+    /// # Errors
+    /// [`RecomputeError`].
+    pub fn recompute(
+        &mut self,
+        order: &ReceiptOrder,
+    ) -> Result<Vec<FieldDifference>, RecomputeError> {
+        let ReceiptOrder { payment, decision, image, .. } = order;
+        let Decision { digests, order, context, quote, grant, refund } = decision;
+        let mut found = Vec::new();
+        if order.extends.is_none() {
+            let images = self.load(Slot::Images, digests)?;
+            let call = Call::Admit { order, context };
+            compare_call(images, call, "image", &sorted(image), &mut found)?;
+        }
+        let pricing = self.load(Slot::Pricing, digests)?;
+        let call = Call::Quote { order, context };
+        compare_call(pricing, call, "decision.quote", &sorted(quote), &mut found)?;
+        let duration = self.load(Slot::Duration, digests)?;
+        let call = Call::Grant { order, quote, payment, context };
+        compare_call(duration, call, "decision.grant", &sorted(grant), &mut found)?;
+        let call = Call::Refund { order, quote, payment, grant, context };
+        compare_call(duration, call, "decision.refund", &sorted(refund), &mut found)?;
+        Ok(found)
+    }
+
+    /// The component of a slot, if it and its settings are those of the receipt.
+    fn load(&mut self, slot: Slot, digests: &Digests) -> Result<&Harness, RecomputeError> {
+        let source = source(&self.sources, slot, digests)?;
+        match self.loaded.entry(slot) {
+            Entry::Occupied(loaded) => Ok(loaded.into_mut()),
+            Entry::Vacant(place) => {
+                let Source { component, settings } = source;
+                let loaded = Harness::load(&self.engine, slot, component, settings)
+                    .map_err(|reason| RecomputeError::Rejected { slot, reason })?;
+                Ok(place.insert(loaded))
+            }
+        }
+    }
+}
+
+fn source<'a>(
+    sources: &'a Sources,
     slot: Slot,
     digests: &Digests,
-    sources: &Sources,
-) -> Result<Harness, RecomputeError> {
+) -> Result<&'a Source, RecomputeError> {
     let settings = digests.settings.as_ref().ok_or(RecomputeError::NoSettings)?;
     let (digest, of_settings) = of_slot(slot, digests, settings);
     let is_of_receipt =
@@ -117,8 +143,7 @@ fn load(
     if settings_digest(&source.settings) != *of_settings {
         return Err(RecomputeError::OtherSettings { slot, digest: of_settings.clone() });
     }
-    Harness::load(engine, slot, &source.component, &source.settings)
-        .map_err(|reason| RecomputeError::Rejected { slot, reason })
+    Ok(source)
 }
 
 fn of_slot<'a>(
@@ -221,7 +246,10 @@ mod tests {
         let mint = "https://mint.invalid".to_owned();
         let payment = Payment { mint, gross: Sat(101), fee: Sat(1), net: Sat(100) };
         let digests = digests(sources);
-        let component = |slot| load(engine, slot, &digests, sources).unwrap();
+        let component = |slot| {
+            let Source { component, settings } = &sources[&slot];
+            Harness::load(engine, slot, component, settings).unwrap()
+        };
         let returned = |component: &Harness, call: Call<'_>| {
             let CallResult::Returned(output) = component.call(call).unwrap().result else {
                 panic!("an ordinary order was not granted")
@@ -267,7 +295,8 @@ mod tests {
     fn the_field_that_was_not_decided_so_is_named() {
         let (engine, sources) = (PolicyEngine::start(None).unwrap(), sources());
         let honest = honest(&engine, &sources);
-        assert!(recompute(&engine, &honest, &sources).unwrap().is_empty());
+        let mut recomputer = Recomputer::new(engine, sources);
+        assert!(recomputer.recompute(&honest).unwrap().is_empty());
         type Change = fn(&mut ReceiptOrder);
         let cases: [(&str, Change); 5] = [
             ("decision.grant.seconds", |order| {
@@ -284,7 +313,7 @@ mod tests {
         for (field, change) in cases {
             let mut order = honest.clone();
             change(&mut order);
-            let found = fields(recompute(&engine, &order, &sources).unwrap());
+            let found = fields(recomputer.recompute(&order).unwrap());
             assert!(found.iter().any(|found| found.starts_with(field)), "{field}: {found:?}");
         }
     }
@@ -293,21 +322,24 @@ mod tests {
     fn other_components_and_settings_are_refused() {
         let (engine, sources) = (PolicyEngine::start(None).unwrap(), sources());
         let mut order = honest(&engine, &sources);
+        let recompute = |order: &ReceiptOrder, sources: &Sources| {
+            Recomputer::new(Arc::clone(&engine), sources.clone()).recompute(order)
+        };
         let mut other = sources.clone();
         other.get_mut(&Slot::Pricing).unwrap().settings = r#"{"sats_per_hour": 1}"#.to_owned();
-        let refused = recompute(&engine, &order, &other);
+        let refused = recompute(&order, &other);
         assert!(
             matches!(refused, Err(RecomputeError::OtherSettings { slot: Slot::Pricing, .. })),
             "{refused:?}"
         );
         other.remove(&Slot::Pricing);
-        let refused = recompute(&engine, &order, &other);
+        let refused = recompute(&order, &other);
         assert!(
             matches!(refused, Err(RecomputeError::Missing { slot: Slot::Pricing, .. })),
             "{refused:?}"
         );
         order.decision.digests.settings = None;
-        let refused = recompute(&engine, &order, &sources);
+        let refused = recompute(&order, &sources);
         assert!(matches!(refused, Err(RecomputeError::NoSettings)), "{refused:?}");
     }
 

@@ -2,9 +2,11 @@
 
 use crate::pods::SharedPods;
 use crate::support::customer::until;
+use crate::support::secrets::SearchedLog;
 use crate::support::web::Web;
 use paygress::app::App;
 use paygress::config::Config;
+use paygress::log::{self, LogFormat};
 use paygress::sandbox::Sandbox;
 use paygress_core::model::units::set_clock_wrong;
 use rustix::process::{Pid, Signal, kill_process};
@@ -16,10 +18,13 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tempfile::NamedTempFile;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Before it serves, a process prints this with its HTTP address.
 const SERVING: &str = "serving at ";
@@ -65,10 +70,11 @@ impl Installation {
 
     /// Starts it on a clock that is wrong by so many seconds.
     pub(crate) async fn start_at(&self, clock: i64) -> Service {
+        let own = self.own();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .args(["--exact", "service::process", "--ignored", "--nocapture"])
-            .env("DISASTER_SERVICE", json!(self.own()).to_string())
+            .env("DISASTER_SERVICE", json!(own).to_string())
             .env("DISASTER_FILE", &self.file)
             .env("DISASTER_PODS", self.pods.directory())
             .env("DISASTER_CLOCK", clock.to_string())
@@ -76,15 +82,18 @@ impl Installation {
             .stdout(Stdio::piped())
             .kill_on_drop(true);
         // To look into a failure: DISASTER_LOG=debug.
-        if std::env::var_os("DISASTER_LOG").is_none() {
-            command.stderr(Stdio::null());
+        let is_shown = std::env::var_os("DISASTER_LOG").is_some();
+        let log = (!is_shown).then(|| NamedTempFile::new().unwrap());
+        if let Some(log) = &log {
+            command.stderr(log.reopen().unwrap());
         }
+        let log = log.map(|log| SearchedLog::new(log.into_file(), &own));
         let mut child = command.spawn().unwrap();
         let commands = child.stdin.take().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = wait_for(&mut lines, SERVING).await;
         let address: SocketAddr = line.trim().parse().unwrap();
-        Service { child, commands, lines, web: Web::new(address) }
+        Service { child, commands, lines, web: Web::new(address), _log: log }
     }
 }
 
@@ -106,6 +115,8 @@ pub(crate) struct Service {
     commands: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
     pub(crate) web: Web,
+    // Searched after the child is killed.
+    _log: Option<SearchedLog>,
 }
 
 impl Service {
@@ -141,9 +152,9 @@ impl Service {
 #[ignore = "started by the other tests of this program"]
 async fn process() {
     let Ok(environment) = std::env::var("DISASTER_SERVICE") else { return };
-    if let Ok(filter) = std::env::var("DISASTER_LOG") {
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    }
+    let filter = std::env::var("DISASTER_LOG").unwrap_or_else(|_| "info".to_owned());
+    let layer = log::layer(&filter, LogFormat::Text, std::io::stderr).unwrap();
+    tracing_subscriber::registry().with(layer).init();
     let environment: BTreeMap<String, String> = serde_json::from_str(&environment).unwrap();
     let variable = |name: &str| std::env::var(name).unwrap();
     set_clock_wrong(variable("DISASTER_CLOCK").parse().unwrap());

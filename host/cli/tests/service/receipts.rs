@@ -2,22 +2,29 @@
 //! and a service that does not grant what its policies decide.
 
 use super::order;
-use crate::support::command::{paygress, published, text};
-use crate::support::customer::{Buyer, Running};
+use crate::support::command::{built, paygress, printed, published, text};
+use crate::support::customer::{Buyer, Running, until};
 use crate::support::fake::FakeCluster;
 use crate::support::web::Web;
 use async_trait::async_trait;
 use paygress::app::App;
 use paygress::sandbox::Sandbox;
 use paygress_core::backend::policy::{
-    Context, Digests, Grant, ImageOffer, Offer, Payment, Placement, Policy, PolicyError, PolicySet,
-    Quote, RefundTerms, Rendered, SlotStats,
+    Context, Decision, Digests, Grant, ImageOffer, Offer, Payment, Placement, Policy, PolicyError,
+    PolicySet, Quote, RefundTerms, Rendered, Slot, SlotStats,
 };
 use paygress_core::backend::receipt::ReceiptSigner;
+use paygress_core::model::ids::OrderId;
 use paygress_core::model::order::{Order, OrderView};
-use paygress_core::model::units::{Seconds, UnixTime};
+use paygress_core::model::order_state::Agreement;
+use paygress_core::model::units::{Sat, Seconds, UnixTime};
 use paygress_core::orders::Backends;
-use paygress_nostr::{Keys, ServiceReceipts, npub};
+use paygress_core::protocol::{ReceiptKind, ReceiptOrder, sorted};
+use paygress_core::testing;
+use paygress_nostr::{Keys, ServiceReceipts, npub, verify_receipt};
+use paygress_policy::{
+    FieldDifference, PolicyEngine, Publisher, Recomputer, Source, Sources, check_amounts,
+};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Output;
@@ -184,6 +191,32 @@ async fn a_refusal_with_a_refund_has_a_receipt_and_one_without_has_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_the_operator_ends_has_a_receipt_of_what_is_paid_back() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let app = sandbox.app().await.unwrap();
+    let components = published(&sandbox, &app.policies);
+    let _running = Running::start(app);
+    let buyer = Buyer::new(&sandbox).await;
+    let token = buyer.token(9).await;
+    let bought = buyer.ask(json!({"cashu_token": token})).await;
+    let pod = bought["pod_name"].as_str().unwrap_or_else(|| panic!("{bought}"));
+    printed(&sandbox, &["lease", "end", pod]).await;
+    until("nothing is paid back", async || {
+        let status = buyer.ask(json!({"type": "status", "pod_name": pod})).await;
+        status["refund_token"].is_string().then_some(())
+    })
+    .await;
+    // The same order, and another message even within the same second.
+    let lost = buyer.ask(json!({"cashu_token": token, "ssh_password": "of the same order"})).await;
+    let receipt = content(&sandbox, &lost, &components).await;
+    assert_eq!((&receipt["answer"], &receipt["pod_name"]), (&json!("lost"), &bought["pod_name"]));
+    let order = &receipt["orders"][0];
+    assert_eq!(order["end_reason"], "ended-by-operator");
+    assert_eq!(order["refusal"], lost["error_type"]);
+    assert_eq!(order["refund"]["amount"], lost["refunded_sats"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_receipts_answers_and_offers_are_as_they_were() {
     let sandbox = Sandbox::new(&[("RECEIPTS", "false")], "").await.unwrap();
     let app = sandbox.app().await.unwrap();
@@ -245,6 +278,70 @@ async fn a_service_that_overcharges_is_caught() {
     let [seconds] = different.as_slice() else { panic!("{printed}") };
     assert!(seconds.contains("decision.grant.seconds: the receipt has 420"), "{printed}");
     assert!(seconds.contains("must have 480"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_thousand_orders_the_one_that_is_overcharged_is_named() {
+    const OVERCHARGED: u64 = 617;
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let app = sandbox.app().await.unwrap();
+    let honest = Policy::current(&**app.policies.host());
+    let overcharging: Arc<dyn PolicySet> = Arc::new(OverchargingSet(Arc::clone(&honest)));
+    let signer = ServiceReceipts::new(sandbox.config.keys.clone());
+    let mut receipts = Vec::new();
+    for number in 0..1_000 {
+        let set = if number == OVERCHARGED { &overcharging } else { &honest };
+        let orders = vec![decided(&**set, number).await];
+        let content = testing::receipt(ReceiptKind::Access, "ssh-pod-aaaaaaaaaa", orders);
+        let receipt = signer.sign(sorted(&content).to_string(), UnixTime(number)).unwrap();
+        receipts.push(sorted(&receipt).to_string());
+    }
+
+    // As `paygress receipt verify` does.
+    let service = sandbox.config.keys.public_key();
+    let engine = PolicyEngine::start(Some(&sandbox.config.policy_cache)).unwrap();
+    let mut recomputer = Recomputer::new(engine, sources(&app.policies));
+    let mut found = Vec::new();
+    for receipt in &receipts {
+        let content = verify_receipt(receipt, Some(&service)).unwrap().content;
+        let order = &content.orders[0];
+        let amounts = check_amounts(content.answer, order);
+        let decisions = recomputer.recompute(order).unwrap();
+        let fields = amounts.into_iter().chain(decisions);
+        let now = order.decision.context.now;
+        found.extend(fields.map(|FieldDifference { field, .. }| (now, field)));
+    }
+    assert_eq!(found, [(UnixTime(OVERCHARGED), "decision.grant.seconds".to_owned())]);
+}
+
+/// An order as this set decides it, as its receipt has it.
+async fn decided(set: &dyn PolicySet, number: u64) -> ReceiptOrder {
+    let order = OrderView {
+        id: OrderId::random().to_string(),
+        username: "user".to_owned(),
+        ..OrderView::default()
+    };
+    let context = Context { now: UnixTime(number), capacity_leases: 10, ..Context::default() };
+    let net = Sat(number.saturating_add(10));
+    let mint = "https://mint.invalid".to_owned();
+    let payment = Payment { mint, gross: net, fee: Sat(0), net };
+    let image = set.admit(&order, &context).await.unwrap();
+    let quote = set.quote(&order, &context).await.unwrap();
+    let grant = set.grant(&order, &quote, &payment, &context).await.unwrap();
+    let refund = set.refund(&order, &quote, &payment, &grant, &context).await.unwrap();
+    let decision = Decision { digests: set.digests(), order, context, quote, grant, refund };
+    let agreement = Agreement { payment, decision };
+    ReceiptOrder { image: Some(image), stop_terms: refund, ..testing::receipt_order(agreement) }
+}
+
+/// The active components with their settings.
+fn sources(policies: &Publisher) -> Sources {
+    let active = policies.history().pop().unwrap().set;
+    let source = |slot: Slot| {
+        let component = std::fs::read(built(&format!("plugins/{slot}.wasm"))).unwrap();
+        (slot, Source { component, settings: active[&slot].settings.clone() })
+    };
+    Slot::ALL.into_iter().map(source).collect()
 }
 
 /// Policies whose service grants a minute less than they do.

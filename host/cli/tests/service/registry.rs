@@ -1,12 +1,13 @@
 //! Policies from a registry: pushed, signed, pulled, and rejected for every possible reason.
 
-use crate::support::command::{built, paygress, printed, text};
-use crate::support::customer::Running;
+use crate::support::command::{built, paygress, printed, published, text};
+use crate::support::customer::{Buyer, Running};
 use crate::support::keys::{certificate, key};
 use paygress::sandbox::Sandbox;
 use paygress_core::backend::policy::Slot;
 use paygress_oci::testing::{RequiredAuth, TestRegistry};
 use paygress_oci::{Digest, Package, Reference, Registry, SigningKey};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Output;
@@ -206,6 +207,30 @@ async fn they_are_pulled_and_inspected(session: &Session, pinned: &str, unsigned
     assert!(output.contains("good, by"), "{output}");
     let output = inspect(unsigned, &session.ours.1).await;
     assert!(output.contains("not good"), "{output}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_is_recomputed_in_components_of_a_registry() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let app = sandbox.app().await.unwrap();
+    let directory = published(&sandbox, &app.policies);
+    let _running = Running::start(app);
+    let buyer = Buyer::new(&sandbox).await;
+    let answer = buyer.ask(json!({"cashu_token": buyer.token(9).await})).await;
+    let file = sandbox.directory.path().join("answer.json").to_string_lossy().into_owned();
+    std::fs::write(&file, answer.to_string()).unwrap();
+    let registry = TestRegistry::open(RequiredAuth::None).await.unwrap();
+    let mut verify = vec!["receipt".to_owned(), "verify".to_owned(), file];
+    for slot in [Slot::Images, Slot::Pricing, Slot::Duration] {
+        let component = format!("{directory}/{slot}.wasm");
+        let reference = format!("{}/policies/{slot}:1", registry.host());
+        printed(&sandbox, &["policy", "push", &component, &reference]).await;
+        verify.extend(["--components".to_owned(), format!("oci://{reference}")]);
+        verify.extend(["--settings".to_owned(), format!("{slot}={directory}/{slot}.json")]);
+    }
+    let verify: Vec<&str> = verify.iter().map(String::as_str).collect();
+    let verified = printed(&sandbox, &verify).await;
+    assert!(verified.contains("price, time, refund terms: recomputed"), "{verified}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

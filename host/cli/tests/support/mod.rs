@@ -6,5 +6,6 @@ pub mod crashing;
 pub mod customer;
 pub mod fake;
 pub mod keys;
+pub mod secrets;
 pub mod testbed;
 pub mod web;

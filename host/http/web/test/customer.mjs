@@ -8,6 +8,7 @@
 import assert from 'node:assert/strict';
 import axe from 'axe-core';
 import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { chromium } from 'playwright-core';
 
 const { URL: url, TOKENS, OPERATOR, SHOTS, WALLET } = process.env;
@@ -25,8 +26,27 @@ const errors = [];
 const external = [];
 page.on('pageerror', (error) => errors.push(String(error)));
 page.on('console', (message) => { if (message.type() === 'error' && !/status of 40[12]/.test(message.text())) errors.push(message.text()); });
-page.on('request', (request) => { if (!request.url().startsWith(url) && !request.url().startsWith('data:')) external.push(request.url()); });
-page.on('dialog', (dialog) => dialog.accept());
+page.on('request', (request) => { if (![url, `blob:${url}`, 'data:'].some((own) => request.url().startsWith(own))) external.push(request.url()); });
+// What may be sent only after a confirmation.
+const sent = [];
+context.on('request', (request) => {
+  const [method, { pathname }] = [request.method(), new URL(request.url())];
+  if (method === 'DELETE' || (method === 'POST' && pathname === '/operator/sales')) sent.push(`${method} ${pathname}`);
+});
+/** Clicks a button that must show this question, first to decline, then to confirm. */
+async function confirm(button, question) {
+  for (const answer of ['dismiss', 'accept']) {
+    const questions = [];
+    const onDialog = (dialog) => {
+      questions.push(dialog.message());
+      return dialog[answer]();
+    };
+    button.page().on('dialog', onDialog);
+    await button.click();
+    button.page().off('dialog', onDialog);
+    assert.deepEqual(questions, [question]);
+  }
+}
 /** WCAG 2.2, levels A and AA. */
 async function assertAccessible(of = page) {
   await of.evaluate(axe.source);
@@ -187,7 +207,6 @@ await page.locator('.xterm-accessibility').getByText('still 43').first().waitFor
 // The operator's page.
 const operator = await context.newPage();
 operator.on('pageerror', (error) => errors.push(String(error)));
-operator.on('dialog', (dialog) => dialog.accept());
 await operator.goto(`${url}/operator`);
 await operator.getByLabel('OPERATOR_TOKEN').fill('not-the-token-of-the-operator-but-a-guess');
 await operator.getByRole('button', { name: 'Open' }).click();
@@ -216,18 +235,22 @@ await operator.getByRole('button', { name: 'Search' }).click();
 await row.waitFor();
 await assertAccessible(operator);
 await shot('5-operator', operator);
-// Sales are paused after a confirmation, and resumed.
-await operator.getByRole('button', { name: 'Pause sales' }).click();
-await operator.getByText('Sales are paused: no new pods are sold.').waitFor();
-await operator.getByRole('button', { name: 'Resume sales' }).click();
-await operator.getByText('Everything is sold.').waitFor();
+// Sales are paused, drained and resumed.
+for (const [name, question, shown] of [
+  ['Pause sales', 'Pause sales? Orders for new pods are refused until you resume.', 'Sales are paused: no new pods are sold.'],
+  ['Drain', 'Drain the service? All orders are refused until you resume, also those for more time.', 'The service is draining: nothing is sold.'],
+  ['Resume sales', 'Sell new pods again?', 'Everything is sold.'],
+]) {
+  await confirm(operator.getByRole('button', { name }), question);
+  await operator.getByText(shown).waitFor();
+}
 
 // After a reload the key is still in this browser.
 await page.reload();
 await card.getByText('running').waitFor();
 
 // Stop: the unused time is refunded.
-await card.getByRole('button', { name: 'Stop' }).click();
+await confirm(card.getByRole('button', { name: 'Stop' }), `Stop ${pod}? All data in it will be lost.`);
 await card.getByText('ended').waitFor();
 await card.getByText('stopped', { exact: false }).waitFor();
 // Of the order and of the top-up: they are not there at the same time.
@@ -240,6 +263,25 @@ await shot('6-stopped');
 await page.reload();
 await card.getByText('ended').waitFor();
 assert.ok((await card.locator('.refund-token').inputValue()) === refund, 'the refund is the same');
+// So are the receipts of all answers.
+await page.getByText('This browser stores the newest 100 signed receipts').click();
+const receipts = [];
+for (const link of await page.locator('#receipt-list a').all()) {
+  const [download] = await Promise.all([page.waitForEvent('download'), link.click()]);
+  const receipt = JSON.parse(readFileSync(await download.path(), 'utf8'));
+  assert.equal(download.suggestedFilename(), `receipt-${receipt.id}.json`);
+  const { answer, pod_name: name } = JSON.parse(receipt.content);
+  receipts.push([name, answer]);
+}
+assert.deepEqual(receipts, ['access', 'top_up', 'stop'].map((answer) => [pod, answer]));
+await assertAccessible();
+// Of more than it stores, the oldest go.
+const stored = () => page.evaluate(() => JSON.parse(localStorage.getItem('paygress.receipts')).map(({ id }) => id));
+const own = await stored();
+await page.evaluate(() => {
+  const older = Array.from({ length: 100 }, (_, number) => ({ id: `older ${number}`, created_at: number, content: '{}' }));
+  localStorage.setItem('paygress.receipts', JSON.stringify([...older, ...JSON.parse(localStorage.getItem('paygress.receipts'))]));
+});
 
 // A wallet scans the request and pays: the pod appears without a click.
 await page.getByLabel('Duration in minutes').fill('3');
@@ -249,7 +291,12 @@ await page.waitForFunction(() => document.getElementById('creq').value.startsWit
 execFileSync('node', [WALLET, 'pay', await page.getByLabel('Payment request as text').inputValue()], { timeout: TIMEOUT_MS, stdio: 'ignore' });
 const scanned = page.locator('article.card').filter({ hasText: 'running' });
 await scanned.getByText(/^2 min \d+ s left$/).waitFor();
-await scanned.getByRole('button', { name: 'Stop' }).click();
+await scanned.getByText('Save the signed receipt').waitFor();
+const kept = await stored();
+assert.equal(kept.length, 100);
+assert.deepEqual(kept.slice(-4, -1), own);
+const stopped = await scanned.getAttribute('data-pod');
+await confirm(scanned.getByRole('button', { name: 'Stop' }), `Stop ${stopped}? All data in it will be lost.`);
 await page.locator('article.card').filter({ hasText: 'stopped' }).waitFor();
 
 // With a public key there is no password, and no terminal that would need one.
@@ -266,7 +313,10 @@ assert.ok(await keyed.locator('.password').isHidden());
 const ended = await keyed.getAttribute('data-pod');
 await operator.getByLabel('Search').fill(ended);
 await operator.getByRole('button', { name: 'Search' }).click();
-await operator.getByRole('button', { name: `End ${ended}` }).click();
+await confirm(
+  operator.getByRole('button', { name: `End ${ended}` }),
+  `End ${ended}? All data in it will be lost, and what is left of it is paid back.`,
+);
 await operator.getByText(`${ended} has ended; paid back:`, { exact: false }).waitFor();
 await operator.close();
 await keyed.waitFor({ state: 'detached' });
@@ -284,6 +334,8 @@ await small.screenshot({ path: `${SHOTS}/7-phone.png`, fullPage: true });
 await small.goto(`${url}/docs`);
 await small.getByText('/spawn-pod').first().waitFor();
 
+const sales = Array(3).fill('POST /operator/sales');
+assert.deepEqual(sent, [...sales, `DELETE /pods/${pod}`, `DELETE /pods/${stopped}`, `DELETE /operator/leases/${ended}`]);
 assert.deepEqual(errors, []);
 assert.deepEqual(external, [], 'something was loaded from another origin');
 console.log(JSON.stringify({ pod, ssh, refund }));

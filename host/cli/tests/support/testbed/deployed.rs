@@ -1,9 +1,10 @@
 //! The service as a pod of the cluster.
 
 use super::{
-    AdmissionParameters, NetworkPolicies, OPERATOR, Outside, Standard, apply, kubectl, load,
-    new_key, npub, output, root, wait_for,
+    AdmissionParameters, NetworkPolicies, OPERATOR, Outside, Standard, apply, kubectl,
+    kubectl_command, load, new_key, npub, output, root, wait_for,
 };
+use crate::support::secrets;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -44,6 +45,7 @@ impl Deployed {
         std::os::unix::fs::chown(&data, Some(1_000), Some(1_000)).unwrap();
         let volume = json!({"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": data}});
         apply(&json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "paygress"}, "spec": volume}).to_string());
+        secrets::add(OPERATOR);
         let (key, operator) = (
             format!("--from-literal=NOSTR_PRIVATE_KEY={}", new_key()),
             format!("--from-literal=OPERATOR_TOKEN={OPERATOR}"),
@@ -160,6 +162,8 @@ impl Drop for GatewayComponents {
 
 impl Drop for Deployed {
     fn drop(&mut self) {
+        let mut logs = kubectl_command(&["-n", "ingress-system", "logs", "deployment/paygress"]);
+        let logs = logs.output();
         let delete = |arguments: &[&str]| {
             kubectl(&[&["delete", "--wait", "--ignore-not-found", "-n"], arguments].concat())
         };
@@ -173,5 +177,12 @@ impl Drop for Deployed {
         delete(&["ingress-system", "persistentvolume/paygress"]);
         delete(&["user-workloads", "resourcequota/customers"]);
         delete(&["user-workloads", "jobs", "--all"]);
+        if let Ok(logs) = logs
+            && logs.status.success()
+            && !std::thread::panicking()
+        {
+            let log = String::from_utf8_lossy(&logs.stdout);
+            secrets::assert_none("the log of the deployed service", &log);
+        }
     }
 }

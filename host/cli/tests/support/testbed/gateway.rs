@@ -15,7 +15,7 @@ pub struct GatewayDaemon {
 
 impl GatewayDaemon {
     pub(super) fn start(command: &mut Command, kubeconfig: NamedTempFile, log: PathBuf) -> Self {
-        let daemon = Daemon::start(command, &log);
+        let daemon = Daemon::start_service(command, &log);
         let mut gateway = Self { daemon, log, _kubeconfig: kubeconfig };
         wait_for("the gateway to serve", Duration::from_secs(60), || {
             let ended = gateway.daemon.0.try_wait().unwrap();

@@ -312,7 +312,7 @@ impl Replica {
     fn restart(&mut self) -> Duration {
         self.service = None;
         let begun = Instant::now();
-        self.service = Some(Daemon::start(&mut self.command, &self.log));
+        self.service = Some(Daemon::start_service(&mut self.command, &self.log));
         while !is_serving(self.address) {
             assert!(begun.elapsed() < Duration::from_secs(60), "{} serves", self.address);
             thread::sleep(Duration::from_millis(1));

@@ -24,6 +24,7 @@ pub use service::Testbed;
 pub use ssh::Ssh;
 pub use standard::Standard;
 
+use crate::support::secrets::{self, SearchedLog};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -160,13 +161,23 @@ fn free_port(host: &str) -> u16 {
 }
 
 /// A program that runs beside the test, and ends with it.
-struct Daemon(Child);
+struct Daemon(Child, Option<SearchedLog>);
 
 impl Daemon {
     fn start(command: &mut Command, log: &Path) -> Self {
         let log = File::create(log).unwrap();
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
-        Self(command.spawn().unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program())))
+        let child = command.spawn();
+        let child = child.unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()));
+        Self(child, None)
+    }
+
+    /// The same of a service: once it has ended, its log is searched for secrets.
+    fn start_service(command: &mut Command, log: &Path) -> Self {
+        let mut daemon = Self::start(command, log);
+        let environment = secrets::environment(command);
+        daemon.1 = Some(SearchedLog::new(File::open(log).unwrap(), &environment));
+        daemon
     }
 }
 
@@ -194,7 +205,9 @@ const OPERATOR: &str = "the operator of the testbed";
 fn new_key() -> String {
     let mut bytes = [0_u8; 32];
     std::io::Read::read_exact(&mut File::open("/dev/urandom").unwrap(), &mut bytes).unwrap();
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let key: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    secrets::add(&key);
+    key
 }
 
 /// The service's public key, as its log tells it.

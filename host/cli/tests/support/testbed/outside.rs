@@ -1,6 +1,7 @@
 //! What is outside of the service: a Nutshell mint, a relay in Python, and a customer.
 
 use super::{Daemon, free_port, in_namespace, new_key, output, root, wait_for};
+use crate::support::secrets;
 use serde_json::Value;
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -126,6 +127,8 @@ impl Outside {
 
     pub(super) fn ask_as(&self, key: &str, npub: &str, request: &Value) -> Value {
         let answer = self.customer(key, &["ask", &self.relay, npub, &request.to_string()]);
-        serde_json::from_str(&answer).unwrap()
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        [request, &answer].into_iter().for_each(secrets::add_fields);
+        answer
     }
 }

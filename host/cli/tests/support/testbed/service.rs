@@ -4,6 +4,7 @@ use super::{
     Daemon, GatewayDaemon, OPERATOR, Outside, Place, admin_kubeconfig, free_port, kubectl, new_key,
     npub, output, root, state, wait_for,
 };
+use crate::support::secrets;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::io::{Read, Write};
@@ -50,6 +51,7 @@ impl Testbed {
 
     fn kubeconfig_of(account: &str) -> NamedTempFile {
         let token = kubectl(&["-n", "ingress-system", "create", "token", account, "--duration=6h"]);
+        secrets::add(token.trim());
         let admin = std::fs::read_to_string(admin_kubeconfig()).unwrap();
         let mut file = NamedTempFile::new().unwrap();
         file.write_all(admin.replace("testbed-admin", token.trim()).as_bytes()).unwrap();
@@ -156,7 +158,7 @@ impl Testbed {
 
     /// Starts it, with a log of its own, and waits until it serves.
     fn start_service(&mut self) {
-        self.service = Some(Daemon::start(&mut self.command, &self.log));
+        self.service = Some(Daemon::start_service(&mut self.command, &self.log));
         wait_for("the service to read its inbox", Duration::from_secs(60), || {
             std::fs::read_to_string(&self.log).unwrap_or_default().contains("inbox synced")
         });
