@@ -414,7 +414,7 @@ fn helm_test_requests_what_is_served() {
         let objects = objects(&manifests);
         let pods = objects.values().filter(|object| object["kind"] == "Pod");
         let containers = pods.flat_map(|pod| pod["spec"]["containers"].as_array().unwrap());
-        let urls: Vec<&Value> = containers.map(|container| &container["command"][6]).collect();
+        let urls: Vec<&Value> = containers.map(|container| &container["command"][4]).collect();
         let url = |name: &&str| json!(format!("http://{name}.ingress-system.svc/readyz"));
         let expected: Vec<Value> = services.iter().map(url).collect();
         assert_eq!(urls, expected.iter().collect::<Vec<_>>(), "{values}");

@@ -23,6 +23,7 @@ mod node_loss;
 mod policies;
 mod probe;
 mod reach;
+mod release;
 mod rights;
 mod scale;
 #[path = "../support/mod.rs"]

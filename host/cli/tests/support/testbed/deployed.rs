@@ -27,6 +27,24 @@ impl Deployed {
     }
 
     pub fn start(outside: &Outside) -> Self {
+        Self::prepare(outside);
+        let mut manifests =
+            kubectl(&["kustomize", &root().join("k8s/overlays/cluster").to_string_lossy()]);
+        // What is the operator's own there, and closed networks for once.
+        for (theirs, ours) in [
+            ("wss://relay.example.com,wss://relay.example.org", outside.relay.as_str()),
+            ("https://mint.example.com", &outside.mint),
+            ("node.example.com", "127.0.0.1"),
+            ("  RUN_MODE: both\n", "  RUN_MODE: both\n  ALLOW_PRIVATE_RELAYS: \"true\"\n"),
+        ] {
+            assert!(manifests.contains(theirs), "{theirs}");
+            manifests = manifests.replace(theirs, ours);
+        }
+        Self::deploy(|| apply(&manifests))
+    }
+
+    /// What is there before: the image, a volume, and the Secret.
+    pub(super) fn prepare(outside: &Outside) {
         kubectl(&["-n", "user-workloads", "delete", "jobs", "--all", "--wait"]);
         load(&Self::image());
         // What a storage class would do: a volume that is the service's own.
@@ -49,20 +67,12 @@ impl Deployed {
             &key,
             &operator,
         ]);
-        let mut manifests =
-            kubectl(&["kustomize", &root().join("k8s/overlays/cluster").to_string_lossy()]);
-        // What is the operator's own there, and closed networks for once.
-        for (theirs, ours) in [
-            ("wss://relay.example.com,wss://relay.example.org", outside.relay.as_str()),
-            ("https://mint.example.com", &outside.mint),
-            ("node.example.com", "127.0.0.1"),
-            ("  RUN_MODE: both\n", "  RUN_MODE: both\n  ALLOW_PRIVATE_RELAYS: \"true\"\n"),
-        ] {
-            assert!(manifests.contains(theirs), "{theirs}");
-            manifests = manifests.replace(theirs, ours);
-        }
+    }
+
+    /// Waits for the service that this starts.
+    pub(super) fn deploy(start: impl FnOnce()) -> Self {
         let mut deployed = Self { npub: String::new(), _parameters: AdmissionParameters::set(&[]) };
-        apply(&manifests);
+        start();
         deployed.wait();
         deployed.npub = npub(&deployed.log());
         deployed
