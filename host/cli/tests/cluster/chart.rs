@@ -96,11 +96,19 @@ impl Variant {
     }
 }
 
-fn chart() -> PathBuf {
+pub(crate) fn chart() -> PathBuf {
     root().join("k8s/chart")
 }
 
-fn template(chart: &Path, values: &[&str]) -> String {
+/// What is pushed to a registry: without the links to the manifests.
+pub(crate) fn packaged(directory: &Path) -> PathBuf {
+    let chart = chart();
+    let (chart, directory) = (chart.to_string_lossy(), directory.to_string_lossy());
+    let printed = output(&mut helm(&["package", &chart, "--destination", &directory]));
+    PathBuf::from(printed.trim().rsplit(": ").next().unwrap())
+}
+
+pub(crate) fn template(chart: &Path, values: &[&str]) -> String {
     let chart = chart.to_string_lossy();
     let template = ["template", "paygress", &*chart];
     output(&mut helm(&[&template[..], &KUBERNETES, &NAMESPACES, values].concat()))
@@ -153,16 +161,13 @@ fn named(manifests: &str, kind: &str, name: &str) -> Value {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn the_chart_makes_what_kustomize_makes() {
     let directory = tempfile::tempdir().unwrap();
-    let (chart, packed) = (chart(), directory.path().to_string_lossy());
+    let (chart, archive) = (chart(), packaged(directory.path()));
     let path = chart.to_string_lossy();
-    let packed = output(&mut helm(&["package", &path, "--destination", &packed]));
-    // What is pushed to a registry: without the links to the manifests.
-    let archive = Path::new(packed.trim().rsplit(": ").next().unwrap());
     for variant in &VARIANTS {
         let lint = ["lint", "--strict", &*path, "--set", variant.values];
         output(&mut helm(&[&lint[..], &KUBERNETES].concat()));
         let expected = objects(&variant.kustomized());
-        for chart in [chart.as_path(), archive] {
+        for chart in [&chart, &archive] {
             // The pod of `helm test` is none of kustomize's.
             let found = objects(&variant.charted(chart, &["--no-hooks"]));
             let (ids, expected_ids) = (found.keys(), expected.keys());

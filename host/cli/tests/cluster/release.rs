@@ -1,8 +1,11 @@
-//! The chart as operators have it: a release of Helm's.
+//! The chart as operators have it: a release of Helm's, and an artifact of a registry.
 
 use crate::PASSWORD;
-use crate::support::testbed::{CLUSTER, Outside, Release, Ssh, kubectl};
+use crate::chart::{chart, packaged, template};
+use crate::support::testbed::{CLUSTER, Outside, Release, Ssh, helm, kubectl, output};
+use paygress_oci::testing::{RequiredAuth, TestRegistry};
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// What uninstalling leaves, and what it removes.
 const LEFT: [&str; 4] = [
@@ -60,4 +63,20 @@ fn a_release_is_installed_tested_upgraded_and_uninstalled() {
         assert_eq!(beside_the_service(kind), "", "{kind}");
     }
     assert_eq!(ssh.run("echo hello").0, "hello\n", "what was sold runs on");
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_chart_is_pushed_to_a_registry_and_is_the_same_from_there() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let registry = runtime.block_on(TestRegistry::open(RequiredAuth::None)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let archive = packaged(directory.path());
+    let version = archive.file_stem().unwrap().to_str().unwrap().strip_prefix("paygress-").unwrap();
+    let charts = format!("oci://{}/charts", registry.host());
+    output(&mut helm(&["push", &archive.to_string_lossy(), &charts, "--plain-http"]));
+    assert!(registry.manifest("charts/paygress", version).is_some(), "{version}");
+    let reference = format!("{charts}/paygress");
+    let pulled = template(Path::new(&reference), &["--version", version, "--plain-http"]);
+    assert_eq!(pulled, template(&chart(), &[]));
 }
