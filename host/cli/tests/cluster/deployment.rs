@@ -1,8 +1,8 @@
 //! The service in the cluster, as its manifests deploy it.
 
-use crate::PASSWORD;
 use crate::policies::{Applied, condition, in_config_map, policy};
 use crate::support::testbed::{CLUSTER, Deployed, Outside, Ssh, apply, kubectl, root};
+use crate::{PASSWORD, pods};
 use serde_json::{Value, json};
 
 #[test]
@@ -48,6 +48,7 @@ fn the_service_runs_in_the_cluster_as_its_manifests_say() {
         password: PASSWORD,
     };
     assert_eq!(ssh.run("echo hello").0, "hello\n");
+    only_the_service_has_a_priority();
 
     let _applied = Applied;
     let file =
@@ -79,4 +80,12 @@ fn the_service_runs_in_the_cluster_as_its_manifests_say() {
     assert!(report.contains("a service runs") && report.contains(" 0 fail"), "{report}");
     let audit = deployed.paygress(&["ledger", "audit"]);
     assert!(!audit.contains("missing"), "{audit}");
+}
+
+/// So the scheduler never evicts the service for a customer's pod, and the service evicts none.
+fn only_the_service_has_a_priority() {
+    let priority = "jsonpath={.items[*].spec.priority} {.items[*].spec.preemptionPolicy}";
+    let service = ["-n", "ingress-system", "get", "pod", "-l", "app=paygress", "-o", priority];
+    assert_eq!(kubectl(&service), "1000000 Never");
+    assert_eq!(pods(priority), "0 PreemptLowerPriority");
 }
