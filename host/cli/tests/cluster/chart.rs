@@ -23,7 +23,7 @@ struct Variant {
     values: &'static str,
 }
 
-const VARIANTS: [Variant; 8] = [
+const VARIANTS: [Variant; 9] = [
     Variant { name: "cluster", components: &[], settings: "", values: "replicas=1" },
     Variant {
         name: "gateway",
@@ -36,6 +36,12 @@ const VARIANTS: [Variant; 8] = [
         components: &["gateway", "without-ports"],
         settings: "",
         values: "gateway.enabled=true,config.ACCESS=gateway",
+    },
+    Variant {
+        name: "without-host-ports",
+        components: &["without-host-ports"],
+        settings: "",
+        values: "config.ACCESS=node-port",
     },
     Variant {
         name: "egress",
@@ -115,7 +121,7 @@ pub(crate) fn template(chart: &Path, values: &[&str]) -> String {
 }
 
 /// By kind, namespace and name.
-fn objects(manifests: &str) -> BTreeMap<String, Value> {
+pub(crate) fn objects(manifests: &str) -> BTreeMap<String, Value> {
     let mut objects = BTreeMap::new();
     for text in manifests.split("\n---\n").filter(|text| text.contains("kind: ")) {
         let text = text.trim_start_matches("---\n");
@@ -151,7 +157,7 @@ fn normalise(object: &mut Value) {
     }
 }
 
-fn named(manifests: &str, kind: &str, name: &str) -> Value {
+pub(crate) fn named(manifests: &str, kind: &str, name: &str) -> Value {
     let objects = objects(manifests);
     let is_it = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
     objects.values().find(is_it).unwrap_or_else(|| panic!("no {kind} {name}")).clone()
@@ -194,42 +200,6 @@ fn the_cluster_takes_every_overlay_and_what_the_chart_makes() {
         let taken = kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", &path]);
         let objects = objects(&manifests).len();
         assert_eq!(taken.lines().count(), objects, "{taken}");
-    }
-}
-
-/// As docs/operating.md has it: a copy of the overlay, which names components itself.
-fn kustomized_copy(name: &str, components: &[&str]) -> String {
-    let copy = root().join("target/e2e/chart").join(name);
-    std::fs::create_dir_all(&copy).unwrap();
-    for file in std::fs::read_dir(root().join("k8s/overlays/cluster")).unwrap() {
-        let file = file.unwrap();
-        let text = std::fs::read_to_string(file.path()).unwrap();
-        let text = text.replace("../../base", "../../../../k8s/base");
-        std::fs::write(copy.join(file.file_name()), text).unwrap();
-    }
-    let own = copy.join("kustomization.yaml");
-    let mut text = std::fs::read_to_string(&own).unwrap();
-    text.push_str("components:\n");
-    for component in components {
-        text.push_str(&format!("  - ../../../../k8s/overlays/{component}\n"));
-    }
-    std::fs::write(&own, text).unwrap();
-    kubectl(&["kustomize", &copy.to_string_lossy()])
-}
-
-/// Wherever the component is named: what the service sells, what admission accepts and what the
-/// namespace enforces go together.
-#[test]
-#[ignore = "needs the testbed: run `cargo xtask test`"]
-fn pods_without_ports_are_without_them_everywhere() {
-    for gateway in ["gateway", "gateway-process"] {
-        let manifests = kustomized_copy("copy-without-ports", &[gateway, "without-ports"]);
-        let objects = objects(&manifests);
-        let of_access: Vec<&Value> =
-            objects.values().map(|it| &it["data"]["ACCESS"]).filter(|it| it.is_string()).collect();
-        assert_eq!(of_access, ["gateway", "gateway"], "{gateway}");
-        let labels = &named(&manifests, "Namespace", "user-workloads")["metadata"]["labels"];
-        assert_eq!(labels["pod-security.kubernetes.io/enforce"], "baseline");
     }
 }
 

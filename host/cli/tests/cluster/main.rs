@@ -20,6 +20,7 @@ mod network;
 mod node;
 mod node_host;
 mod node_loss;
+mod overlays;
 mod policies;
 mod probe;
 mod reach;
