@@ -2,7 +2,7 @@
 
 use crate::chart::{named, objects};
 use crate::support::testbed::{kubectl, root};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// As docs/operating.md has it: a copy of the overlay, which names components itself.
 fn kustomized_copy(name: &str, components: &[&str]) -> String {
@@ -45,4 +45,37 @@ fn pods_without_host_ports_are_without_them_everywhere() {
         let labels = &named(&manifests, "Namespace", "user-workloads")["metadata"]["labels"];
         assert_eq!(labels["pod-security.kubernetes.io/enforce"], "baseline", "{components:?}");
     }
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn replicas_on_postgres_are_spread_and_leave_one_at_a_time() {
+    let manifests = kustomized_copy("copy-postgres", &["postgres"]);
+    let spec = named(&manifests, "Deployment", "paygress")["spec"].clone();
+    assert_eq!(spec["replicas"], 3);
+    let update = json!({"maxUnavailable": 1, "maxSurge": 1});
+    assert_eq!(spec["strategy"], json!({"type": "RollingUpdate", "rollingUpdate": update}));
+    let pods = json!({"matchLabels": spec["template"]["metadata"]["labels"]});
+    let spread = ["kubernetes.io/hostname", "topology.kubernetes.io/zone"].map(|place| {
+        // Where there is one node alone, all of them are there.
+        json!({"maxSkew": 1, "topologyKey": place, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": pods})
+    });
+    let pod = &spec["template"]["spec"];
+    assert_eq!(pod["topologySpreadConstraints"], json!(spread));
+    let budget = named(&manifests, "PodDisruptionBudget", "paygress")["spec"].clone();
+    let unready = "AlwaysAllow";
+    assert_eq!(
+        budget,
+        json!({"maxUnavailable": 1, "unhealthyPodEvictionPolicy": unready, "selector": pods})
+    );
+
+    let sources = pod["containers"][0]["envFrom"].as_array().unwrap();
+    let secrets: Vec<&Value> = sources.iter().map(|source| &source["secretRef"]["name"]).collect();
+    assert_eq!(secrets, [&Value::Null, &json!("paygress"), &json!("paygress-postgres")]);
+    // They share the database alone.
+    let volumes = pod["volumes"].as_array().unwrap();
+    let data = json!({"name": "data", "emptyDir": {"sizeLimit": "1Gi"}});
+    assert!(volumes.contains(&data), "{volumes:?}");
+    let mut kinds = objects(&manifests).into_values().map(|object| object["kind"].clone());
+    assert!(kinds.all(|kind| kind != "PersistentVolumeClaim"));
 }
