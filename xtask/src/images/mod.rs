@@ -7,6 +7,7 @@ mod debian;
 mod pack;
 mod service;
 mod settings;
+mod size;
 mod ssh;
 
 pub(crate) use architecture::Architecture;

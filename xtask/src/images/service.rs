@@ -4,6 +4,7 @@
 use super::architecture::Architecture;
 use super::arm64;
 use super::settings::SERVICE;
+use super::size;
 use crate::run::{cargo, output, root, step, target};
 use crate::sbom::{self, Product};
 use crate::{plugins, web};
@@ -25,6 +26,8 @@ pub(super) fn fill(
     program: Option<&Path>,
     rootfs: &Path,
 ) -> Result<()> {
+    // That of the tests is larger than the one that is released.
+    let is_released = program.is_none();
     let program = match program {
         Some(program) => program.to_owned(),
         None => build_service(architecture)?,
@@ -46,6 +49,9 @@ pub(super) fn fill(
         .context("apt-get install ca-certificates")?;
     licenses(rootfs)?;
     sbom::write(Product::Service, architecture.triple(), &rootfs.join(sbom::IN_IMAGES))?;
+    if is_released {
+        size::check(&SERVICE, rootfs)?;
+    }
     check(architecture, rootfs)
 }
 

@@ -14,6 +14,8 @@ pub(crate) struct Settings {
     /// The arguments, if a container has none.
     pub(crate) arguments: &'static [&'static str],
     pub(crate) port: u16,
+    /// What its files may have: a quarter more than they do.
+    pub(super) most_mib: u64,
 }
 
 pub(crate) const SERVICE: Settings = Settings {
@@ -22,6 +24,7 @@ pub(crate) const SERVICE: Settings = Settings {
     entrypoint: "/usr/local/bin/paygress",
     arguments: &["serve"],
     port: 8080,
+    most_mib: 72,
 };
 
 pub(crate) const SSH: Settings = Settings {
@@ -30,6 +33,7 @@ pub(crate) const SSH: Settings = Settings {
     entrypoint: "/bin/paygress-sshd",
     arguments: &[],
     port: 2222,
+    most_mib: 23,
 };
 
 impl Settings {

@@ -2,7 +2,8 @@
 
 use super::architecture::Architecture;
 use super::arm64;
-use super::settings::USER;
+use super::settings::{SSH, USER};
+use super::size;
 use crate::run::{cargo, output, step, target};
 use crate::sbom::{self, Product};
 use anyhow::{Context, Result};
@@ -53,7 +54,8 @@ pub(super) fn fill(architecture: Architecture, rootfs: &Path) -> Result<()> {
         }
     };
     put_together(rootfs, &programs, &busybox, &applets)?;
-    sbom::write(Product::Ssh, architecture.triple(), &rootfs.join(sbom::IN_IMAGES))
+    sbom::write(Product::Ssh, architecture.triple(), &rootfs.join(sbom::IN_IMAGES))?;
+    size::check(&SSH, rootfs)
 }
 
 /// What is built of the project's own.

@@ -212,7 +212,7 @@ fn security_for(access: &AccessModes, found: HostPorts) -> Check {
         ),
         (false, HostPorts::Permitted) => SECURITY.warn(
             "ACCESS names no host-port, and the namespace lets pods have host ports",
-            "label the namespace pod-security.kubernetes.io/enforce=baseline; with ACCESS=gateway add k8s/overlays/without-ports",
+            "label the namespace pod-security.kubernetes.io/enforce=baseline: k8s/overlays/without-ports does it with ACCESS=gateway, and k8s/overlays/without-host-ports with ACCESS=node-port",
         ),
     }
 }

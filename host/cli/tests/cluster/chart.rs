@@ -23,7 +23,7 @@ struct Variant {
     values: &'static str,
 }
 
-const VARIANTS: [Variant; 8] = [
+const VARIANTS: [Variant; 9] = [
     Variant { name: "cluster", components: &[], settings: "", values: "replicas=1" },
     Variant {
         name: "gateway",
@@ -36,6 +36,12 @@ const VARIANTS: [Variant; 8] = [
         components: &["gateway", "without-ports"],
         settings: "",
         values: "gateway.enabled=true,config.ACCESS=gateway",
+    },
+    Variant {
+        name: "without-host-ports",
+        components: &["without-host-ports"],
+        settings: "",
+        values: "config.ACCESS=node-port",
     },
     Variant {
         name: "egress",
@@ -96,18 +102,26 @@ impl Variant {
     }
 }
 
-fn chart() -> PathBuf {
+pub(crate) fn chart() -> PathBuf {
     root().join("k8s/chart")
 }
 
-fn template(chart: &Path, values: &[&str]) -> String {
+/// What is pushed to a registry: without the links to the manifests.
+pub(crate) fn packaged(directory: &Path) -> PathBuf {
+    let chart = chart();
+    let (chart, directory) = (chart.to_string_lossy(), directory.to_string_lossy());
+    let printed = output(&mut helm(&["package", &chart, "--destination", &directory]));
+    PathBuf::from(printed.trim().rsplit(": ").next().unwrap())
+}
+
+pub(crate) fn template(chart: &Path, values: &[&str]) -> String {
     let chart = chart.to_string_lossy();
     let template = ["template", "paygress", &*chart];
     output(&mut helm(&[&template[..], &KUBERNETES, &NAMESPACES, values].concat()))
 }
 
 /// By kind, namespace and name.
-fn objects(manifests: &str) -> BTreeMap<String, Value> {
+pub(crate) fn objects(manifests: &str) -> BTreeMap<String, Value> {
     let mut objects = BTreeMap::new();
     for text in manifests.split("\n---\n").filter(|text| text.contains("kind: ")) {
         let text = text.trim_start_matches("---\n");
@@ -143,7 +157,7 @@ fn normalise(object: &mut Value) {
     }
 }
 
-fn named(manifests: &str, kind: &str, name: &str) -> Value {
+pub(crate) fn named(manifests: &str, kind: &str, name: &str) -> Value {
     let objects = objects(manifests);
     let is_it = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
     objects.values().find(is_it).unwrap_or_else(|| panic!("no {kind} {name}")).clone()
@@ -153,16 +167,13 @@ fn named(manifests: &str, kind: &str, name: &str) -> Value {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn the_chart_makes_what_kustomize_makes() {
     let directory = tempfile::tempdir().unwrap();
-    let (chart, packed) = (chart(), directory.path().to_string_lossy());
+    let (chart, archive) = (chart(), packaged(directory.path()));
     let path = chart.to_string_lossy();
-    let packed = output(&mut helm(&["package", &path, "--destination", &packed]));
-    // What is pushed to a registry: without the links to the manifests.
-    let archive = Path::new(packed.trim().rsplit(": ").next().unwrap());
     for variant in &VARIANTS {
         let lint = ["lint", "--strict", &*path, "--set", variant.values];
         output(&mut helm(&[&lint[..], &KUBERNETES].concat()));
         let expected = objects(&variant.kustomized());
-        for chart in [chart.as_path(), archive] {
+        for chart in [&chart, &archive] {
             // The pod of `helm test` is none of kustomize's.
             let found = objects(&variant.charted(chart, &["--no-hooks"]));
             let (ids, expected_ids) = (found.keys(), expected.keys());
@@ -189,42 +200,6 @@ fn the_cluster_takes_every_overlay_and_what_the_chart_makes() {
         let taken = kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", &path]);
         let objects = objects(&manifests).len();
         assert_eq!(taken.lines().count(), objects, "{taken}");
-    }
-}
-
-/// As docs/operating.md has it: a copy of the overlay, which names components itself.
-fn kustomized_copy(name: &str, components: &[&str]) -> String {
-    let copy = root().join("target/e2e/chart").join(name);
-    std::fs::create_dir_all(&copy).unwrap();
-    for file in std::fs::read_dir(root().join("k8s/overlays/cluster")).unwrap() {
-        let file = file.unwrap();
-        let text = std::fs::read_to_string(file.path()).unwrap();
-        let text = text.replace("../../base", "../../../../k8s/base");
-        std::fs::write(copy.join(file.file_name()), text).unwrap();
-    }
-    let own = copy.join("kustomization.yaml");
-    let mut text = std::fs::read_to_string(&own).unwrap();
-    text.push_str("components:\n");
-    for component in components {
-        text.push_str(&format!("  - ../../../../k8s/overlays/{component}\n"));
-    }
-    std::fs::write(&own, text).unwrap();
-    kubectl(&["kustomize", &copy.to_string_lossy()])
-}
-
-/// Wherever the component is named: what the service sells, what admission accepts and what the
-/// namespace enforces go together.
-#[test]
-#[ignore = "needs the testbed: run `cargo xtask test`"]
-fn pods_without_ports_are_without_them_everywhere() {
-    for gateway in ["gateway", "gateway-process"] {
-        let manifests = kustomized_copy("copy-without-ports", &[gateway, "without-ports"]);
-        let objects = objects(&manifests);
-        let of_access: Vec<&Value> =
-            objects.values().map(|it| &it["data"]["ACCESS"]).filter(|it| it.is_string()).collect();
-        assert_eq!(of_access, ["gateway", "gateway"], "{gateway}");
-        let labels = &named(&manifests, "Namespace", "user-workloads")["metadata"]["labels"];
-        assert_eq!(labels["pod-security.kubernetes.io/enforce"], "baseline");
     }
 }
 
@@ -414,7 +389,7 @@ fn helm_test_requests_what_is_served() {
         let objects = objects(&manifests);
         let pods = objects.values().filter(|object| object["kind"] == "Pod");
         let containers = pods.flat_map(|pod| pod["spec"]["containers"].as_array().unwrap());
-        let urls: Vec<&Value> = containers.map(|container| &container["command"][6]).collect();
+        let urls: Vec<&Value> = containers.map(|container| &container["command"][4]).collect();
         let url = |name: &&str| json!(format!("http://{name}.ingress-system.svc/readyz"));
         let expected: Vec<Value> = services.iter().map(url).collect();
         assert_eq!(urls, expected.iter().collect::<Vec<_>>(), "{values}");

@@ -6,7 +6,7 @@ use crate::policies::{Applied, condition, in_config_map, policy};
 use crate::support::testbed::{
     CLUSTER, Deployed, Outside, Ssh, apply, audit_log, kubectl, root, wait_for,
 };
-use crate::{PASSWORD, in_workloads};
+use crate::{PASSWORD, in_workloads, pods};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
@@ -55,6 +55,7 @@ fn the_service_runs_in_the_cluster_as_its_manifests_say() {
         password: PASSWORD,
     };
     assert_eq!(ssh.run("echo hello").0, "hello\n");
+    only_the_service_has_a_priority();
 
     let _applied = Applied;
     let file =
@@ -135,4 +136,12 @@ fn its_gateway_leads_to_pods(outside: &Outside, deployed: &mut Deployed) {
             !requests.text().contains("/portforward")
         });
     }
+}
+
+/// So the scheduler never evicts the service for a customer's pod, and the service evicts none.
+fn only_the_service_has_a_priority() {
+    let priority = "jsonpath={.items[*].spec.priority} {.items[*].spec.preemptionPolicy}";
+    let service = ["-n", "ingress-system", "get", "pod", "-l", "app=paygress", "-o", priority];
+    assert_eq!(kubectl(&service), "1000000 Never");
+    assert_eq!(pods(priority), "0 PreemptLowerPriority");
 }

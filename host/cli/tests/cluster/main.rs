@@ -20,9 +20,11 @@ mod network;
 mod node;
 mod node_host;
 mod node_loss;
+mod overlays;
 mod policies;
 mod probe;
 mod reach;
+mod release;
 mod rights;
 mod scale;
 #[path = "../support/mod.rs"]

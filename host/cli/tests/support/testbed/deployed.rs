@@ -37,6 +37,13 @@ impl Deployed {
     }
 
     pub fn start(outside: &Outside) -> Self {
+        Self::prepare(outside);
+        let manifests = built(&root().join("k8s/overlays/cluster"), outside);
+        Self::deploy(|| apply(&manifests))
+    }
+
+    /// What is there before: the image, a volume, and the Secret.
+    pub(super) fn prepare(outside: &Outside) {
         kubectl(&["-n", "user-workloads", "delete", "jobs", "--all", "--wait"]);
         load(&Self::image());
         // What a storage class would do: a volume that is the service's own.
@@ -60,10 +67,13 @@ impl Deployed {
             &key,
             &operator,
         ]);
-        let manifests = built(&root().join("k8s/overlays/cluster"), outside);
+    }
+
+    /// Waits for the service that this starts.
+    pub(super) fn deploy(start: impl FnOnce()) -> Self {
         let _parameters = AdmissionParameters::set(&[]);
         let mut deployed = Self { npub: String::new(), gateway: None, _parameters };
-        apply(&manifests);
+        start();
         deployed.wait();
         deployed.npub = npub(&deployed.log());
         deployed

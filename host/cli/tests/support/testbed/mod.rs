@@ -8,6 +8,7 @@ mod network_policies;
 mod outside;
 mod parameters;
 mod proxy;
+mod release;
 mod service;
 mod ssh;
 mod standard;
@@ -20,6 +21,7 @@ pub use network_policies::{EgressOverlay, NetworkPolicies, node_address};
 pub use outside::{Outside, Place};
 pub use parameters::AdmissionParameters;
 pub use proxy::Proxy;
+pub use release::Release;
 pub use service::Testbed;
 pub use ssh::Ssh;
 pub use standard::Standard;
@@ -124,10 +126,10 @@ pub fn kubectl(arguments: &[&str]) -> String {
     output(&mut kubectl_command(arguments))
 }
 
-/// Helm of the testbed; `template` and `lint` need no cluster.
+/// Helm of the testbed, as the cluster's administrator; `template` and `lint` need no cluster.
 pub fn helm(arguments: &[&str]) -> Command {
     let mut command = Command::new(state().join("bin/helm"));
-    command.args(arguments);
+    command.env("KUBECONFIG", admin_kubeconfig()).args(arguments);
     command
 }
 

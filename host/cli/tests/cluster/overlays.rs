@@ -1,0 +1,81 @@
+//! What the components of the overlays make in a copy of `k8s/overlays/cluster`.
+
+use crate::chart::{named, objects};
+use crate::support::testbed::{kubectl, root};
+use serde_json::{Value, json};
+
+/// As docs/operating.md has it: a copy of the overlay, which names components itself.
+fn kustomized_copy(name: &str, components: &[&str]) -> String {
+    let copy = root().join("target/e2e/chart").join(name);
+    std::fs::create_dir_all(&copy).unwrap();
+    for file in std::fs::read_dir(root().join("k8s/overlays/cluster")).unwrap() {
+        let file = file.unwrap();
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        let text = text.replace("../../base", "../../../../k8s/base");
+        std::fs::write(copy.join(file.file_name()), text).unwrap();
+    }
+    let own = copy.join("kustomization.yaml");
+    let mut text = std::fs::read_to_string(&own).unwrap();
+    text.push_str("components:\n");
+    for component in components {
+        text.push_str(&format!("  - ../../../../k8s/overlays/{component}\n"));
+    }
+    std::fs::write(&own, text).unwrap();
+    kubectl(&["kustomize", &copy.to_string_lossy()])
+}
+
+/// Components, and the access that the last of them sets.
+const WITHOUT_PORTS: [(&[&str], &str); 3] = [
+    (&["gateway", "without-ports"], "gateway"),
+    (&["gateway-process", "without-ports"], "gateway"),
+    (&["without-host-ports"], "node-port"),
+];
+
+/// Wherever the component is named: what the service sells, what admission accepts and what the
+/// namespace enforces go together.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn pods_without_host_ports_are_without_them_everywhere() {
+    for (components, access) in WITHOUT_PORTS {
+        let manifests = kustomized_copy("copy-without-ports", components);
+        let objects = objects(&manifests);
+        let of_access: Vec<&Value> =
+            objects.values().map(|it| &it["data"]["ACCESS"]).filter(|it| it.is_string()).collect();
+        assert_eq!(of_access, [access, access], "{components:?}");
+        let labels = &named(&manifests, "Namespace", "user-workloads")["metadata"]["labels"];
+        assert_eq!(labels["pod-security.kubernetes.io/enforce"], "baseline", "{components:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn replicas_on_postgres_are_spread_and_leave_one_at_a_time() {
+    let manifests = kustomized_copy("copy-postgres", &["postgres"]);
+    let spec = named(&manifests, "Deployment", "paygress")["spec"].clone();
+    assert_eq!(spec["replicas"], 3);
+    let update = json!({"maxUnavailable": 1, "maxSurge": 1});
+    assert_eq!(spec["strategy"], json!({"type": "RollingUpdate", "rollingUpdate": update}));
+    let pods = json!({"matchLabels": spec["template"]["metadata"]["labels"]});
+    let spread = ["kubernetes.io/hostname", "topology.kubernetes.io/zone"].map(|place| {
+        // Where there is one node alone, all of them are there.
+        json!({"maxSkew": 1, "topologyKey": place, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": pods})
+    });
+    let pod = &spec["template"]["spec"];
+    assert_eq!(pod["topologySpreadConstraints"], json!(spread));
+    let budget = named(&manifests, "PodDisruptionBudget", "paygress")["spec"].clone();
+    let unready = "AlwaysAllow";
+    assert_eq!(
+        budget,
+        json!({"maxUnavailable": 1, "unhealthyPodEvictionPolicy": unready, "selector": pods})
+    );
+
+    let sources = pod["containers"][0]["envFrom"].as_array().unwrap();
+    let secrets: Vec<&Value> = sources.iter().map(|source| &source["secretRef"]["name"]).collect();
+    assert_eq!(secrets, [&Value::Null, &json!("paygress"), &json!("paygress-postgres")]);
+    // They share the database alone.
+    let volumes = pod["volumes"].as_array().unwrap();
+    let data = json!({"name": "data", "emptyDir": {"sizeLimit": "1Gi"}});
+    assert!(volumes.contains(&data), "{volumes:?}");
+    let mut kinds = objects(&manifests).into_values().map(|object| object["kind"].clone());
+    assert!(kinds.all(|kind| kind != "PersistentVolumeClaim"));
+}
