@@ -47,6 +47,7 @@ mod objects;
 mod pod_reply;
 mod pod_server;
 mod pod_streams;
+mod port_forward;
 mod probe;
 mod quantity;
 mod recent_pods;
