@@ -39,12 +39,12 @@ pub fn keep_small() -> io::Result<()> {
 fn run() {
     loop {
         thread::sleep(PERIOD);
-        give_back();
+        trim();
     }
 }
 
 /// Gives back all pages that nothing is in.
-fn give_back() {
+fn trim() {
     // SAFETY: it takes a number, and touches free memory alone, under the locks of the arenas.
     #[allow(unsafe_code)]
     let _ = unsafe { libc::malloc_trim(0) };
@@ -66,7 +66,7 @@ mod tests {
             (0..8_192).map(|_| (vec![1; 16 << 10], Box::new([1; 64]))).unzip();
         drop(pieces);
         let before = resident_kib();
-        give_back();
+        trim();
         let after = resident_kib();
         // Of 128 MiB.
         assert!(before > after + (64 << 10), "{before} KiB, then {after}");

@@ -87,7 +87,7 @@ pub(crate) struct PortForward<S> {
     reading: Reading,
     /// What is read but for the port's bytes, and how much of it is there.
     small: [u8; CONTROL_BYTES],
-    filled: usize,
+    got: usize,
     /// Of the message that is being read.
     channel: u8,
     /// Which of the channels have begun.
@@ -108,7 +108,7 @@ impl<S> PortForward<S> {
             port,
             reading: Reading::Start,
             small: [0; CONTROL_BYTES],
-            filled: 0,
+            got: 0,
             channel: BYTES,
             begun: [false; 2],
             sending: Vec::new(),
@@ -217,19 +217,19 @@ impl<S> PortForward<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> PortForward<S> {
     /// Fills `small` so far; `false` if the stream has ended.
     fn poll_small(&mut self, context: &mut Context<'_>, length: usize) -> Poll<bool> {
-        while self.filled < length {
-            let Some(room) = self.small.get_mut(self.filled..length) else {
+        while self.got < length {
+            let Some(room) = self.small.get_mut(self.got..length) else {
                 return Poll::Ready(false);
             };
             let mut room = ReadBuf::new(room);
             let read = ready!(Pin::new(&mut self.socket).poll_read(context, &mut room));
-            let count = room.filled().len();
-            if read.is_err() || count == 0 {
+            let got = length.saturating_sub(room.remaining());
+            if read.is_err() || got == self.got {
                 return Poll::Ready(false);
             }
-            self.filled = self.filled.saturating_add(count);
+            self.got = got;
         }
-        self.filled = 0;
+        self.got = 0;
         Poll::Ready(true)
     }
 

@@ -45,6 +45,8 @@ pub(crate) const POD_LOGIN_GRACE: Duration = Duration::from_secs(130);
 pub(crate) const CHANNELS: usize = 8;
 /// What a client may send ahead on one channel.
 pub(crate) const WINDOW: u32 = 1 << 20;
+/// The longest packet of it: russh keeps a buffer that is as long until the connection ends.
+pub(crate) const PACKET: u32 = 16_384;
 /// While too much waits: renewed when it is used up, so that the client can try again.
 pub(crate) const NARROW_WINDOW: u32 = 2;
 /// What may wait for the pods of one connection. Windows that were given before still add to it.

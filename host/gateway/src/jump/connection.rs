@@ -53,6 +53,7 @@ pub(super) fn config(host_key: PrivateKey) -> Config {
         keepalive_interval: Some(limits::SSH_KEEP_ALIVE),
         keepalive_max: 0,
         window_size: limits::WINDOW,
+        maximum_packet_size: limits::PACKET,
         event_buffer_size: limits::QUEUED_PIECES,
         preferred: Preferred { key: Cow::Borrowed(&SIGNATURE_KINDS), ..Preferred::default() },
         ..Config::default()
