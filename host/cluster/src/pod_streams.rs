@@ -120,9 +120,9 @@ impl KubernetesPods {
             .map_err(OpenError::new)?;
         let client = self.pods.clone().into_client();
         let opened = request(client.connect(forward)).await.map_err(OpenError::new)?;
-        // Of the library's websocket the connection alone: that has its own buffers.
-        let socket = opened.into_stream().into_inner();
-        Ok(Box::new(PortForward::new(socket, target.port, visit)))
+        // Its websocket has long buffers, and has read nothing yet.
+        let connection = opened.into_stream().into_inner();
+        Ok(Box::new(PortForward::new(connection, target.port, visit).await))
     }
 }
 

@@ -1,269 +1,99 @@
-//! A port of a pod, through the API server: one websocket, whose frames are read into the caller's
-//! buffer and are sent as they are written.
+//! A port of a pod, through the API server: one websocket that holds little.
 //!
 //! `kube` has such streams too. Each of them holds 128 KiB to read into, and up to 1 MiB in each
 //! direction between tasks of its own, all of which stays until the stream ends: hundreds of idle
-//! sessions would have that. Here a stream holds a frame while it is sent, and else some hundred bytes.
+//! sessions would have that. `kube` makes the connection, and here is a websocket with short buffers.
 //!
 //! Each message begins with its channel: the port's bytes are one, and what the API server reports of
-//! a failure is another. Each channel begins with the number of the port.
+//! a failure is another. The first message of each is the number of the port.
 
 use crate::visit_permits::VisitPermit;
+use bytes::{Buf, Bytes};
+use futures::{SinkExt, StreamExt};
+use kube_tungstenite::WebSocketStream;
+use kube_tungstenite::tungstenite::Message;
+use kube_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use std::io;
 use std::pin::Pin;
+use std::slice;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Of the port's bytes.
 const BYTES: u8 = 0;
-/// Of what the API server reports.
-const REPORTS: u8 = 1;
+/// That, and what the API server reports.
+const CHANNELS: usize = 2;
 
-const FINAL: u8 = 0x80;
-const MASKED: u8 = 0x80;
-const OPCODE: u8 = 0x0f;
-const CONTINUATION: u8 = 0;
-const BINARY: u8 = 2;
-const CLOSE: u8 = 8;
-const PING: u8 = 9;
-const PONG: u8 = 10;
-
-/// The longest payload of a ping.
-const CONTROL_BYTES: usize = 125;
-/// The longest header of a frame that is sent here.
-const HEADER_BYTES: usize = 8;
-/// Sent in one frame: with its header it fills a record of TLS.
-const FRAME_BYTES: usize = (16 << 10) - HEADER_BYTES - 1;
-
-/// What of the websocket is read next.
-#[derive(Clone, Copy)]
-enum Reading {
-    /// Two bytes with which a frame begins. A short length is one of them.
-    Start,
-    Length16 {
-        opcode: u8,
-    },
-    Length64 {
-        opcode: u8,
-    },
-    /// The channel of a message. So much of its frame is left then, as below.
-    Channel {
-        left: u64,
-    },
-    /// The number with which the channel begins.
-    Port {
-        left: u64,
-    },
-    Bytes {
-        left: u64,
-    },
-    Control {
-        opcode: u8,
-        length: usize,
-    },
-    /// Nothing, until the answer to a ping is sent.
-    Answer,
-    Ended,
-}
-
-impl Reading {
-    /// How many bytes show what comes after it.
-    fn length(self) -> usize {
-        match self {
-            Self::Start | Self::Length16 { .. } | Self::Port { .. } => 2,
-            Self::Length64 { .. } => 8,
-            Self::Channel { .. } => 1,
-            Self::Control { length, .. } => length,
-            Self::Bytes { .. } | Self::Answer | Self::Ended => 0,
-        }
-    }
-}
+/// Read at once, and ahead of the message that is read. Of longer messages the library has the whole.
+const READ_BYTES: usize = 4 << 10;
+/// The longest message: those of the kubelet have 32 KiB.
+const MESSAGE_BYTES: usize = 1 << 20;
+/// Sent in one message: a buffer that is as long stays.
+const SENT_BYTES: usize = 8 << 10;
+/// What the library holds at most of what is sent: a message, and answers to pings.
+const UNSENT_BYTES: usize = 32 << 10;
 
 /// It ends when the API server closes it, reports anything, or does not keep to the protocol. There
-/// is no end of one direction alone: one that is shut down is closed. Both halves belong to one task.
+/// is no end of one direction alone: one that is shut down is closed.
 pub(crate) struct PortForward<S> {
-    socket: S,
+    socket: WebSocketStream<S>,
     port: u16,
-    reading: Reading,
-    /// What is read but for the port's bytes, and how much of it is there.
-    small: [u8; CONTROL_BYTES],
-    got: usize,
-    /// Of the message that is being read.
-    channel: u8,
     /// Which of the channels have begun.
-    begun: [bool; 2],
-    /// Frames, and how much of them the socket has taken.
-    sending: Vec<u8>,
-    sent: usize,
-    is_closing: bool,
+    begun: [bool; CHANNELS],
+    /// What is left of the last message. If nothing is, it is kept all the same: while its memory is
+    /// in use, the library allocates short buffers, and else would read on into this one, which is as
+    /// long as the longest message ever was.
+    received: Bytes,
+    has_ended: bool,
     _visit: Option<VisitPermit>,
 }
 
-impl<S> PortForward<S> {
-    /// On the connection of a websocket whose handshake is over. The permit is held as long as the
-    /// stream is open.
-    pub(crate) fn new(socket: S, port: u16, visit: Option<VisitPermit>) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> PortForward<S> {
+    /// On the connection of a websocket of which nothing is read but the handshake. The permit is
+    /// held as long as the stream is open.
+    pub(crate) async fn new(connection: S, port: u16, visit: Option<VisitPermit>) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BYTES)
+            .write_buffer_size(0)
+            .max_write_buffer_size(UNSENT_BYTES)
+            .max_message_size(Some(MESSAGE_BYTES))
+            .max_frame_size(Some(MESSAGE_BYTES));
         Self {
-            socket,
+            socket: WebSocketStream::from_raw_socket(connection, Role::Client, Some(config)).await,
             port,
-            reading: Reading::Start,
-            small: [0; CONTROL_BYTES],
-            got: 0,
-            channel: BYTES,
-            begun: [false; 2],
-            sending: Vec::new(),
-            sent: 0,
-            is_closing: false,
+            begun: [false; CHANNELS],
+            received: Bytes::new(),
+            has_ended: false,
             _visit: visit,
         }
     }
 
-    /// What is read after the bytes in `small`; nothing if the stream ends.
-    fn advance(&mut self) -> Option<Reading> {
-        let [first, second, ..] = self.small;
-        match self.reading {
-            Reading::Start => match (first & OPCODE, second) {
-                (opcode, 126) => Some(Reading::Length16 { opcode }),
-                (opcode, 127) => Some(Reading::Length64 { opcode }),
-                // Only clients mask.
-                (_, MASKED..) => None,
-                (opcode, length) => self.frame(opcode, u64::from(length)),
-            },
-            Reading::Length16 { opcode } => {
-                self.frame(opcode, u64::from(u16::from_be_bytes([first, second])))
-            }
-            Reading::Length64 { opcode } => {
-                self.frame(opcode, u64::from_be_bytes(*self.small.first_chunk()?))
-            }
-            Reading::Channel { left } => {
-                self.channel = first;
-                self.message(left)
-            }
-            Reading::Port { left } => {
-                *self.begun.get_mut(usize::from(self.channel))? = true;
-                let is_ours = u16::from_le_bytes([first, second]) == self.port;
-                is_ours.then(|| self.message(left)).flatten()
-            }
-            Reading::Control { opcode: PING, length } => {
-                let small = self.small;
-                self.queue(PONG, &[], small.get(..length)?).ok()?;
-                Some(Reading::Answer)
-            }
-            Reading::Control { .. } | Reading::Answer => Some(Reading::Start),
-            Reading::Bytes { left } => Some(Reading::Bytes { left }),
-            Reading::Ended => None,
-        }
-    }
-
-    /// What is read of a frame that begins.
-    fn frame(&self, opcode: u8, length: u64) -> Option<Reading> {
-        match opcode {
-            BINARY => Some(match length.checked_sub(1) {
-                Some(left) => Reading::Channel { left },
-                None => Reading::Start,
-            }),
-            CONTINUATION => self.message(length),
-            PING | PONG => {
-                let length = usize::try_from(length).ok().filter(|it| *it <= CONTROL_BYTES)?;
-                Some(Reading::Control { opcode, length })
-            }
-            _ => None,
-        }
-    }
-
-    /// What is read of a message of the channel.
-    fn message(&self, left: u64) -> Option<Reading> {
-        let has_begun = *self.begun.get(usize::from(self.channel))?;
-        match (has_begun, self.channel) {
-            (false, _) => left.checked_sub(2).map(|left| Reading::Port { left }),
-            (true, BYTES) => Some(Reading::Bytes { left }),
-            // Nobody listens to it, and the port is of no use then.
-            (true, _) => (left == 0).then_some(Reading::Start),
-        }
-    }
-
-    /// Puts a frame behind those that are sent.
-    fn queue(&mut self, opcode: u8, channel: &[u8], payload: &[u8]) -> io::Result<()> {
-        let mut mask = [0; 4];
-        getrandom::fill(&mut mask).map_err(io::Error::other)?;
-        let length = channel.len().saturating_add(payload.len());
-        self.sending.reserve(length.saturating_add(HEADER_BYTES));
-        self.sending.push(FINAL | opcode);
-        let length = u16::try_from(length).map_err(io::Error::other)?;
-        match u8::try_from(length) {
-            Ok(length @ 0..=125) => self.sending.push(MASKED | length),
-            _ => {
-                self.sending.push(MASKED | 126);
-                self.sending.extend_from_slice(&length.to_be_bytes());
-            }
-        }
-        self.sending.extend_from_slice(&mask);
-        let start = self.sending.len();
-        self.sending.extend_from_slice(channel);
-        self.sending.extend_from_slice(payload);
-        // Many bytes at a time.
-        let masks = [mask; 16];
-        let masks = masks.as_flattened();
-        let masked = self.sending.get_mut(start..).unwrap_or_default();
-        for piece in masked.chunks_mut(masks.len()) {
-            for (byte, mask) in piece.iter_mut().zip(masks) {
-                *byte ^= mask;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> PortForward<S> {
-    /// Fills `small` so far; `false` if the stream has ended.
-    fn poll_small(&mut self, context: &mut Context<'_>, length: usize) -> Poll<bool> {
-        while self.got < length {
-            let Some(room) = self.small.get_mut(self.got..length) else {
-                return Poll::Ready(false);
+    /// The next bytes of the port; nothing at the end.
+    fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            let mut message = match ready!(self.socket.poll_next_unpin(context)) {
+                Some(Ok(Message::Binary(message))) => message,
+                // To be polled again: the library answers then.
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+                _ => return Poll::Ready(None),
             };
-            let mut room = ReadBuf::new(room);
-            let read = ready!(Pin::new(&mut self.socket).poll_read(context, &mut room));
-            let got = length.saturating_sub(room.remaining());
-            if read.is_err() || got == self.got {
-                return Poll::Ready(false);
+            let Some((&channel, bytes)) = message.split_first().filter(|it| !it.1.is_empty())
+            else {
+                continue;
+            };
+            let Some(has_begun) = self.begun.get_mut(usize::from(channel)) else {
+                return Poll::Ready(None);
+            };
+            match (*has_begun, channel) {
+                (false, _) if *bytes == self.port.to_le_bytes() => *has_begun = true,
+                (true, BYTES) => {
+                    message.advance(1);
+                    return Poll::Ready(Some(message));
+                }
+                // Nobody listens to reports, and the port is of no use then.
+                _ => return Poll::Ready(None),
             }
-            self.got = got;
         }
-        self.got = 0;
-        Poll::Ready(true)
-    }
-
-    /// Reads so much of the port's bytes at the most; none at the end of the stream.
-    fn poll_bytes(
-        &mut self,
-        context: &mut Context<'_>,
-        left: u64,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<u64> {
-        let room = buffer.remaining();
-        let mut bytes = (&mut self.socket).take(left);
-        let read = ready!(Pin::new(&mut bytes).poll_read(context, buffer));
-        let count = room.saturating_sub(buffer.remaining());
-        Poll::Ready(read.map_or(0, |()| u64::try_from(count).unwrap_or(left)))
-    }
-
-    /// Sends what is queued, and then holds nothing.
-    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.sending.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            let count = ready!(Pin::new(&mut self.socket).poll_write(context, rest))?;
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.sent = self.sent.saturating_add(count);
-        }
-        self.sending = Vec::new();
-        self.sent = 0;
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send(context))?;
-        Pin::new(&mut self.socket).poll_flush(context)
     }
 }
 
@@ -274,212 +104,212 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for PortForward<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if buffer.remaining() == 0 {
-            return Poll::Ready(Ok(()));
+        if this.received.is_empty() && !this.has_ended {
+            match ready!(this.poll_bytes(context)) {
+                Some(bytes) => this.received = bytes,
+                None => this.has_ended = true,
+            }
         }
-        loop {
-            let goes_on = match this.reading {
-                Reading::Ended => return Poll::Ready(Ok(())),
-                Reading::Bytes { left: 0 } => {
-                    this.reading = Reading::Start;
-                    continue;
-                }
-                Reading::Bytes { left } => {
-                    let count = ready!(this.poll_bytes(context, left, buffer));
-                    this.reading = match count {
-                        0 => Reading::Ended,
-                        _ => Reading::Bytes { left: left.saturating_sub(count) },
-                    };
-                    return Poll::Ready(Ok(()));
-                }
-                Reading::Answer => ready!(this.poll_sent(context)).is_ok(),
-                reading => ready!(this.poll_small(context, reading.length())),
-            };
-            let next = if goes_on { this.advance() } else { None };
-            this.reading = next.unwrap_or(Reading::Ended);
-        }
+        let count = this.received.len().min(buffer.remaining());
+        buffer.put_slice(this.received.get(..count).unwrap_or_default());
+        this.received.advance(count);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for PortForward<S> {
-    /// One frame at a time: the next waits until the socket has taken it.
+    /// One message at a time: the next waits until the connection has taken it.
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_send(context))?;
-        let piece = bytes.get(..bytes.len().min(FRAME_BYTES)).unwrap_or_default();
-        if piece.is_empty() {
-            return Poll::Ready(Ok(0));
+        ready!(this.socket.poll_ready_unpin(context)).map_err(io::Error::other)?;
+        let piece = bytes.get(..bytes.len().min(SENT_BYTES)).unwrap_or_default();
+        if !piece.is_empty() {
+            let message = Message::binary([slice::from_ref(&BYTES), piece].concat());
+            this.socket.start_send_unpin(message).map_err(io::Error::other)?;
         }
-        this.queue(BINARY, &[BYTES], piece)?;
-        match this.poll_send(context) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(piece.len())),
-        }
+        Poll::Ready(Ok(piece.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_sent(context)
+        self.get_mut().socket.poll_flush_unpin(context).map_err(io::Error::other)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if !this.is_closing {
-            this.is_closing = true;
-            this.queue(CLOSE, &[], &[])?;
-        }
-        this.poll_sent(context)
+        self.get_mut().socket.poll_close_unpin(context).map_err(io::Error::other)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
+    const REPORTS: u8 = 1;
     const PORT: u16 = 2_222;
     const GREETING: &[u8] = b"SSH-2.0-test\r\n";
 
-    /// As a server sends it.
-    fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
-        let mut frame = vec![FINAL | opcode];
-        match payload.len() {
-            length @ 0..=125 => frame.push(u8::try_from(length).unwrap()),
-            length @ 126..=0xffff => {
-                frame.push(126);
-                frame.extend_from_slice(&u16::try_from(length).unwrap().to_be_bytes());
-            }
-            length => {
-                frame.push(127);
-                frame.extend_from_slice(&u64::try_from(length).unwrap().to_be_bytes());
-            }
-        }
-        frame.extend_from_slice(payload);
-        frame
+    /// Of a port, and of the API server.
+    async fn ends(size: usize) -> (PortForward<DuplexStream>, WebSocketStream<DuplexStream>) {
+        let (ours, theirs) = duplex(size);
+        let server = WebSocketStream::from_raw_socket(theirs, Role::Server, None).await;
+        (PortForward::new(ours, PORT, None).await, server)
     }
 
-    fn message(channel: u8, payload: &[u8]) -> Vec<u8> {
-        frame(BINARY, &[&[channel][..], payload].concat())
+    fn message(channel: u8, payload: &[u8]) -> Message {
+        Message::binary([&[channel][..], payload].concat())
     }
 
     /// With these numbers of the port.
-    fn opened(bytes: u16, reports: u16) -> Vec<u8> {
-        [message(BYTES, &bytes.to_le_bytes()), message(REPORTS, &reports.to_le_bytes())].concat()
+    fn opened(bytes: u16, reports: u16) -> Vec<Message> {
+        vec![message(BYTES, &bytes.to_le_bytes()), message(REPORTS, &reports.to_le_bytes())]
     }
 
-    /// The next frame of the client.
-    async fn taken(server: &mut DuplexStream) -> (u8, Vec<u8>) {
-        let first = server.read_u8().await.unwrap();
-        assert!(first >= FINAL);
-        let length = match server.read_u8().await.unwrap().checked_sub(MASKED).expect("masked") {
-            126 => usize::from(server.read_u16().await.unwrap()),
-            length => usize::from(length),
-        };
-        let mut mask = [0; 4];
-        server.read_exact(&mut mask).await.unwrap();
-        let mut payload = vec![0; length];
-        server.read_exact(&mut payload).await.unwrap();
-        for (byte, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
-            *byte ^= mask;
-        }
-        (first & OPCODE, payload)
-    }
-
-    /// What is read of all of this, sent in pieces of this size.
-    async fn read(sent: &[Vec<u8>], size: usize) -> Vec<u8> {
-        let (ours, mut server) = duplex(size);
-        let sent = sent.concat();
+    /// What is read of these.
+    async fn read(messages: Vec<Message>, size: usize) -> Vec<u8> {
+        let (mut forward, mut server) = ends(size).await;
         let sending = tokio::spawn(async move {
-            // It may be read no further.
-            let _ = server.write_all(&sent).await;
+            for message in messages {
+                // It may be read no further.
+                if server.send(message).await.is_err() {
+                    break;
+                }
+            }
+            // Open until all is read.
+            server
         });
         let mut received = Vec::new();
-        PortForward::new(ours, PORT, None).read_to_end(&mut received).await.unwrap();
-        sending.await.unwrap();
+        forward.read_to_end(&mut received).await.unwrap();
+        drop(forward);
+        drop(sending.await.unwrap());
         received
     }
 
     #[tokio::test]
-    async fn the_bytes_of_the_port_arrive_however_the_frames_are_cut() {
-        let sent = [
-            opened(PORT, PORT),
+    async fn the_bytes_of_the_port_arrive_however_they_are_cut() {
+        let sent = vec![
             message(BYTES, GREETING),
-            frame(PONG, b"pong"),
+            Message::Ping(Bytes::new()),
             message(BYTES, &[8; 300]),
             message(BYTES, &[]),
-            frame(BINARY, &[]),
-            // A message of two frames.
-            vec![BINARY, 3, BYTES, b'a', b'b'],
-            frame(CONTINUATION, b"c"),
+            Message::binary(Bytes::new()),
             message(BYTES, &[9; 70_000]),
-            frame(CLOSE, &[]),
+            Message::Close(None),
         ];
-        let expected = [GREETING, &[8; 300][..], &b"abc"[..], &[9; 70_000][..]].concat();
-        for size in [1, 3, 4_096, 1 << 20] {
-            assert!(read(&sent, size).await == expected, "in pieces of {size}");
+        let sent = [opened(PORT, PORT), sent].concat();
+        let expected = [GREETING, &[8; 300][..], &[9; 70_000][..]].concat();
+        for size in [1, 64, 4_096, 1 << 20] {
+            assert!(read(sent.clone(), size).await == expected, "in pieces of {size}");
         }
     }
 
     #[tokio::test]
     async fn a_stream_ends_with_what_nobody_expects_of_the_api_server() {
-        for (what, sent) in [
+        let then = |message: Message| [opened(PORT, PORT), vec![message]].concat();
+        for (what, mut messages) in [
             ("another port", opened(PORT + 1, PORT)),
-            ("no port", message(BYTES, &[1])),
-            ("a report", [opened(PORT, PORT), message(REPORTS, b"refused")].concat()),
-            ("a report at once", message(REPORTS, &[&PORT.to_le_bytes()[..], b"x"].concat())),
-            ("a channel of no port", message(2, &PORT.to_le_bytes())),
-            ("its end", [opened(PORT, PORT), frame(CLOSE, &[])].concat()),
-            ("text", frame(1, GREETING)),
-            ("a mask", vec![FINAL | BINARY, MASKED | 1]),
-            ("a long ping", frame(PING, &[0; CONTROL_BYTES + 1])),
+            ("another port of reports", opened(PORT, PORT + 1)),
+            ("no port", Vec::new()),
+            ("a report", then(message(REPORTS, b"refused"))),
+            ("a channel of no port", then(message(2, &PORT.to_le_bytes()))),
+            ("its end", then(Message::Close(None))),
+            ("text", then(Message::text("SSH"))),
+            ("a long message", then(message(BYTES, &[0; MESSAGE_BYTES]))),
         ] {
-            let more = message(BYTES, GREETING);
-            assert_eq!(read(&[sent, more], 1 << 20).await, b"", "{what}");
+            messages.push(message(BYTES, GREETING));
+            assert_eq!(read(messages, 1 << 20).await, b"", "{what}");
         }
-        let half = opened(PORT, PORT)[..3].to_vec();
-        assert_eq!(read(&[half], 64).await, b"");
     }
 
     #[tokio::test]
-    async fn what_is_written_arrives_and_nothing_of_it_is_held() {
-        let (ours, mut server) = duplex(64);
-        let mut forward = PortForward::new(ours, PORT, None);
+    async fn a_stream_ends_with_its_connection() {
+        let (mut forward, mut server) = ends(64).await;
+        for message in [opened(PORT, PORT), vec![message(BYTES, GREETING)]].concat() {
+            server.send(message).await.unwrap();
+        }
+        drop(server);
+        let mut received = Vec::new();
+        forward.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, GREETING);
+    }
+
+    #[tokio::test]
+    async fn what_is_written_arrives_in_short_messages() {
+        let (mut forward, mut server) = ends(64).await;
         let bytes: Vec<u8> = (0..40_000_u32).map(|number| number.to_le_bytes()[0]).collect();
         let sending = async {
-            forward.write_all(b"x").await.unwrap();
             forward.write_all(&bytes).await.unwrap();
-            forward.flush().await.unwrap();
-            assert_eq!(forward.sending.capacity(), 0);
             forward.shutdown().await.unwrap();
-            forward
         };
         let taking = async {
             let mut all = Vec::new();
             loop {
-                let (opcode, payload) = taken(&mut server).await;
-                if opcode == CLOSE {
+                let message = server.next().await.unwrap().unwrap();
+                if message.is_close() {
                     return all;
                 }
+                let payload = message.into_data();
                 let (channel, piece) = payload.split_first().unwrap();
-                assert_eq!((opcode, *channel), (BINARY, BYTES));
+                assert_eq!(*channel, BYTES);
+                assert!(piece.len() <= SENT_BYTES);
                 all.extend_from_slice(piece);
             }
         };
-        let (_forward, all) = tokio::join!(sending, taking);
-        assert!(all == [&b"x"[..], &bytes].concat());
-        assert!(size_of::<PortForward<DuplexStream>>() < 512);
+        let ((), all) = tokio::join!(sending, taking);
+        assert!(all == bytes);
     }
 
     #[tokio::test]
-    async fn a_ping_is_answered_before_anything_else_is_read() {
-        let (ours, mut server) = duplex(1 << 10);
-        let mut forward = PortForward::new(ours, PORT, None);
-        let sent = [opened(PORT, PORT), frame(PING, b"there?"), message(BYTES, b"y")].concat();
-        server.write_all(&sent).await.unwrap();
-        assert_eq!(forward.read_u8().await.unwrap(), b'y');
-        assert_eq!(taken(&mut server).await, (PONG, b"there?".to_vec()));
+    async fn what_is_flushed_arrives_and_a_ping_is_answered() {
+        let (mut forward, mut server) = ends(64).await;
+        let ping = Bytes::from_static(b"there?");
+        let client = async {
+            forward.write_all(&[b'x'; 100]).await.unwrap();
+            forward.flush().await.unwrap();
+            assert_eq!(forward.read_u8().await.unwrap(), b'y');
+        };
+        let pod = async {
+            let typed = server.next().await.unwrap().unwrap();
+            assert_eq!(typed, message(BYTES, &[b'x'; 100]));
+            let answers = vec![Message::Ping(ping.clone()), message(BYTES, b"y")];
+            for message in [opened(PORT, PORT), answers].concat() {
+                server.send(message).await.unwrap();
+            }
+            assert_eq!(server.next().await.unwrap().unwrap(), Message::Pong(ping.clone()));
+        };
+        tokio::join!(client, pod);
+    }
+
+    #[tokio::test]
+    async fn little_is_read_ahead() {
+        let (mut forward, mut server) = ends(1 << 20).await;
+        let messages = vec![message(BYTES, &[7; 10_000]); 20];
+        for message in [opened(PORT, PORT), messages].concat() {
+            server.send(message).await.unwrap();
+        }
+        drop(server);
+        assert_eq!(forward.read_u8().await.unwrap(), 7);
+        let mut rest = Vec::new();
+        forward.socket.into_inner().read_to_end(&mut rest).await.unwrap();
+        // Of 20.
+        assert!(rest.len() > 18 * 10_000, "{} bytes are left", rest.len());
+    }
+
+    #[tokio::test]
+    async fn the_memory_of_a_long_message_is_given_back() {
+        let (mut forward, mut server) = ends(1 << 20).await;
+        let long = vec![message(BYTES, &[8; 32 << 10])];
+        let short = vec![message(BYTES, &[9; 100]); 100];
+        for message in [opened(PORT, PORT), long, short].concat() {
+            server.send(message).await.unwrap();
+        }
+        let mut received = vec![0; (32 << 10) + 100 * 100];
+        forward.read_exact(&mut received).await.unwrap();
+        drop(forward.socket);
+        let last = forward.received.try_into_mut().unwrap();
+        assert!(last.capacity() < 2 * READ_BYTES, "{}", last.capacity());
     }
 }
