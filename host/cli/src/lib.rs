@@ -11,7 +11,7 @@
 //! - `gateway/`: another way to pods, with the store's leases and the cluster's pods.
 //! - `output.rs`: what commands print. `log.rs`: the log. `telemetry.rs`: traces. `terminal.rs`: SSH for terminals in
 //!   the browser.
-//! - `compiler.rs`: the process that compiles policies.
+//! - `compiler.rs`: the process that compiles policies. `heap.rs`: the memory of the gateway's process.
 //! - `doctor/`: what the service needs, checked before and beside it.
 //! - `commands/`, `audit.rs`: ledger and wallet, leases and sales, for the operator.
 //! - `policy/`: arguments of `paygress policy`.
@@ -30,6 +30,7 @@ pub mod config;
 pub mod demo;
 pub mod doctor;
 pub mod gateway;
+pub mod heap;
 pub mod log;
 pub mod order;
 pub mod output;

@@ -8,7 +8,7 @@ use paygress::config::Config;
 use paygress::log::{self, LogFormat};
 use paygress::output::{print_line, print_note};
 use paygress::telemetry::{self, Traces};
-use paygress::{commands, compiler, doctor, order, policy, receipt, serve};
+use paygress::{commands, compiler, doctor, heap, order, policy, receipt, serve};
 use paygress_core::error_chain;
 use paygress_nostr::Keys;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
@@ -137,7 +137,9 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     compiler::use_this_program();
-    let runtime = match Runtime::new() {
+    let is_gateway = matches!(cli.command, Command::Gateway);
+    let heap = if is_gateway { heap::keep_small() } else { Ok(()) };
+    let runtime = match heap.and_then(|()| Runtime::new()) {
         Ok(runtime) => runtime,
         Err(error) => {
             print_note(format_args!("paygress: the runtime cannot start: {error}"));

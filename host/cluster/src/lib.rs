@@ -24,7 +24,8 @@
 //! itself (`pod_server`), or when the kubelet reports so.
 //! `rights` is the table of what the service may do there; `admission` tries what it may not.
 //! `pod_streams` connects the gateway with pods' SSH servers, which `recent_pods` knows for a moment, and
-//! visitors with their HTTP ports, as many as `visit_permits` allows.
+//! visitors with their HTTP ports, as many as `visit_permits` allows; `port_forward` is such a stream by
+//! the API server.
 //! [`check_plan()`] and [`lease_end()`] are public for other implementations of `Cluster`, such as the
 //! sandbox's local pods.
 //!
@@ -47,6 +48,7 @@ mod objects;
 mod pod_reply;
 mod pod_server;
 mod pod_streams;
+mod port_forward;
 mod probe;
 mod quantity;
 mod recent_pods;

@@ -1,25 +1,24 @@
 //! Connections to pods' SSH servers and other ports: by the network of the pods, or by the API server.
 
+use crate::port_forward::PortForward;
 use crate::recent_pods::RecentPods;
 use crate::requests::request;
 use crate::settings::PodRoute;
 use crate::ssh_server::server_port;
 use crate::status::is_ready;
-use crate::visit_permits::{VisitPermit, VisitPermits};
+use crate::visit_permits::VisitPermits;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use kube::api::{Api, ListParams, Portforwarder};
+use kube::api::{Api, ListParams};
+use kube::core::Request;
 use paygress_core::backend::cluster::ClusterError;
 use paygress_core::backend::pod_streams::{ByteStream, OpenError, PodPort, PodStreams};
 use paygress_core::model::ids::PodName;
 use std::error::Error;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Pods of the same cluster answer within milliseconds; a policy that drops what is sent to them
@@ -41,8 +40,6 @@ enum NoConnection {
     NoAddress,
     #[error("the pod's address does not answer; does a NetworkPolicy let this service in?")]
     Silent,
-    #[error("the API server has opened no stream for the port")]
-    NoStream,
 }
 
 /// The pods of one namespace.
@@ -118,14 +115,14 @@ impl KubernetesPods {
             PodPort::Ssh => None,
             PodPort::Tcp(_) => Some(self.visits.try_acquire(pod).ok_or(OpenError::Busy)?),
         };
-        let port = target.port;
-        let opened = request(self.pods.portforward(&target.name, &[port])).await;
-        let mut forwarder = opened.map_err(OpenError::new)?;
-        let stream = forwarder.take_stream(port);
-        let stream = stream.ok_or_else(|| OpenError::new(NoConnection::NoStream))?;
-        // Whatever the API server reports ends the stream: nobody listens to it.
-        drop(forwarder.take_error(port));
-        Ok(Box::new(Forwarded { stream, forwarder, _visit: visit }))
+        let forward = Request::new(self.pods.resource_url())
+            .portforward(&target.name, &[target.port])
+            .map_err(OpenError::new)?;
+        let client = self.pods.clone().into_client();
+        let opened = request(client.connect(forward)).await.map_err(OpenError::new)?;
+        // Its websocket has long buffers, and has read nothing yet.
+        let connection = opened.into_stream().into_inner();
+        Ok(Box::new(PortForward::new(connection, target.port, visit).await))
     }
 }
 
@@ -206,50 +203,10 @@ fn ssh_port(container: &Container) -> Option<u16> {
     first().and_then(|port| named(port.container_port)).or_else(|| server_port(container))
 }
 
-/// A stream through the API server. It ends when this is dropped.
-struct Forwarded {
-    stream: DuplexStream,
-    forwarder: Portforwarder,
-    _visit: Option<VisitPermit>,
-}
-
-impl Drop for Forwarded {
-    fn drop(&mut self) {
-        self.forwarder.abort();
-    }
-}
-
-impl AsyncRead for Forwarded {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Forwarded {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::visit_permits::VisitPermit;
     use kube::{Client, Config};
     use serde_json::{Value, json};
     use std::num::NonZeroU16;

@@ -35,6 +35,7 @@ mod jump;
 mod limits;
 mod metrics;
 mod origin;
+mod piece;
 mod proof;
 mod pump;
 mod rates;

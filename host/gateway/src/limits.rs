@@ -45,6 +45,8 @@ pub(crate) const POD_LOGIN_GRACE: Duration = Duration::from_secs(130);
 pub(crate) const CHANNELS: usize = 8;
 /// What a client may send ahead on one channel.
 pub(crate) const WINDOW: u32 = 1 << 20;
+/// The longest packet of it: russh keeps a buffer that is as long until the connection ends.
+pub(crate) const PACKET: u32 = 16_384;
 /// While too much waits: renewed when it is used up, so that the client can try again.
 pub(crate) const NARROW_WINDOW: u32 = 2;
 /// What may wait for the pods of one connection. Windows that were given before still add to it.
@@ -83,9 +85,9 @@ pub(crate) const OF_LEASE: [[u32; 2]; NETWORKS] = [[8, 128], [16, 192], [32, 256
 pub(crate) const RATED: usize = 16_384;
 /// How long a connection may be without its stream: SSH clients send their greeting at once.
 pub(crate) const FIRST_STREAM: Duration = Duration::from_secs(20);
-/// What one connection may have under way from its client, and to it.
+/// What one connection may have under way from its client, and to it: our client takes no more.
 pub(crate) const RECEIVE_WINDOW: u32 = 1_250_000;
-pub(crate) const SEND_WINDOW: u64 = 2_500_000;
+pub(crate) const SEND_WINDOW: u64 = 1_250_000;
 /// Either end notices within five seconds that the other is gone. The client takes the shorter
 /// time-out of the two, so that this holds for any client.
 pub(crate) const IDLE: Duration = Duration::from_secs(4);
@@ -108,8 +110,15 @@ pub(crate) const GREETING_TRIES: usize = 4;
 pub(crate) const GREETING_BYTES: usize = 256;
 /// When one side has ended, the other one may send what is under way.
 pub(crate) const LINGER: Duration = Duration::from_secs(10);
-/// Read and written at once: the largest packet of SSH.
+/// Read and written at once: the largest packet of SSH…
 pub(crate) const PIECE_BYTES: usize = 32_768;
+/// …and while less than this is read.
+pub(crate) const IDLE_PIECE_BYTES: usize = 2_048;
+/// Read for a channel of the jump host at once: a record of TLS, which is what comes from the API server…
+pub(crate) const CHANNEL_PIECE_BYTES: usize = 16_384;
+/// …and how many of these wait for the client's connection. russh writes all of them at once, and keeps a
+/// buffer that is as long until the connection ends.
+pub(crate) const QUEUED_PIECES: usize = 3;
 /// For a client to take the reason why it is disconnected.
 pub(crate) const DISCONNECT: Duration = Duration::from_secs(1);
 /// For the connections to end when the gateway stops.

@@ -1,10 +1,11 @@
 //! Bytes both ways between a client and a pod, whatever carries them.
 
 use crate::limits;
+use crate::piece::Piece;
 use std::io;
 use std::pin::pin;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 /// Copies until the reader ends, then ends the writer. Pieces are flushed: nobody types on while
 /// their echo waits in a buffer.
@@ -12,13 +13,13 @@ pub(crate) async fn copy(
     mut reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
 ) -> io::Result<()> {
-    let mut buffer = vec![0; limits::PIECE_BYTES];
+    let mut piece = Piece::new(limits::PIECE_BYTES);
     loop {
-        let count = reader.read(&mut buffer).await?;
-        if count == 0 {
+        let bytes = piece.read(&mut reader).await?;
+        if bytes.is_empty() {
             return writer.shutdown().await;
         }
-        writer.write_all(buffer.get(..count).unwrap_or_default()).await?;
+        writer.write_all(bytes).await?;
         writer.flush().await?;
     }
 }
@@ -45,7 +46,7 @@ pub(crate) async fn both<A, B>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{duplex, split};
+    use tokio::io::{AsyncReadExt, duplex, split};
 
     #[tokio::test]
     async fn what_is_sent_before_the_end_arrives() {

@@ -5,6 +5,7 @@ use super::queue::{Backlog, Excess, InputReceiver, InputSender};
 use crate::access::LeaseLogin;
 use crate::limits;
 use crate::metrics::Rejection;
+use crate::piece::Piece;
 use crate::pump;
 use crate::sessions::WaitingBytes;
 use crate::shared::{SessionPermit, Shared};
@@ -25,7 +26,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
@@ -52,6 +53,8 @@ pub(super) fn config(host_key: PrivateKey) -> Config {
         keepalive_interval: Some(limits::SSH_KEEP_ALIVE),
         keepalive_max: 0,
         window_size: limits::WINDOW,
+        maximum_packet_size: limits::PACKET,
+        event_buffer_size: limits::QUEUED_PIECES,
         preferred: Preferred { key: Cow::Borrowed(&SIGNATURE_KINDS), ..Preferred::default() },
         ..Config::default()
     }
@@ -201,10 +204,10 @@ async fn relay(
         let _ = to_pod.shutdown().await;
     };
     let copied = async {
-        let mut buffer = vec![0; limits::PIECE_BYTES];
-        while let Ok(count) = from_pod.read(&mut buffer).await {
-            let piece = Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());
-            if piece.is_empty() || output.data_bytes(piece).await.is_err() {
+        let mut piece = Piece::new(limits::CHANNEL_PIECE_BYTES);
+        while let Ok(bytes) = piece.read(&mut from_pod).await {
+            let bytes = Bytes::copy_from_slice(bytes);
+            if bytes.is_empty() || output.data_bytes(bytes).await.is_err() {
                 break;
             }
         }

@@ -8,6 +8,7 @@ use super::{IROH_PORT, SSH_PORT, ServedBy, Setup, Site};
 use crate::goal::Goal;
 use crate::machines::SERVER;
 use crate::support::testbed::{CLUSTER, GatewayDaemon};
+use std::fmt;
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -76,8 +77,29 @@ struct Figures {
     slow: Duration,
     /// As much as each may, in all of them at once.
     all: Duration,
-    /// Of the gateway, with all of them.
-    kibibytes: u64,
+    /// With all of them.
+    memory: Memory,
+}
+
+/// Of the gateway's process, in kibibytes.
+struct Memory {
+    resident: u64,
+    /// Of it, what is no page of a file, such as the program's.
+    anonymous: u64,
+}
+
+impl Memory {
+    fn of(gateway: &GatewayDaemon) -> Self {
+        let [resident, anonymous] = ["VmRSS:", "RssAnon:"].map(|name| gateway.memory(name));
+        Self { resident, anonymous }
+    }
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [resident, anonymous] = [self.resident, self.anonymous].map(megabytes);
+        write!(f, "{resident:>7.1} MB, {anonymous:.1} anonymous")
+    }
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -177,16 +199,16 @@ fn measure(site: &Site, pods: &[Pod], gateway: &GatewayDaemon, route: Route) -> 
     let started = Instant::now();
     echoes(&mut sessions, &vec![7; PIECE], 1);
     let all = started.elapsed();
-    let kibibytes = gateway.memory("VmRSS:");
+    let memory = Memory::of(gateway);
     // All are there to the end.
     echoes(&mut sessions, b"x", 1);
     let (median, slow) = (times[times.len() / 2], times[times.len() * 99 / 100]);
-    Figures { login, transfer, opened, median, slow, all, kibibytes }
+    Figures { login, transfer, opened, median, slow, all, memory }
 }
 
 fn print(route: Route, of: &Figures, tcp: &Figures) {
     println!(
-        "{:<12} {:>7.0?} ×{:.2} {:>7.1} MB/s {:>4.0} % {:>8.1?} {:>9.1?} ×{:<4.1} {:>9.1?} {:>6.1} MB/s {:>7.1} MB",
+        "{:<12} {:>7.0?} ×{:.2} {:>7.1} MB/s {:>4.0} % {:>8.1?} {:>9.1?} ×{:<4.1} {:>9.1?} {:>6.1} MB/s {}",
         route.name(),
         of.login,
         of.login.div_duration_f64(tcp.login),
@@ -197,7 +219,7 @@ fn print(route: Route, of: &Figures, tcp: &Figures) {
         of.median.div_duration_f64(tcp.median),
         of.slow,
         PIECES_MEGABYTES / of.all.as_secs_f64(),
-        megabytes(of.kibibytes),
+        of.memory,
     );
 }
 
@@ -209,7 +231,7 @@ fn print_goals(all: &[Figures]) {
     let [tcp, jump, direct, relayed] = all else { panic!("{} ways", all.len()) };
     let login = |of: &Figures| of.login.div_duration_f64(tcp.login);
     let speed = |of: &Figures| tcp.transfer.div_duration_f64(of.transfer);
-    let most = [jump, direct, relayed].map(|of| of.kibibytes).into_iter().max().unwrap();
+    let most = [jump, direct, relayed].map(|of| of.memory.resident).into_iter().max().unwrap();
     Goal::AtMost(1.1).print("a login by iroh directly, to one by TCP", login(direct));
     Goal::AtLeast(0.75).print("200 MB directly, to TCP", speed(direct));
     Goal::AtLeast(0.55).print("200 MB by a relay, to TCP", speed(relayed));
@@ -240,8 +262,8 @@ fn figures() {
     let pods: Vec<Pod> = (0..PODS).map(|_| site.buy(LEASE)).collect();
     println!(
         "the node is {ROUTER}, relays are at {PUBLIC}; {SESSIONS} sessions with {PODS} pods; the gateway's \
-         memory without any: {:.1} MB",
-        megabytes(gateway.memory("VmRSS:"))
+         memory without any: {}",
+        Memory::of(&gateway)
     );
     println!(
         "             one login     200 MB, of TCP   200 open  a character  of 100, one  all at once   gateway"
