@@ -236,13 +236,13 @@ mod tests {
 
     /// What the default policies decide on an ordinary order, as their receipt has it.
     fn honest(engine: &Arc<PolicyEngine>, sources: &Sources) -> ReceiptOrder {
-        let order = OrderView {
+        let order = &OrderView {
             id: "0123456789abcdef".to_owned(),
             username: "user".to_owned(),
             ..OrderView::default()
         };
         let now = UnixTime(1_800_000_000);
-        let context = Context { now, capacity_leases: 10, ..Context::default() };
+        let context = &Context { now, capacity_leases: 10, ..Context::default() };
         let mint = "https://mint.invalid".to_owned();
         let payment = Payment { mint, gross: Sat(101), fee: Sat(1), net: Sat(100) };
         let digests = digests(sources);
@@ -256,7 +256,6 @@ mod tests {
             };
             sorted(&output)
         };
-        let (order, context) = (&order, &context);
         let image = returned(&component(Slot::Images), Call::Admit { order, context });
         let quote = returned(&component(Slot::Pricing), Call::Quote { order, context });
         let quote = serde_json::from_value(quote).unwrap();

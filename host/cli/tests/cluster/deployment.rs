@@ -76,8 +76,7 @@ fn the_service_runs_in_the_cluster_as_its_manifests_say() {
     deployed.wait();
     assert_eq!(deployed.paygress(&["policy", "history"]), history, "it is the same revision");
     assert_eq!(ask(json!({"type": "status", "pod_name": answer["pod_name"]}))["status"], "running");
-    let pod = &answer["pod_name"];
-    let refused = ask(json!({"cashu_token": outside.token(21), "pod_name": pod}));
+    let refused = ask(json!({"cashu_token": outside.token(21), "pod_name": answer["pod_name"]}));
     assert_eq!(
         refused["error_type"], "insufficient_payment",
         "a sat is a second now, and the least is a minute: {refused}"
