@@ -67,7 +67,7 @@ baseline
 {{- end -}}
 {{- end -}}
 
-{{- /* What uninstalling the release leaves: what holds money, and what was sold. */ -}}
+{{- /* What uninstalling the release leaves: what holds money, what was sold, and the walls around that. */ -}}
 {{- define "paygress.keep" -}}
 {{- $metadata := .metadata -}}
 {{- $_ := set $metadata "annotations" (merge (dict "helm.sh/resource-policy" "keep") ($metadata.annotations | default dict)) -}}

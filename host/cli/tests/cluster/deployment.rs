@@ -110,12 +110,19 @@ impl Requests {
 /// A pod without a port is sold, and reached by each way from the service's pod: by the network that
 /// both have, with the NetworkPolicies of the overlays.
 fn its_gateway_leads_to_pods(outside: &Outside, deployed: &mut Deployed) {
+    // The node has no room for one more.
+    let delete = ["-n", "user-workloads", "delete", "jobs", "--all", "--cascade=foreground"];
+    kubectl(&delete);
     deployed.add_gateway(outside);
     let (key, token) = (LoginKey::new(), outside.token(601));
     let requests = Requests::begin();
     let order =
         json!({"cashu_token": token, "ssh_username": "alice", "ssh_public_key": key.public()});
-    let answer = outside.ask(&deployed.npub, &order);
+    let mut answer = Value::Null;
+    wait_for("the place of the probe pod", Duration::from_secs(60), || {
+        answer = outside.ask(&deployed.npub, &order);
+        answer["error_type"] != "resource_unavailable"
+    });
     assert_eq!(answer["error_type"], Value::Null, "{}", answer["message"]);
     // Otherwise that there are none of another kind would say nothing.
     assert!(requests.text().contains("/namespaces/user-workloads/jobs"));

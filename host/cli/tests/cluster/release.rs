@@ -1,17 +1,18 @@
 //! The chart as operators have it: a release of Helm's, and an artifact of a registry.
 
-use crate::PASSWORD;
 use crate::chart::{chart, packaged, template};
 use crate::support::testbed::{CLUSTER, Outside, Release, Ssh, helm, kubectl, output};
+use crate::{PASSWORD, in_workloads};
 use paygress_oci::testing::{RequiredAuth, TestRegistry};
 use serde_json::{Value, json};
 use std::path::Path;
 
 /// What uninstalling leaves, and what it removes.
-const LEFT: [&str; 4] = [
+const LEFT: [&str; 5] = [
     "persistentvolumeclaim/paygress",
     "namespace/user-workloads",
     "customresourcedefinition/policies.paygress.dev",
+    "validatingadmissionpolicybinding/paygress-customers",
     "pod/paygress-test",
 ];
 const REMOVED: [&str; 5] = [
@@ -63,6 +64,7 @@ fn a_release_is_installed_tested_upgraded_and_uninstalled() {
         assert_eq!(beside_the_service(kind), "", "{kind}");
     }
     assert_eq!(ssh.run("echo hello").0, "hello\n", "what was sold runs on");
+    assert_ne!(in_workloads(&["get", "networkpolicies", "-o", "name"]), "", "behind its walls");
 }
 
 #[test]

@@ -86,7 +86,9 @@ impl Drop for Base {
         kubectl(&["apply", "-k", &root().join("k8s/base").to_string_lossy()]);
         let pod = ["-n", "user-workloads", "run", "any", "--image", "any", "--dry-run=server"];
         wait_for("the admission policy", Duration::from_secs(60), || {
-            !kubectl_command(&pod).output().unwrap().status.success()
+            let refused = kubectl_command(&pod).output().unwrap().stderr;
+            let refused = String::from_utf8_lossy(&refused);
+            refused.contains("ValidatingAdmissionPolicy") && !refused.contains("no params found")
         });
     }
 }
