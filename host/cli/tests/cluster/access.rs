@@ -2,7 +2,7 @@
 
 use crate::machines::{LoginKey, SERVER};
 use crate::support::testbed::{
-    AdmissionParameters, CLUSTER, Standard, Testbed, kubectl, output, root,
+    AdmissionParameters, CLUSTER, Standard, Testbed, kustomized, output,
 };
 use crate::{in_workloads, pods};
 use serde_json::{Value, json};
@@ -103,11 +103,7 @@ pub(crate) struct WithoutPorts(Vec<Value>);
 
 impl WithoutPorts {
     pub(crate) fn build() -> Self {
-        let overlay = root().join("target/e2e/without-ports");
-        std::fs::create_dir_all(&overlay).unwrap();
-        let text = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../../../k8s/base]\ncomponents: [../../../k8s/overlays/without-ports]\n";
-        std::fs::write(overlay.join("kustomization.yaml"), text).unwrap();
-        let built = kubectl(&["kustomize", &overlay.to_string_lossy()]);
+        let built = kustomized("without-ports", "base", &["without-ports"], &[]);
         let objects = built.split("\n---\n").map(|text| serde_saphyr::from_str(text).unwrap());
         Self(objects.collect())
     }

@@ -1,7 +1,7 @@
 //! The Helm chart: it makes what kustomize makes, and its values change what an overlay would.
 
 use crate::monitoring::Definitions;
-use crate::support::testbed::{CLUSTER, helm, kubectl, output, root};
+use crate::support::testbed::{CLUSTER, helm, kubectl, kustomized, output, root};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -77,20 +77,10 @@ const VARIANTS: [Variant; 9] = [
 
 impl Variant {
     fn kustomized(&self) -> String {
-        let overlay = root().join("target/e2e/chart").join(self.name);
-        std::fs::create_dir_all(&overlay).unwrap();
-        let of_overlay = |name: &&str| format!("../../../../k8s/overlays/{name}");
-        let components: Vec<String> = self.components.iter().map(of_overlay).collect();
+        let name = format!("chart-{}", self.name);
         let settings: Vec<&str> = self.settings.split_whitespace().collect();
-        let text = json!({
-            "apiVersion": "kustomize.config.k8s.io/v1beta1",
-            "kind": "Kustomization",
-            "resources": ["../../../../k8s/overlays/cluster"],
-            "components": components,
-            "configMapGenerator": [{"name": "paygress", "namespace": "ingress-system", "behavior": "merge", "literals": settings}],
-        });
-        std::fs::write(overlay.join("kustomization.yaml"), text.to_string()).unwrap();
-        let manifests = kubectl(&["kustomize", &overlay.to_string_lossy()]);
+        let settings = json!({"name": "paygress", "namespace": "ingress-system", "behavior": "merge", "literals": settings});
+        let manifests = kustomized(&name, "overlays/cluster", self.components, &[settings]);
         let objects = objects(&manifests);
         let settings = objects.values().find(|object| object["data"]["RUN_MODE"].is_string());
         let name = settings.unwrap()["metadata"]["name"].as_str().unwrap();

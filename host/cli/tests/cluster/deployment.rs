@@ -4,12 +4,10 @@ use crate::access::Shell;
 use crate::machines::LoginKey;
 use crate::policies::{Applied, condition, in_config_map, policy};
 use crate::support::testbed::{
-    CLUSTER, Deployed, Outside, Ssh, apply, audit_log, kubectl, root, wait_for,
+    AuditLog, CLUSTER, Deployed, Outside, Ssh, apply, kubectl, root, wait_for,
 };
 use crate::{PASSWORD, in_workloads, pods};
 use serde_json::{Value, json};
-use std::fs::File;
-use std::io::{Seek, SeekFrom};
 use std::time::Duration;
 
 #[test]
@@ -89,22 +87,9 @@ fn the_service_runs_in_the_cluster_as_its_manifests_say() {
     its_gateway_leads_to_pods(&outside, &mut deployed);
 }
 
-/// What the service requests of the API server from a moment on.
-struct Requests {
-    /// How long the log was then.
-    begin: u64,
-}
-
-impl Requests {
-    fn begin() -> Self {
-        Self { begin: std::fs::metadata(audit_log()).unwrap().len() }
-    }
-
-    fn text(&self) -> String {
-        let mut log = File::open(audit_log()).unwrap();
-        log.seek(SeekFrom::Start(self.begin)).unwrap();
-        std::io::read_to_string(log).unwrap()
-    }
+/// What the service has requested of the API server since then.
+fn requested(log: &AuditLog) -> String {
+    std::io::read_to_string(log.reader()).unwrap()
 }
 
 /// A pod without a port is sold, and reached by each way from the service's pod: by the network that
@@ -115,7 +100,7 @@ fn its_gateway_leads_to_pods(outside: &Outside, deployed: &mut Deployed) {
     kubectl(&delete);
     deployed.add_gateway(outside);
     let (key, token) = (LoginKey::new(), outside.token(601));
-    let requests = Requests::begin();
+    let log = AuditLog::begin();
     let order =
         json!({"cashu_token": token, "ssh_username": "alice", "ssh_public_key": key.public()});
     let mut answer = Value::Null;
@@ -125,7 +110,7 @@ fn its_gateway_leads_to_pods(outside: &Outside, deployed: &mut Deployed) {
     });
     assert_eq!(answer["error_type"], Value::Null, "{}", answer["message"]);
     // Otherwise that there are none of another kind would say nothing.
-    assert!(requests.text().contains("/namespaces/user-workloads/jobs"));
+    assert!(requested(&log).contains("/namespaces/user-workloads/jobs"));
     let job = format!("batch.kubernetes.io/job-name={}", answer["pod_name"].as_str().unwrap());
     let ports = "jsonpath={.items[*].spec.containers[*].ports[*].hostPort}";
     assert_eq!(in_workloads(&["get", "pods", "-l", &job, "-o", ports]), "");
@@ -137,9 +122,9 @@ fn its_gateway_leads_to_pods(outside: &Outside, deployed: &mut Deployed) {
     for way in ways {
         // A new pod's policies may not be enforced yet: then the first one goes by the API server.
         wait_for("a login by the network of pods", Duration::from_secs(30), || {
-            let requests = Requests::begin();
+            let log = AuditLog::begin();
             assert_eq!(shell.run(way, "echo $USER is here"), "alice is here\n", "{way}");
-            !requests.text().contains("/portforward")
+            !requested(&log).contains("/portforward")
         });
     }
 }

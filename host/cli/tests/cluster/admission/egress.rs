@@ -1,9 +1,7 @@
 //! NetworkPolicies of leases, where the service may make any.
 
 use super::{LEASE, SOON, Thief, labels, patched, path_of};
-use crate::support::testbed::{
-    AdmissionParameters, CLUSTER, EgressOverlay, kubectl, root, wait_for,
-};
+use crate::support::testbed::{AdmissionParameters, CLUSTER, EgressOverlay, kustomized, wait_for};
 use serde_json::{Value, json};
 
 const KIND: &str = "networkpolicies";
@@ -134,11 +132,7 @@ fn what_the_operator_has_closed_besides_is_left_out() {
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn the_component_adds_one_right() {
-    let overlay = root().join("target/e2e/egress");
-    std::fs::create_dir_all(&overlay).unwrap();
-    let text = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../../../k8s/base]\ncomponents: [../../../k8s/overlays/egress]\n";
-    std::fs::write(overlay.join("kustomization.yaml"), text).unwrap();
-    let built = kubectl(&["kustomize", &overlay.to_string_lossy()]);
+    let built = kustomized("egress", "base", &["egress"], &[]);
     let objects = built.split("\n---\n").map(|text| serde_saphyr::from_str(text).unwrap());
     let objects: Vec<Value> = objects.collect();
     let is_it = |object: &&Value| object["metadata"]["name"] == "paygress-egress";

@@ -1,10 +1,9 @@
 //! What the service requests of the API server, by the audit log of the testbed.
 
-use crate::support::testbed::audit_log;
+use crate::support::testbed::AuditLog;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::io::BufRead;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,10 +15,7 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 const OBJECTS: [&str; 5] = ["jobs", "pods", "secrets", "services", "networkpolicies"];
 
 /// Requests from a moment on.
-pub(super) struct Requests {
-    /// How long the log was then.
-    begin: u64,
-}
+pub(super) struct Requests(AuditLog);
 
 /// How many of each kind there were.
 #[derive(Default)]
@@ -31,18 +27,12 @@ pub(super) struct RequestCounts {
 
 impl Requests {
     pub(super) fn begin() -> Self {
-        let log = audit_log();
-        let begin = std::fs::metadata(&log).unwrap_or_else(|error| {
-            panic!("{}: {error}; `cargo xtask cluster up` starts a testbed with it", log.display())
-        });
-        Self { begin: begin.len() }
+        Self(AuditLog::begin())
     }
 
     pub(super) fn count(&self) -> RequestCounts {
-        let mut log = File::open(audit_log()).unwrap();
-        log.seek(SeekFrom::Start(self.begin)).unwrap();
         let mut counted = RequestCounts::default();
-        for line in BufReader::new(log).lines() {
+        for line in self.0.reader().lines() {
             // The last one may not be complete yet.
             let Ok(entry) = serde_json::from_str::<Value>(&line.unwrap()) else { continue };
             if !is_request(&entry) {

@@ -2,21 +2,13 @@
 
 use super::{
     AdmissionParameters, NetworkPolicies, OPERATOR, Outside, Standard, apply, kubectl,
-    kubectl_command, load, new_key, npub, output, root, wait_for,
+    kubectl_command, kustomized, load, new_key, npub, output, root, wait_for,
 };
 use crate::support::secrets;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-
-/// `k8s/overlays/cluster` for pods that only its gateway leads to.
-const WITH_GATEWAY: &str = "\
-apiVersion: kustomize.config.k8s.io/v1beta1
-kind: Kustomization
-resources: [../../../k8s/overlays/cluster]
-components: [../../../k8s/overlays/gateway, ../../../k8s/overlays/without-ports]
-";
 
 /// The service in a pod of the cluster, as `k8s/overlays/cluster` says, and gone with this.
 pub struct Deployed {
@@ -38,7 +30,9 @@ impl Deployed {
 
     pub fn start(outside: &Outside) -> Self {
         Self::prepare(outside);
-        let manifests = built(&root().join("k8s/overlays/cluster"), outside);
+        let overlay = root().join("k8s/overlays/cluster");
+        let overlay = kubectl(&["kustomize", &overlay.to_string_lossy()]);
+        let manifests = with_outside(overlay, outside);
         Self::deploy(|| apply(&manifests))
     }
 
@@ -82,10 +76,9 @@ impl Deployed {
     /// Adds the gateway, at the address that its Service has in the cluster, and leaves pods without
     /// ports. Waits until it serves.
     pub fn add_gateway(&mut self, outside: &Outside) {
-        let overlay = root().join("target/e2e/deployment-gateway");
-        std::fs::create_dir_all(&overlay).unwrap();
-        std::fs::write(overlay.join("kustomization.yaml"), WITH_GATEWAY).unwrap();
-        let manifests = built(&overlay, outside);
+        let components = ["gateway", "without-ports"];
+        let overlay = kustomized("deployment-gateway", "overlays/cluster", &components, &[]);
+        let manifests = with_outside(overlay, outside);
         self.gateway = Some(GatewayComponents { _standard: Standard::enforce("baseline") });
         let is_service = |object: &&str| {
             object.contains("kind: Service\n") && object.contains("\n  name: paygress-gateway\n")
@@ -133,15 +126,15 @@ impl Deployed {
     }
 }
 
-/// What an overlay makes, with what is the operator's own there, and closed networks for once.
-fn built(overlay: &Path, outside: &Outside) -> String {
+/// These manifests with what is the operator's own there, and closed networks for once.
+fn with_outside(manifests: String, outside: &Outside) -> String {
     let settings = [
         ("wss://relay.example.com,wss://relay.example.org", outside.relay.as_str()),
         ("https://mint.example.com", &outside.mint),
         ("node.example.com", "127.0.0.1"),
         ("  RUN_MODE: both\n", "  RUN_MODE: both\n  ALLOW_PRIVATE_RELAYS: \"true\"\n"),
     ];
-    with(kubectl(&["kustomize", &overlay.to_string_lossy()]), &settings)
+    with(manifests, &settings)
 }
 
 /// These manifests with ours in place of theirs.

@@ -1,11 +1,13 @@
 //! The real parts: started for a test, ended with it.
 
+mod audit_log;
 mod deployed;
 mod fake_nodes;
 mod gateway;
 mod market;
 mod network_policies;
 mod outside;
+mod overlay;
 mod parameters;
 mod proxy;
 mod release;
@@ -13,12 +15,14 @@ mod service;
 mod ssh;
 mod standard;
 
+pub use audit_log::AuditLog;
 pub use deployed::Deployed;
 pub use fake_nodes::{FakeNodes, ManyPods, items, ready_nodes, remove_pods};
 pub use gateway::GatewayDaemon;
 pub use market::{Bought, Market, MarketSetup, TOKEN_SAT, service_program};
 pub use network_policies::{EgressOverlay, NetworkPolicies, node_address};
 pub use outside::{Outside, Place};
+pub use overlay::kustomized;
 pub use parameters::AdmissionParameters;
 pub use proxy::Proxy;
 pub use release::Release;
@@ -108,11 +112,6 @@ pub fn output(command: &mut Command) -> String {
 
 pub fn admin_kubeconfig() -> PathBuf {
     state().join("admin.kubeconfig")
-}
-
-/// What the service's account has requested of the API server, a line of JSON each.
-pub fn audit_log() -> PathBuf {
-    state().join("log/audit.log")
 }
 
 fn kubectl_command(arguments: &[&str]) -> Command {
