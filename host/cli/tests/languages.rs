@@ -56,6 +56,21 @@ fn node_modules(project: &Path) -> PathBuf {
     modules.clone()
 }
 
+/// One virtual environment for all projects: they share a requirements.txt. The build script of a
+/// project would make it, and two at once would make half of it each.
+fn venv(project: &Path) -> PathBuf {
+    static VENV: OnceLock<PathBuf> = OnceLock::new();
+    let venv = VENV.get_or_init(|| {
+        let directory = cache("venv");
+        run("python3 -m venv", Command::new("python3").args(["-m", "venv"]).arg(&directory));
+        let mut install = Command::new(directory.join("bin/pip"));
+        install.args(["install", "--quiet", "--disable-pip-version-check", "--require-hashes"]);
+        run("pip install", install.arg("--requirement").arg(project.join("requirements.txt")));
+        directory
+    });
+    venv.clone()
+}
+
 /// Builds the project, and tests the component.
 fn build(project: &Path, language: Language, slot: Slot) {
     let what = format!("{} ({language}, {slot})", project.display());
@@ -64,7 +79,10 @@ fn build(project: &Path, language: Language, slot: Slot) {
     }
     let mut command = Command::new("sh");
     command.arg("build.sh").current_dir(project).env("PAYGRESS", PAYGRESS);
-    command.env("CARGO_TARGET_DIR", cache("cargo")).env("POLICY_VENV", cache("venv"));
+    command.env("CARGO_TARGET_DIR", cache("cargo"));
+    if language == Language::Python {
+        command.env("POLICY_VENV", venv(project));
+    }
     run(&what, &mut command);
     if language == Language::Rust {
         let mut test = Command::new("cargo");

@@ -39,6 +39,7 @@ impl Deployed {
     /// What is there before: the image, a volume, and the Secret.
     pub(super) fn prepare(outside: &Outside) {
         kubectl(&["-n", "user-workloads", "delete", "jobs", "--all", "--wait"]);
+        Self::wait_for_the_end_of_the_last();
         load(&Self::image());
         // What a storage class would do: a volume that is the service's own.
         let data = outside.directory.path().join("volume");
@@ -61,6 +62,12 @@ impl Deployed {
             &key,
             &operator,
         ]);
+    }
+
+    /// Its pod outlives its Deployment for a moment. Logs of a Deployment may be those of that pod.
+    fn wait_for_the_end_of_the_last() {
+        let pods = ["-n", "ingress-system", "wait", "pods", "-l", "app=paygress"];
+        kubectl(&[&pods[..], &["--for=delete", "--timeout=120s"]].concat());
     }
 
     /// Waits for the service that this starts.
