@@ -121,7 +121,7 @@ pub(crate) fn is_replaced(job: &Job) -> bool {
 /// are known. A pod that exited by itself still exists, with the reason of its containers; one that
 /// was deleted does not. A pod that may have caused its own eviction was not disrupted by the
 /// cluster.
-pub(crate) fn cause(reason: EndReason, pods: Option<&[Pod]>) -> EndReason {
+fn cause(reason: EndReason, pods: Option<&[Pod]>) -> EndReason {
     match (reason, pods) {
         (EndReason::Exited, Some([])) => EndReason::Removed,
         (EndReason::Exited, Some(pods)) => {
@@ -136,6 +136,18 @@ pub(crate) fn cause(reason: EndReason, pods: Option<&[Pod]>) -> EndReason {
         }
         _ => reason,
     }
+}
+
+/// As [`cause`], of the pods of this Job. One whose containers are restarted makes another pod for one
+/// that was deleted, and by itself deletes one whose containers have failed too often: its customer can
+/// do that.
+pub(crate) fn cause_in(job: &Job, reason: EndReason, pods: Option<&[Pod]>) -> EndReason {
+    cause(reason, pods.filter(|pods| !(pods.is_empty() && restarts(job))))
+}
+
+fn restarts(job: &Job) -> bool {
+    let spec = job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    spec.and_then(|spec| spec.restart_policy.as_deref()) == Some("OnFailure")
 }
 
 /// How the lease of a pod ended that its node evicted, if the customer may have caused that; only the

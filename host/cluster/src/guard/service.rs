@@ -6,6 +6,9 @@ use paygress_core::backend::policy::Placement;
 use paygress_core::model::access::AccessMode;
 use serde_json::{Value, json};
 
+/// Each is a rule, or several, in every node's network.
+const PORTS: usize = 16;
+
 /// Customers come by either family, and the cluster's first may be IPv6: without a policy a Service
 /// has addresses of that one alone.
 fn check_families(spec: &mut Object<'_>) -> Result<(), GuardError> {
@@ -50,7 +53,7 @@ pub(super) fn check(
         return Err(spec.field_error("type", "must be ClusterIP: ACCESS has no node-port"));
     }
     let mut reserved = false;
-    for mut port in spec.list("ports")? {
+    for mut port in spec.list_of_at_most("ports", PORTS)? {
         port.only(&["name", "nodePort", "port", "protocol", "targetPort"])?;
         if is_node_port {
             if reserved {

@@ -79,20 +79,41 @@ fn the_port_0_is_none() {
     assert!(message.contains("hostPort must be 31000"), "{message}");
 }
 
-/// A pod whose place depends on other pods, where these fields of its spec say so.
-fn with_scheduling(name: &str, value: &Value) -> Result<Checked, GuardError> {
-    let mut template = json!({"spec": {
+/// A pod without a port of its node.
+fn without_port() -> Value {
+    json!({"spec": {
         "restartPolicy": "Never",
         "securityContext": {"runAsUser": 1000},
         "containers": [{"name": "ssh", "image": "example.com/ssh:1"}],
-    }});
-    template["spec"][name] = value.clone();
+    }})
+}
+
+fn check_by_gateway(template: &Value, service: Option<&Value>) -> Result<Checked, GuardError> {
     let rendered = Rendered {
         pod_template_json: template.to_string(),
-        services_json: Vec::new(),
+        services_json: service.map(Value::to_string).into_iter().collect(),
         egress: None,
     };
     check(&rendered, &placement(&[Gateway]), &Allowed::default())
+}
+
+#[test]
+fn a_service_has_few_ports() {
+    for (count, refused) in [(16, None), (17, Some("must not have more than 16 entries"))] {
+        let port = |port: u16| json!({"name": format!("p-{port}"), "port": port});
+        let ports: Vec<Value> = (1..=count).map(port).collect();
+        let service = json!({"spec": {"ports": ports}});
+        let message = check_by_gateway(&without_port(), Some(&service)).err();
+        let message = message.map(|error| error.to_string()).unwrap_or_default();
+        assert!(refused.map_or(message.is_empty(), |text| message.contains(text)), "{message}");
+    }
+}
+
+/// A pod whose place depends on other pods, where these fields of its spec say so.
+fn with_scheduling(name: &str, value: &Value) -> Result<Checked, GuardError> {
+    let mut template = without_port();
+    template["spec"][name] = value.clone();
+    check_by_gateway(&template, None)
 }
 
 /// Capacity counts no such rules: the pod would be sold where no node takes it.

@@ -1,7 +1,7 @@
 //! The watch of the Jobs: what becomes of their pods.
 
 use super::{Kubernetes, pod_of};
-use crate::status::{cause, finished, is_ready, is_replaced};
+use crate::status::{cause_in, finished, is_ready, is_replaced};
 use crate::watches::watch;
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
@@ -55,7 +55,7 @@ impl Kubernetes {
             EndReason::Exited | EndReason::Disrupted => self.pods_of(&pod).await.ok(),
             _ => None,
         };
-        Some(ClusterEvent::Ended(pod, cause(reason, pods.as_deref())))
+        Some(ClusterEvent::Ended(pod, cause_in(job, reason, pods.as_deref())))
     }
 
     /// What a Job says of its pod that customers must know.

@@ -132,6 +132,25 @@ fn a_finished_job_tells_who_ended_its_pod() {
     assert_eq!(ended(&job_with(suspended)), None);
 }
 
+/// The Job deletes the pod whose containers its customer has ended too often.
+#[test]
+fn who_ends_a_pod_whose_containers_are_restarted_is_not_paid_back() {
+    let exited = pod(json!({"phase": "Failed"}));
+    for (policy, pods, end) in [
+        ("OnFailure", vec![], EndReason::Exited),
+        ("OnFailure", vec![exited.clone()], EndReason::Exited),
+        ("OnFailure", vec![terminated("OOMKilled", 137)], EndReason::OutOfMemory),
+        ("Never", vec![], EndReason::Removed),
+        ("Never", vec![exited], EndReason::Exited),
+    ] {
+        let template = json!({"spec": {"containers": [], "restartPolicy": policy}});
+        let job: Job = serde_json::from_value(json!({"spec": {"template": template}})).unwrap();
+        let found = cause_in(&job, EndReason::Exited, Some(&pods));
+        assert_eq!(found, end, "{policy}: {pods:?}");
+    }
+    assert_eq!(cause_in(&Job::default(), EndReason::Exited, Some(&[])), EndReason::Removed);
+}
+
 fn init(message: &Value) -> Pod {
     let state = json!({"terminated": {"exitCode": 0, "message": message}});
     let container = json!({"name": INIT_CONTAINER, "image": "i", "imageID": "", "ready": true, "restartCount": 0, "state": state});

@@ -130,7 +130,8 @@ fn a_pod_with_another_user_or_profile_is_refused() {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn a_pod_of_another_lease_or_with_annotations_is_refused() {
     let _alone = CLUSTER.lock();
-    Thief::new().is_refused(
+    let thief = Thief::new();
+    thief.is_refused(
         "pods",
         &pod(),
         "/metadata",
@@ -142,6 +143,14 @@ fn a_pod_of_another_lease_or_with_annotations_is_refused() {
             (json!({"finalizers": ["example.com/x"]}), "finalizers"),
         ],
     );
+    // Another lease's second Secret would be this one's first.
+    let lease = format!("{LEASE}-reply");
+    let login = json!({"name": "login", "secret": {"secretName": format!("ssh-pod-{lease}"), "defaultMode": 0o440}});
+    let patch = json!({
+        "metadata": {"labels": {"paygress.dev/lease": lease}},
+        "spec": {"volumes": [login, {"name": "tmp", "emptyDir": {}}]},
+    });
+    thief.is_refused("pods", &pod(), "", &[(patch, "labels")]);
 }
 
 #[test]

@@ -15,6 +15,7 @@ fn a_service_that_leads_elsewhere_is_refused() {
         (json!({"type": "NodePort", "ports": [ssh]}), "one node port")
     };
     let two = json!([{"name": "a", "port": 22, "targetPort": 2222}, {"name": "b", "port": 23, "targetPort": 2222}]);
+    let many: Vec<_> = (1..=17).map(|n| json!({"name": format!("p-{n}"), "port": n})).collect();
     thief.is_refused(
         "services",
         &service(),
@@ -33,6 +34,7 @@ fn a_service_that_leads_elsewhere_is_refused() {
             node_port(json!({})),
             node_port(json!({"nodePort": 32000})),
             (json!({"type": "NodePort", "ports": two}), "one node port"),
+            (json!({"ports": many}), "at most 16 ports"),
         ],
     );
     thief.is_refused(
