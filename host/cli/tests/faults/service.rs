@@ -6,7 +6,7 @@ use crate::{World, fake};
 use paygress_cashu::{CashuWallet, Seed, Settings as WalletSettings, WalletStore};
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::Repetition;
-use paygress_core::model::ids::{Customer, PodName};
+use paygress_core::model::ids::{Customer, MessageId, PodName};
 use paygress_core::model::order::Purchase;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Seconds;
@@ -126,7 +126,7 @@ pub(crate) async fn hand_in(orders: &Arc<OrderService>, message: &Message) -> Op
                 matches!(purchase, Purchase::Spawn { .. }).then(|| Secret::new("a password"));
             let incoming = NewOrder {
                 repetition: Repetition::ByContent,
-                message: message.id.clone(),
+                message: MessageId::parse(message.id.as_str()).unwrap(),
                 reply_to,
                 network: None,
                 token: token.clone(),

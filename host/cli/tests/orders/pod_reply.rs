@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use paygress_core::backend::cluster::ReadyPod;
 use paygress_core::backend::responder::{PodReply, ReplyTo, Responder, SendError};
 use paygress_core::backend::store::{LeaseStore, Repetition};
-use paygress_core::model::ids::{Customer, LeaseId, OrderId, PodName, PublicKey};
+use paygress_core::model::ids::{Customer, LeaseId, MessageId, OrderId, PodName, PublicKey};
 use paygress_core::model::login::Login;
 use paygress_core::model::order::Purchase;
 use paygress_core::model::refusal::ErrorType;
@@ -68,7 +68,7 @@ impl Service {
     async fn order(&self, transport: &str, number: u64, purchase: Purchase) -> Response {
         let order = NewOrder {
             repetition: Repetition::ByContent,
-            message: format!("{number:064x}"),
+            message: MessageId::parse(format!("{number:064x}")).unwrap(),
             reply_to: ReplyTo {
                 transport: transport.to_owned(),
                 customer: Some(customer()),
