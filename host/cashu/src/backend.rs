@@ -332,7 +332,7 @@ mod tests {
     async fn replica(mint: &FakeMint, directory: &Path) -> CashuWallet {
         let store = WalletStore::sqlite(&directory.join("wallet.sqlite")).await.unwrap();
         let seed = Seed::load_or_create(&directory.join("mnemonic")).await.unwrap();
-        let mints = vec![mint.url.clone()];
+        let mints = vec![MintUrl::parse(&mint.url).unwrap()];
         let settings = Settings { mints, max_balance: None, p2pk_secret_key: None };
         CashuWallet::open(store, seed, &settings).await.unwrap()
     }

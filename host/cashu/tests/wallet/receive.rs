@@ -5,7 +5,7 @@ use paygress_cashu::{CashuWallet, HealthCheck, Settings};
 use paygress_core::backend::wallet::{
     MintDirectory, Payments, ReceiveError, Resolution, TokenReader,
 };
-use paygress_core::model::ids::OrderId;
+use paygress_core::model::ids::{MintUrl, OrderId};
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
@@ -321,7 +321,8 @@ async fn a_mint_that_hangs_holds_up_its_own_callers_only_for_a_while() {
     let stopped = TestMint::start(0).await.unwrap();
     let url = stopped.url().to_owned();
     drop(stopped);
-    let both = Settings { mints: vec![env.proxy.url().to_owned(), url.clone()], ..env.settings() };
+    let mints = vec![env.mint_url(), MintUrl::parse(&url).unwrap()];
+    let both = Settings { mints, ..env.settings() };
     let wallet = env.wallet_at("both.sqlite", both).await;
     let token = env.token(20).await;
     let elsewhere = Secret::new(relabelled(token.expose(), &url, "sat").unwrap());
