@@ -191,8 +191,8 @@ async fn a_token_locked_to_the_service_is_opened_by_it_alone() {
             Settings { p2pk_secret_key: Some(Secret::new(key)), ..env.settings() },
         )
         .await;
-    let locked =
-        Secret::new(env.customer.locked_token(21, &wallet.p2pk_pubkey().unwrap()).await.unwrap());
+    let pubkey = wallet.p2pk_pubkey().unwrap();
+    let locked = Secret::new(env.customer.locked_token(21, pubkey.as_str()).await.unwrap());
     assert!(env.customer.receive(locked.expose()).await.is_err(), "the token alone is not enough");
     let token_info = wallet.decode(&locked).await.unwrap();
     let promised = wallet.verify(&locked, &token_info).await.unwrap().net;

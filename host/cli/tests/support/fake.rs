@@ -124,7 +124,7 @@ macro_rules! without_mints {
             fn mints(&self) -> Vec<paygress_core::model::ids::MintUrl> {
                 Vec::new()
             }
-            fn p2pk_pubkey(&self) -> Option<String> {
+            fn p2pk_pubkey(&self) -> Option<paygress_core::model::ids::P2pkPubkey> {
                 None
             }
             fn payment_request(

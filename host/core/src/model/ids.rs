@@ -92,6 +92,11 @@ name!(
     ProofY, "the Y of a proof", "66 lower-case hex digits", |text| is_hex(text, 66)
 );
 name!(
+    /// A public key that tokens are locked to (P2PK, NUT-11).
+    P2pkPubkey, "a public key to lock tokens to", "66 lower-case hex digits",
+    |text| is_hex(text, 66)
+);
+name!(
     /// A Nostr public key (NIP-01).
     PublicKey, "a Nostr public key", "64 lower-case hex digits", |text| is_hex(text, 64)
 );
@@ -103,6 +108,14 @@ name!(
 impl PublicKey {
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(hex::encode(bytes))
+    }
+}
+
+impl P2pkPubkey {
+    /// The key in its compressed form.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 33]) -> Self {
         Self(hex::encode(bytes))
     }
 }
@@ -318,6 +331,8 @@ mod tests {
             (MessageId::parse("m".repeat(257)).is_ok(), "long message", false),
             (ProofY::parse("02".repeat(33)).is_ok(), "Y", true),
             (ProofY::parse("02").is_ok(), "short Y", false),
+            (P2pkPubkey::parse("02".repeat(33)).is_ok(), "P2PK key", true),
+            (P2pkPubkey::parse("02".repeat(32)).is_ok(), "P2PK key without its sign", false),
         ] {
             assert_eq!(accepted, is_valid, "{text}");
         }
