@@ -20,7 +20,7 @@ use paygress_core::backend::wallet::{
     Resolution, ResolveMode, TokenInfo, TokenReader, WalletError,
 };
 use paygress_core::limits;
-use paygress_core::model::ids::{MintUrl, OrderId};
+use paygress_core::model::ids::{MintUrl, OrderId, P2pkPubkey};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
@@ -261,8 +261,8 @@ impl MintDirectory for CashuWallet {
         self.accepted_mints()
     }
 
-    fn p2pk_pubkey(&self) -> Option<String> {
-        self.p2pk_public_key().map(|key| key.to_hex())
+    fn p2pk_pubkey(&self) -> Option<P2pkPubkey> {
+        self.p2pk_public_key().map(|key| P2pkPubkey::from_bytes(key.to_bytes()))
     }
 
     fn payment_request(&self, request: &PaymentRequest) -> String {
@@ -332,7 +332,7 @@ mod tests {
     async fn replica(mint: &FakeMint, directory: &Path) -> CashuWallet {
         let store = WalletStore::sqlite(&directory.join("wallet.sqlite")).await.unwrap();
         let seed = Seed::load_or_create(&directory.join("mnemonic")).await.unwrap();
-        let mints = vec![mint.url.clone()];
+        let mints = vec![MintUrl::parse(&mint.url).unwrap()];
         let settings = Settings { mints, max_balance: None, p2pk_secret_key: None };
         CashuWallet::open(store, seed, &settings).await.unwrap()
     }

@@ -48,6 +48,7 @@
 //! ```
 //! use paygress_cashu::{CashuWallet, Seed, Settings, WalletStore};
 //! use paygress_core::backend::wallet::{Payments, TokenReader};
+//! use paygress_core::model::ids::MintUrl;
 //! use paygress_core::model::refusal::ErrorType;
 //! use paygress_core::model::secret::Secret;
 //!
@@ -57,7 +58,7 @@
 //! let seed = Seed::load_or_create(&directory.path().join("mnemonic")).await?;
 //! let store = WalletStore::sqlite(&directory.path().join("wallet.sqlite")).await?;
 //! let settings = Settings {
-//!     mints: vec!["https://mint.example".to_owned()],
+//!     mints: vec![MintUrl::parse("https://mint.example")?],
 //!     max_balance: None,
 //!     p2pk_secret_key: None,
 //! };

@@ -241,7 +241,7 @@ mod tests {
     async fn wallet_of(mint: &str, directory: &Path) -> CashuWallet {
         let store = WalletStore::sqlite(&directory.join("wallet.sqlite")).await.unwrap();
         let seed = Seed::load_or_create(&directory.join("mnemonic")).await.unwrap();
-        let mints = vec![mint.to_owned()];
+        let mints = vec![MintUrl::parse(mint).unwrap()];
         let settings = Settings { mints, max_balance: None, p2pk_secret_key: None };
         CashuWallet::open(store, seed, &settings).await.unwrap()
     }

@@ -27,7 +27,7 @@ const CLAIM_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The mints whose tokens are accepted.
-    pub mints: Vec<String>,
+    pub mints: Vec<ids::MintUrl>,
     /// The most that is held at one mint; none: no limit.
     pub max_balance: Option<Sat>,
     /// The key, in hex, for tokens that are locked to this service (P2PK, NUT-11).
@@ -38,7 +38,7 @@ pub struct Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("{0} is not a mint's URL; write it as https://host[:port][/path]")]
-    InvalidMint(String),
+    InvalidMint(ids::MintUrl),
     /// The key is not quoted, nor is the library's error.
     #[error("P2PK key is not a secret key; it is 64 hexadecimal digits")]
     InvalidP2pkKey,
@@ -95,12 +95,10 @@ impl CashuWallet {
             .as_ref()
             .map(|key| SecretKey::from_hex(key.expose()).map_err(|_| OpenError::InvalidP2pkKey))
             .transpose()?;
-        let mut accepted = Vec::new();
-        for text in &settings.mints {
-            let mint =
-                ids::MintUrl::parse(text).map_err(|_| OpenError::InvalidMint(text.to_owned()))?;
-            if !accepted.contains(&mint) {
-                accepted.push(mint);
+        let mut accepted: Vec<ids::MintUrl> = Vec::new();
+        for mint in &settings.mints {
+            if !accepted.contains(mint) {
+                accepted.push(mint.clone());
             }
         }
         store.rename_mints().await?;
@@ -109,7 +107,7 @@ impl CashuWallet {
         let mut wallets = HashMap::new();
         for mint in accepted.iter().cloned().chain(store.mints().await?) {
             let url = MintUrl::from_str(mint.as_str())
-                .map_err(|_| OpenError::InvalidMint(mint.to_string()))?;
+                .map_err(|_| OpenError::InvalidMint(mint.clone()))?;
             let client = MintClient::new(url, http.clone());
             let mut wallet =
                 MintWallet::new(client, mint.clone(), store.clone(), Arc::clone(&seed));

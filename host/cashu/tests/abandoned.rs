@@ -7,7 +7,7 @@ use paygress_core::backend::wallet::{
     Payments, ReceiveError, RecoveryFailure, Resolution, ResolveMode, TokenInfo, TokenReader,
 };
 use paygress_core::limits;
-use paygress_core::model::ids::OrderId;
+use paygress_core::model::ids::{MintUrl, OrderId};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, set_clock_wrong};
 use paygress_sandbox::token::forged_with;
@@ -41,7 +41,7 @@ impl TestEnv {
         let at = |name: &str| self.directory.path().join(name);
         let seed = Seed::load_or_create(&at("mnemonic")).await.unwrap();
         let store = WalletStore::sqlite(&at("wallet.sqlite")).await.unwrap();
-        let mints = vec![self.proxy.url().to_owned()];
+        let mints = vec![MintUrl::parse(self.proxy.url()).unwrap()];
         let settings = Settings { mints, max_balance: None, p2pk_secret_key: None };
         CashuWallet::open(store, seed, &settings).await.unwrap()
     }

@@ -80,7 +80,7 @@ async fn a_mint_that_was_stored_under_other_forms_of_its_url_is_one_mint() {
     for mint in ["http://127.0.0.1/", "HTTP://127.0.0.1:80", "http://127.0.0.1"] {
         let store = WalletStore::sqlite(&file).await.unwrap();
         let seed = Seed::load_or_create(&fixtures.join("wallet.mnemonic")).await.unwrap();
-        let mints = vec![mint.to_owned(), "http://127.0.0.1:80".to_owned()];
+        let mints = [mint, "http://127.0.0.1:80"].map(|url| MintUrl::parse(url).unwrap()).into();
         let settings = Settings { mints, max_balance: None, p2pk_secret_key: None };
         let wallet = CashuWallet::open(store, seed, &settings).await.unwrap();
         assert_eq!(wallet.mints().len(), 1, "{mint}");

@@ -19,7 +19,7 @@ use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::Repetition;
 use paygress_core::backend::store::{LeaseUpdate, OrderStore};
 use paygress_core::model::access::AccessModes;
-use paygress_core::model::ids::{Customer, OrderId, ProofY};
+use paygress_core::model::ids::{Customer, MessageId, OrderId, ProofY};
 use paygress_core::model::order::{Order, OrderView, State};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, UnixTime};
@@ -134,7 +134,7 @@ fn gift_wraps() {
 
 fn order() -> Order {
     let mut order = testing::order(testing::spawn(), State::Received).unwrap();
-    order.message = order.id.to_string();
+    order.message = MessageId::parse(order.id.as_str()).unwrap();
     order.reply_to.customer = Some(Customer::parse(&"c".repeat(64)).unwrap());
     order.token_info.ys = vec![ProofY::parse(format!("{:0>66}", order.id.as_str())).unwrap()];
     order
@@ -187,7 +187,7 @@ async fn shop() -> (Sandbox, TestWallet, TestWallet, App) {
 async fn buy(orders: &Arc<OrderService>, token: String) -> Response {
     let incoming = NewOrder {
         repetition: Repetition::ByContent,
-        message: OrderId::random().into(),
+        message: MessageId::parse(OrderId::random()).unwrap(),
         // No recipient: sending is not part of the measurement.
         reply_to: ReplyTo {
             transport: "none".to_owned(),

@@ -151,7 +151,7 @@ pub async fn open_stores(config: &Config, mode: OpenMode) -> Result<(SqlStore, C
         None => Seed::load_or_create(&config.wallet.with_extension("mnemonic")).await?,
     };
     let settings = paygress_cashu::Settings {
-        mints: config.mints.iter().map(ToString::to_string).collect(),
+        mints: config.mints.clone(),
         max_balance: config.max_balance,
         // The public half is the service's npub: customers know it.
         p2pk_secret_key: Some(Secret::new(config.keys.secret_key().to_secret_hex())),

@@ -6,7 +6,7 @@ use paygress::app::App;
 use paygress::sandbox::Sandbox;
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{OrderStore, Repetition};
-use paygress_core::model::ids::OrderId;
+use paygress_core::model::ids::{MessageId, OrderId};
 use paygress_core::model::secret::Secret;
 use paygress_core::orders::NewOrder;
 use paygress_core::protocol::Response;
@@ -51,7 +51,7 @@ fn written(ledger: &Path) -> [u64; 2] {
 fn order(token: String) -> NewOrder {
     NewOrder {
         repetition: Repetition::ByContent,
-        message: OrderId::random().into(),
+        message: MessageId::parse(OrderId::random()).unwrap(),
         reply_to: ReplyTo {
             // Its customers come for their answers, so nothing is sent.
             transport: paygress_http::TRANSPORT.to_owned(),

@@ -275,6 +275,7 @@ impl Objects {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use paygress_core::model::login::LoginFields;
     use serde_json::json;
 
     #[test]
@@ -285,7 +286,8 @@ mod tests {
             (None, key, &["authorized_key", "username"]),
             (Some("a good password"), key, &["authorized_key", "password", "username"]),
         ] {
-            let login = Login::check(None, password, key).unwrap();
+            let fields = LoginFields { username: None, password, public_key: key };
+            let login = Login::check(fields).unwrap();
             let data = login_data(&login);
             assert_eq!(data.keys().collect::<Vec<_>>(), expected);
         }

@@ -13,7 +13,7 @@ use paygress_core::backend::cluster::{
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
 use paygress_core::model::access::AccessModes;
 use paygress_core::model::ids::{LeaseId, OrderId, PodName};
-use paygress_core::model::login::Login;
+use paygress_core::model::login::{Login, LoginFields};
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::run::Run;
 use paygress_core::model::units::{Seconds, UnixTime};
@@ -74,7 +74,8 @@ fn plan(host_port: u16, sold: u64) -> LeasePlan {
         tier: "basic".to_owned(),
         placement,
         rendered: Rendered { pod_template_json: template.to_string(), ..Rendered::default() },
-        login: Login::check(Some("alice"), None, None).unwrap(),
+        login: Login::check(LoginFields { username: Some("alice"), ..LoginFields::default() })
+            .unwrap(),
         sold: Seconds(sold),
         pod_reply: None,
         run: Run::Ssh,

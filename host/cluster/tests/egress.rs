@@ -12,7 +12,7 @@ use paygress_core::backend::policy::{
 };
 use paygress_core::model::access::AccessModes;
 use paygress_core::model::ids::{LeaseId, OrderId};
-use paygress_core::model::login::Login;
+use paygress_core::model::login::{Login, LoginFields};
 use paygress_core::model::run::Run;
 use paygress_core::model::units::Seconds;
 use serde_json::{Value, json};
@@ -160,7 +160,8 @@ fn plan(egress: Option<Vec<EgressRule>>) -> LeasePlan {
             secret_mount_path: LOGIN_MOUNT_PATH.to_owned(),
         },
         rendered: Rendered { pod_template_json, services_json: Vec::new(), egress },
-        login: Login::check(Some("alice"), None, None).unwrap(),
+        login: Login::check(LoginFields { username: Some("alice"), ..LoginFields::default() })
+            .unwrap(),
         sold: Seconds(60),
         pod_reply: None,
         run: Run::Ssh,

@@ -50,6 +50,9 @@ pub const HOST_NAME_BYTES: usize = 253;
 pub const HOST_LABEL_BYTES: usize = 63;
 /// A pod's name or npub in a request.
 pub const POD_NAME_BYTES: usize = 128;
+/// The id of a message: room for a hash in hex, and for what tells its transports and repetitions
+/// apart.
+pub const MESSAGE_ID_BYTES: usize = 256;
 /// The longest duration that may be requested, in minutes: ten years.
 pub const WANTED_MINUTES: u64 = 5_256_000;
 /// The longest grant of a policy, in seconds: ten years. Job deadlines are 32 bits of seconds and

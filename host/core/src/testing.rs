@@ -7,7 +7,7 @@ use crate::model::decision::{
     Quote, Rendered, Resources,
 };
 use crate::model::gateway::GatewayWays;
-use crate::model::ids::{InvalidName, LeaseId, MintUrl, OrderId};
+use crate::model::ids::{InvalidName, LeaseId, MessageId, MintUrl, OrderId};
 use crate::model::lease::{Lease, LeaseState, PortKind};
 use crate::model::login::Login;
 use crate::model::order::{Order, OrderState, Purchase};
@@ -165,7 +165,7 @@ pub fn order(purchase: Purchase, state: State) -> Result<Order, InvalidName> {
     let state = order_state(&purchase, state);
     Ok(Order {
         id: OrderId::random(),
-        message: String::new(),
+        message: MessageId::parse("message")?,
         reply_to: ReplyTo {
             transport: "nostr".to_owned(),
             customer: None,

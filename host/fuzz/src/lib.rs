@@ -17,6 +17,7 @@ use paygress_cluster::guard::{Allowed, check};
 use paygress_core::backend::policy::{Placement, Rendered, Resources, Slot};
 use paygress_core::backend::wallet::TokenReader;
 use paygress_core::model::access::AccessModes;
+use paygress_core::model::ids::MintUrl;
 use paygress_core::model::secret::Secret;
 use paygress_core::protocol::{self, Request};
 use paygress_policy::{Host, PolicyDir, PolicyEngine, Source, Sources};
@@ -47,7 +48,7 @@ pub fn token(bytes: &[u8]) {
                 .block_on(Seed::load_or_create(&directory.path().join("mnemonic")))
                 .expect("a seed");
             let settings = Settings {
-                mints: vec![MINT.to_owned()],
+                mints: vec![MintUrl::parse(MINT).expect("the URL of a mint")],
                 max_balance: None,
                 p2pk_secret_key: Some(Secret::new("7".repeat(64))),
             };

@@ -169,7 +169,7 @@ pub(crate) struct EndedLeaseView {
 
 impl From<EndedLease> for EndedLeaseView {
     fn from(EndedLease { pod_name, end_reason, refunded_sats }: EndedLease) -> Self {
-        Self { pod_name, end_reason, refunded_sats }
+        Self { pod_name: pod_name.into(), end_reason, refunded_sats }
     }
 }
 

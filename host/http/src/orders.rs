@@ -3,7 +3,7 @@
 use crate::extract::{ApiRequest, PathParam, header_items, idempotency_key, single_token};
 use crate::limits;
 use crate::order_handle::OrderHandle;
-use crate::paid_order::{Accepted, MessageId, OrderResponse, PaidOrder, in_progress};
+use crate::paid_order::{Accepted, OrderResponse, PaidOrder, in_progress, message_id};
 use crate::payment::{PaymentRequired, payment_required};
 use crate::problem::{Problem, ProblemBody};
 use crate::state::App;
@@ -83,7 +83,7 @@ async fn buy(
     }
     let key = idempotency_key(&request.headers)?;
     let (customer, bearer) = request.buyer(app, key);
-    let message = MessageId::of_key(key);
+    let message = message_id(key)?;
     let wait = preferred_wait(&request.headers);
     let network = request.network;
     let order = PaidOrder { token, purchase, password, customer, bearer, message, network };

@@ -10,7 +10,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::Repetition;
-use paygress_core::model::ids::{Customer, OrderId};
+use paygress_core::model::ids::{Customer, MessageId, OrderId};
 use paygress_core::model::order::Purchase;
 use paygress_core::model::secret::Secret;
 use paygress_core::orders::{NewOrder, OrderStatus, Submission};
@@ -106,21 +106,12 @@ pub(crate) struct PaidOrder {
     pub(crate) network: Option<IpAddr>,
 }
 
-/// The id of the message that an order is: the same id is the same order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct MessageId(String);
-
-impl MessageId {
-    pub(crate) fn random() -> Self {
-        Self(format!("http:{}", OrderId::random()))
-    }
-
-    /// Of an `Idempotency-Key`; without one, the request is an order of its own.
-    pub(crate) fn of_key(idempotency_key: Option<&str>) -> Self {
-        idempotency_key.map_or_else(Self::random, |key| {
-            Self(format!("http:{}", hex::encode(Sha256::digest(key))))
-        })
-    }
+/// The id of a request with this `Idempotency-Key`; without one, it is an order of its own.
+pub(crate) fn message_id(idempotency_key: Option<&str>) -> Result<MessageId, Problem> {
+    let id = idempotency_key
+        .map_or_else(|| OrderId::random().to_string(), |key| hex::encode(Sha256::digest(key)));
+    let failed = |_| Problem::internal("the request cannot be named");
+    MessageId::parse(format!("http:{id}")).map_err(failed)
 }
 
 /// The customer who waits for an order. The token is not kept meanwhile: the order has it.
@@ -134,7 +125,7 @@ impl PaidOrder {
     pub(crate) async fn submit(self, app: &App) -> Result<(Buyer, Submission), Problem> {
         let order = NewOrder {
             repetition: Repetition::ByChosenId,
-            message: self.message.0,
+            message: self.message,
             reply_to: ReplyTo {
                 transport: TRANSPORT.to_owned(),
                 customer: Some(self.customer.clone()),
@@ -232,9 +223,9 @@ mod tests {
 
     #[test]
     fn the_same_key_is_the_same_message() {
-        let of = |text| MessageId::of_key(Some(text));
-        assert_eq!(of("0123456789abcdef"), of("0123456789abcdef"));
-        assert_ne!(of("0123456789abcdef"), of("0123456789abcdeg"));
-        assert_ne!(MessageId::of_key(None), MessageId::of_key(None));
+        let id = |key| message_id(key).unwrap();
+        assert_eq!(id(Some("0123456789abcdef")), id(Some("0123456789abcdef")));
+        assert_ne!(id(Some("0123456789abcdef")), id(Some("0123456789abcdeg")));
+        assert_ne!(id(None), id(None));
     }
 }

@@ -1,7 +1,7 @@
 //! Where wallets post their payments to (NUT-18).
 
 use crate::extract::{ApiRequest, Query};
-use crate::paid_order::{MessageId, PaidOrder};
+use crate::paid_order::{PaidOrder, message_id};
 use crate::problem::{Problem, ProblemBody};
 use crate::state::App;
 use axum::Json;
@@ -138,7 +138,7 @@ pub(crate) async fn pay(
         password,
         customer,
         bearer: None,
-        message: MessageId::random(),
+        message: message_id(None)?,
         network: request.network,
     };
     // It may wait for its mint, and its body is large.

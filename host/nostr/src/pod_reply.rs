@@ -75,13 +75,15 @@ mod tests {
     use crate::Settings;
     use nostr_sdk::{Client, Keys};
     use paygress_core::model::ids::{LeaseId, OrderId};
-    use paygress_core::model::login::Login;
+    use paygress_core::model::login::{Login, LoginFields};
     use paygress_core::testing;
     use serde_json::Value;
 
     fn details() -> PodAccessDetails {
         let order = OrderId::random();
-        let login = Login::check(Some("alice"), Some("a good password"), None).unwrap();
+        let (username, password) = (Some("alice"), Some("a good password"));
+        let login = LoginFields { username, password, public_key: None };
+        let login = Login::check(login).unwrap();
         PodAccessDetails::new(&order, &testing::lease(LeaseId::of(&order), 1, 2), &login, "h")
     }
 

@@ -9,7 +9,7 @@ use paygress_core::backend::cluster::{
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
 use paygress_core::model::access::AccessModes;
 use paygress_core::model::ids::{LeaseId, OrderId, PodName};
-use paygress_core::model::login::Login;
+use paygress_core::model::login::{Login, LoginFields};
 use paygress_core::model::run::Run;
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_sandbox::{Isolation, IsolationError, LocalCluster, Means};
@@ -69,6 +69,7 @@ fn plan(host_port: u16) -> LeasePlan {
             ]
         }}}}"#
     );
+    let login = LoginFields { username: Some("alice"), password: Some(PASSWORD), public_key: None };
     LeasePlan {
         lease,
         tier: "basic".to_owned(),
@@ -83,7 +84,7 @@ fn plan(host_port: u16) -> LeasePlan {
             secret_mount_path: LOGIN_MOUNT_PATH.to_owned(),
         },
         rendered: Rendered { pod_template_json: template, ..Rendered::default() },
-        login: Login::check(Some("alice"), Some(PASSWORD), None).unwrap(),
+        login: Login::check(login).unwrap(),
         sold: Seconds(600),
         pod_reply: None,
         run: Run::Ssh,

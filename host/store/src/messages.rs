@@ -4,6 +4,7 @@ use crate::rows::time;
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
 use paygress_core::backend::store::{KvStore, LedgerError, MessageLog, SalesStore};
+use paygress_core::model::ids::MessageId;
 use paygress_core::model::sales::Sales;
 use paygress_core::model::units::UnixTime;
 
@@ -13,23 +14,23 @@ pub(crate) const CLAIM_MESSAGE: DialectSql = dialect_sql!("claim_message");
 
 #[async_trait]
 impl MessageLog for SqlStore {
-    async fn claim_message(&self, id: &str, now: UnixTime) -> Result<bool> {
-        let id = id.to_owned();
+    async fn claim_message(&self, id: &MessageId, now: UnixTime) -> Result<bool> {
+        let id = id.clone();
         self.database
             .transact(move |transaction| {
-                let values = [Value::from(&id), time(now), transaction.replica_id().into()];
+                let values = [Value::from(id.as_str()), time(now), transaction.replica_id().into()];
                 Ok(transaction.execute_dialect(CLAIM_MESSAGE, &values)? == 1)
             })
             .await
     }
 
-    async fn complete_message(&self, id: &str, now: UnixTime) -> Result<()> {
-        let id = id.to_owned();
+    async fn complete_message(&self, id: &MessageId, now: UnixTime) -> Result<()> {
+        let id = id.clone();
         self.database
             .transact(move |transaction| {
                 let complete = "INSERT INTO seen (id, at, worker, done) VALUES (?1, ?2, ?3, 1)
                      ON CONFLICT (id) DO UPDATE SET done = 1";
-                let values = [Value::from(&id), time(now), transaction.replica_id().into()];
+                let values = [Value::from(id.as_str()), time(now), transaction.replica_id().into()];
                 Ok(transaction.execute(complete, &values).map(drop)?)
             })
             .await

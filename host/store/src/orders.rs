@@ -8,8 +8,10 @@ use crate::sql_store::{Result, SqlStore};
 use crate::transition::Transition;
 use async_trait::async_trait;
 use paygress_core::backend::policy::CustomerHistory;
-use paygress_core::backend::store::{LeaseUpdate, OpenOutcome, OrderStore, Repetition};
-use paygress_core::model::ids::{Customer, LeaseId, OrderId};
+use paygress_core::backend::store::{
+    LeaseUpdate, LedgerError, OpenOutcome, OrderStore, Repetition,
+};
+use paygress_core::model::ids::{Customer, LeaseId, MessageId, OrderId};
 use paygress_core::model::order::{Order, State};
 use paygress_core::model::units::UnixTime;
 
@@ -61,10 +63,11 @@ pub(crate) fn take_over(transaction: &mut dyn Transaction, id: &OrderId) -> Resu
 
 /// Renames the message of an order so that it may make another one.
 fn release_message(transaction: &mut dyn Transaction, mut order: Order) -> Result<()> {
-    order.message = format!("{}:{}", order.message, order.id);
+    let released = MessageId::parse(format!("{}:{}", order.message, order.id));
+    order.message = released.map_err(LedgerError::unreadable)?;
     let statement = "UPDATE orders SET message = ?2 WHERE id = ?1";
-    transaction
-        .execute(statement, &[Value::from(order.id.as_str()), Value::from(&order.message)])?;
+    let values = [Value::from(order.id.as_str()), Value::from(order.message.as_str())];
+    transaction.execute(statement, &values)?;
     write_order(transaction, &order)
 }
 
@@ -73,7 +76,7 @@ fn open(
     order: &Order,
     repetition: Repetition,
 ) -> Result<OpenOutcome> {
-    match find_order(transaction, "message = ?1", &order.message)? {
+    match find_order(transaction, "message = ?1", order.message.as_str())? {
         Some(known) if repetition == Repetition::ByChosenId && known.state() == State::Refused => {
             release_message(transaction, known)?
         }

@@ -3,7 +3,7 @@
 use crate::db::{Row, Transaction, Value};
 use crate::sql_store::Result;
 use paygress_core::backend::store::LedgerError;
-use paygress_core::model::ids::{Customer, OrderId, PublicKey};
+use paygress_core::model::ids::{Customer, MessageId, OrderId, PublicKey};
 use paygress_core::model::order::{Lease, LeaseState, Order, State};
 use paygress_core::model::order_record::{OrderRecord, OrderSecrets, RefusedRecord};
 use paygress_core::model::secret::Secret;
@@ -44,7 +44,8 @@ fn read_refused(id: &str, body: &str, mut row: Row) -> Result<Order> {
     let _secrets = (row.optional_text()?, row.optional_text()?, row.optional_text()?);
     let _delivered = row.number()?;
     let id = OrderId::parse(id).map_err(LedgerError::unreadable)?;
-    let (message, customer) = (row.text()?, row.text()?);
+    let message = MessageId::parse(row.text()?).map_err(LedgerError::unreadable)?;
+    let customer = row.text()?;
     let customer = match customer.as_str() {
         "" => None,
         customer => Some(Customer::parse(customer).map_err(LedgerError::unreadable)?),
@@ -94,7 +95,7 @@ pub(crate) fn insert_order(transaction: &mut dyn Transaction, order: &Order) -> 
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
     let mut values = Vec::from(order_columns(order)?);
     values.extend([
-        Value::from(&order.message),
+        Value::from(order.message.as_str()),
         customer_text(order.customer()),
         time(order.created_at),
         transaction.replica_id().into(),

@@ -19,7 +19,7 @@ async fn copy_of(env: &TestEnv) -> (FaultProxy, MintUrl) {
 }
 
 fn both(env: &TestEnv, copy: &MintUrl) -> Settings {
-    let mints = vec![copy.to_string(), env.proxy.url().to_owned()];
+    let mints = vec![copy.clone(), env.mint_url()];
     Settings { mints, ..env.settings() }
 }
 

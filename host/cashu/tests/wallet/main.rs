@@ -49,11 +49,7 @@ impl TestEnv {
     }
 
     fn settings(&self) -> Settings {
-        Settings {
-            mints: vec![self.proxy.url().to_owned()],
-            max_balance: None,
-            p2pk_secret_key: None,
-        }
+        Settings { mints: vec![self.mint_url()], max_balance: None, p2pk_secret_key: None }
     }
 
     async fn wallet(&self) -> CashuWallet {

@@ -5,7 +5,7 @@ use paygress_cashu::{CashuWallet, HealthCheck, Settings};
 use paygress_core::backend::wallet::{
     MintDirectory, Payments, ReceiveError, Resolution, TokenReader,
 };
-use paygress_core::model::ids::OrderId;
+use paygress_core::model::ids::{MintUrl, OrderId};
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
@@ -191,8 +191,8 @@ async fn a_token_locked_to_the_service_is_opened_by_it_alone() {
             Settings { p2pk_secret_key: Some(Secret::new(key)), ..env.settings() },
         )
         .await;
-    let locked =
-        Secret::new(env.customer.locked_token(21, &wallet.p2pk_pubkey().unwrap()).await.unwrap());
+    let pubkey = wallet.p2pk_pubkey().unwrap();
+    let locked = Secret::new(env.customer.locked_token(21, pubkey.as_str()).await.unwrap());
     assert!(env.customer.receive(locked.expose()).await.is_err(), "the token alone is not enough");
     let token_info = wallet.decode(&locked).await.unwrap();
     let promised = wallet.verify(&locked, &token_info).await.unwrap().net;
@@ -321,7 +321,8 @@ async fn a_mint_that_hangs_holds_up_its_own_callers_only_for_a_while() {
     let stopped = TestMint::start(0).await.unwrap();
     let url = stopped.url().to_owned();
     drop(stopped);
-    let both = Settings { mints: vec![env.proxy.url().to_owned(), url.clone()], ..env.settings() };
+    let mints = vec![env.mint_url(), MintUrl::parse(&url).unwrap()];
+    let both = Settings { mints, ..env.settings() };
     let wallet = env.wallet_at("both.sqlite", both).await;
     let token = env.token(20).await;
     let elsewhere = Secret::new(relabelled(token.expose(), &url, "sat").unwrap());

@@ -15,7 +15,7 @@ use paygress_core::backend::cluster::Cluster;
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator, Repetition, Reporting};
 use paygress_core::limits;
-use paygress_core::model::ids::Customer;
+use paygress_core::model::ids::{Customer, MessageId};
 use paygress_core::model::order::State;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::secret::Secret;
@@ -97,7 +97,7 @@ impl Service {
     ) -> Result<Submission, Refusal> {
         let incoming = NewOrder {
             repetition: Repetition::ByContent,
-            message: format!("{number:064x}"),
+            message: MessageId::parse(format!("{number:064x}")).unwrap(),
             reply_to: ReplyTo {
                 transport: "fake".to_owned(),
                 customer: Some(Customer::parse(&format!("{customer:064x}")).unwrap()),

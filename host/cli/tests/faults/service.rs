@@ -6,7 +6,7 @@ use crate::{World, fake};
 use paygress_cashu::{CashuWallet, Seed, Settings as WalletSettings, WalletStore};
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::Repetition;
-use paygress_core::model::ids::{Customer, PodName};
+use paygress_core::model::ids::{Customer, MessageId, MintUrl, PodName};
 use paygress_core::model::order::Purchase;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Seconds;
@@ -79,7 +79,7 @@ impl TestEnv {
     pub(crate) async fn cashu_wallet(&self, file: &str) -> CashuWallet {
         let at = |name: &str| self.directory.path().join(name);
         let settings = WalletSettings {
-            mints: vec![self.way.url().to_owned()],
+            mints: vec![MintUrl::parse(self.way.url()).unwrap()],
             max_balance: None,
             p2pk_secret_key: None,
         };
@@ -126,7 +126,7 @@ pub(crate) async fn hand_in(orders: &Arc<OrderService>, message: &Message) -> Op
                 matches!(purchase, Purchase::Spawn { .. }).then(|| Secret::new("a password"));
             let incoming = NewOrder {
                 repetition: Repetition::ByContent,
-                message: message.id.clone(),
+                message: MessageId::parse(message.id.as_str()).unwrap(),
                 reply_to,
                 network: None,
                 token: token.clone(),

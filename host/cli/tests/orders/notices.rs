@@ -8,7 +8,7 @@ use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::store::{LeaseStore, LeaseUpdate, OrderStore, Repetition};
 use paygress_core::limits;
 use paygress_core::model::host_key::HostKey;
-use paygress_core::model::ids::{Customer, LeaseId, OrderId};
+use paygress_core::model::ids::{Customer, LeaseId, MessageId, OrderId};
 use paygress_core::model::lease::{Lease, LeaseState};
 use paygress_core::model::order::{Purchase, State};
 use paygress_core::model::secret::Secret;
@@ -111,7 +111,7 @@ impl Service {
     /// A pod that this customer has had for an hour, and that ends in so many seconds.
     async fn sell(&self, of: &Customer, wants: Wants, ends_in: u64) -> Lease {
         let mut order = testing::order(testing::spawn(), State::Received).unwrap();
-        order.message = order.id.to_string();
+        order.message = MessageId::parse(order.id.as_str()).unwrap();
         order.reply_to.customer = Some(of.clone());
         if wants == Wants::Notices {
             order.reply_to = order.reply_to.with_notices();
@@ -190,7 +190,7 @@ async fn a_top_up_moves_the_notices() {
     let answer = orders
         .submit(NewOrder {
             repetition: Repetition::ByContent,
-            message: OrderId::random().to_string(),
+            message: MessageId::parse(OrderId::random()).unwrap(),
             reply_to: ReplyTo {
                 transport: "fake".to_owned(),
                 customer: Some(alice.clone()),

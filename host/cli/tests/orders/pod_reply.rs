@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use paygress_core::backend::cluster::ReadyPod;
 use paygress_core::backend::responder::{PodReply, ReplyTo, Responder, SendError};
 use paygress_core::backend::store::{LeaseStore, Repetition};
-use paygress_core::model::ids::{Customer, LeaseId, OrderId, PodName, PublicKey};
-use paygress_core::model::login::Login;
+use paygress_core::model::ids::{Customer, LeaseId, MessageId, OrderId, PodName, PublicKey};
+use paygress_core::model::login::{Login, LoginFields};
 use paygress_core::model::order::Purchase;
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::run::Run;
@@ -68,7 +68,7 @@ impl Service {
     async fn order(&self, transport: &str, number: u64, purchase: Purchase) -> Response {
         let order = NewOrder {
             repetition: Repetition::ByContent,
-            message: format!("{number:064x}"),
+            message: MessageId::parse(format!("{number:064x}")).unwrap(),
             reply_to: ReplyTo {
                 transport: transport.to_owned(),
                 customer: Some(customer()),
@@ -219,7 +219,8 @@ async fn what_a_pod_is_given_is_what_its_program_reads() {
         customer: Some(Customer::parse(&customer).unwrap()),
         address: BTreeMap::from([("request".to_owned(), Some(request.clone()))]),
     };
-    let (order, login) = (OrderId::random(), Login::check(None, Some(PASSWORD), None).unwrap());
+    let fields = LoginFields { password: Some(PASSWORD), ..LoginFields::default() };
+    let (order, login) = (OrderId::random(), Login::check(fields).unwrap());
     let lease = testing::lease(LeaseId::of(&order), 1, 2);
     let details = PodAccessDetails::new(&order, &lease, &login, "node.example.com");
     let reply = replies.pod_reply(&to, details).await.unwrap();

@@ -15,7 +15,7 @@ use paygress_core::backend::store::{
     LeaseStore, LeaseUpdate, LedgerError, OrderStore, PortAllocator, Repetition,
 };
 use paygress_core::model::access::AccessModes;
-use paygress_core::model::ids::{Customer, OrderId, PodName};
+use paygress_core::model::ids::{Customer, MessageId, OrderId, PodName};
 use paygress_core::model::lease::{Lease, LeaseState};
 use paygress_core::model::order::{Order, OrderState, State};
 use paygress_core::model::order_state::Unpaid;
@@ -171,7 +171,7 @@ impl Cluster for ScriptedCluster {
 fn incoming(customer: &str, token: u32, image: Option<&str>) -> NewOrder {
     NewOrder {
         repetition: Repetition::ByContent,
-        message: OrderId::random().to_string(),
+        message: MessageId::parse(OrderId::random()).unwrap(),
         reply_to: ReplyTo {
             transport: "fake".to_owned(),
             customer: Some(Customer::parse(&customer.repeat(64)).unwrap()),

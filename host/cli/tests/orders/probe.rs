@@ -13,7 +13,7 @@ use paygress_core::backend::store::{
     LeaseStore, LeaseUpdate, OrderStore, PortAllocator, Repetition,
 };
 use paygress_core::limits;
-use paygress_core::model::ids::{Customer, LeaseId, OrderId, PodName};
+use paygress_core::model::ids::{Customer, LeaseId, MessageId, OrderId, PodName};
 use paygress_core::model::lease::{Lease, LeaseState};
 use paygress_core::model::order::{Order, OrderState, Purchase, State};
 use paygress_core::model::refusal::ErrorType;
@@ -286,7 +286,7 @@ async fn an_extension_while_its_pod_is_resumed_is_not_lost() {
     gate.reached.notified().await;
     let pod = lease.pod();
     let mut top_up = testing::order(Purchase::TopUp { pod: pod.clone() }, State::Active).unwrap();
-    top_up.message = "another".to_owned();
+    top_up.message = MessageId::parse("another").unwrap();
     service.store(&top_up, LeaseUpdate::Extend(&pod, Seconds(60))).await;
     gate.go.notify_one();
     service.wait_for_state(&order.id, State::Active).await;

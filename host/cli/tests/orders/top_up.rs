@@ -9,7 +9,7 @@ use paygress_core::backend::cluster::{
     Cluster, ClusterError, ClusterEvent, LeasePlan, ReadyPod, StartupPhase,
 };
 use paygress_core::backend::store::{LeaseStore, LeaseUpdate, OrderStore, Repetition};
-use paygress_core::model::ids::{Customer, PodName};
+use paygress_core::model::ids::{Customer, MessageId, PodName};
 use paygress_core::model::order::{Lease, LeaseState, OrderState, Purchase, State};
 use paygress_core::model::order_state::{Paid, RefundCause};
 use paygress_core::model::refusal::{ErrorType, Refusal};
@@ -152,7 +152,7 @@ impl Service {
     /// The lease of a pod that takes logins, whose own order is in this state.
     async fn live_lease(&self, state: impl FnOnce(Paid, UnixTime) -> OrderState) -> Lease {
         let mut order = testing::order(testing::spawn(), State::Received).unwrap();
-        order.message = "the pod".to_owned();
+        order.message = MessageId::parse("the pod").unwrap();
         order.created_at = UnixTime::now();
         self.ledger.open(&order, Repetition::ByContent).await.unwrap();
         let end = UnixTime::now().after(Seconds(600));

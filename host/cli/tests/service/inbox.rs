@@ -9,6 +9,7 @@ use paygress::app::App;
 use paygress::sandbox::Sandbox;
 use paygress_core::ErrorType;
 use paygress_core::backend::store::{LeaseStore, MessageLog};
+use paygress_core::model::ids::MessageId;
 use paygress_core::model::units::UnixTime;
 use paygress_core::protocol::{RequestBody, Response};
 use paygress_nostr::client::Client as CustomerClient;
@@ -142,7 +143,10 @@ async fn a_submission_that_hangs_holds_up_no_other_customer_and_is_not_completed
         external.publish(&wrap).await;
         id.to_hex()
     };
-    let is_completed = async |id: &str| !ledger.claim_message(id, UnixTime::now()).await.unwrap();
+    let is_completed = async |id: &str| {
+        let id = MessageId::parse(id).unwrap();
+        !ledger.claim_message(&id, UnixTime::now()).await.unwrap()
+    };
     let first = ExternalClient::new(&sandbox).await;
     let first_id = order(&first).await;
     tokio::time::timeout(TIMEOUT, reached.notified()).await.unwrap();

@@ -7,7 +7,7 @@ use paygress_core::backend::wallet::{
     RefundIssuer, RefundState, RefundToken, Resolution, ResolveMode, TokenInfo, TokenReader,
     Wallet, WalletError,
 };
-use paygress_core::model::ids::{MintUrl, OrderId};
+use paygress_core::model::ids::{MintUrl, OrderId, P2pkPubkey};
 use paygress_core::model::refusal::Refusal;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
@@ -121,7 +121,7 @@ impl MintDirectory for CrashingWallet {
     fn mints(&self) -> Vec<MintUrl> {
         self.wallet.mints()
     }
-    fn p2pk_pubkey(&self) -> Option<String> {
+    fn p2pk_pubkey(&self) -> Option<P2pkPubkey> {
         self.wallet.p2pk_pubkey()
     }
     fn payment_request(&self, request: &PaymentRequest) -> String {

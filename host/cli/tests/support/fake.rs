@@ -17,7 +17,7 @@ use paygress_core::backend::wallet::{
     Payments, ReceiveError, RecoveryError, RefundAmount, RefundIssuer, RefundState, RefundToken,
     Resolution, ResolveMode, TokenInfo, TokenReader, WalletError,
 };
-use paygress_core::model::ids::{Customer, MintUrl, OrderId, PodName, ProofY};
+use paygress_core::model::ids::{Customer, MessageId, MintUrl, OrderId, PodName, ProofY};
 use paygress_core::model::order::{Order, OrderView, Purchase};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::run::{ProgramState, Run};
@@ -124,7 +124,7 @@ macro_rules! without_mints {
             fn mints(&self) -> Vec<paygress_core::model::ids::MintUrl> {
                 Vec::new()
             }
-            fn p2pk_pubkey(&self) -> Option<String> {
+            fn p2pk_pubkey(&self) -> Option<paygress_core::model::ids::P2pkPubkey> {
                 None
             }
             fn payment_request(
@@ -460,7 +460,7 @@ impl FakeBackends {
         let number = self.tokens.fetch_add(1, Ordering::Relaxed);
         let customer = Customer::parse(&format!("{:064x}", number % 1_000)).unwrap();
         let incoming = NewOrder {
-            message: format!("{number:064x}"),
+            message: MessageId::parse(format!("{number:064x}")).unwrap(),
             ..new_order(customer, format!("{sat}-{number:x}"), purchase)
         };
         match self.orders.submit(incoming).await.map(Submission::answer) {
@@ -474,7 +474,7 @@ impl FakeBackends {
 pub fn new_order(customer: Customer, token: String, purchase: Purchase) -> NewOrder {
     NewOrder {
         repetition: Repetition::ByContent,
-        message: OrderId::random().to_string(),
+        message: MessageId::parse(OrderId::random()).unwrap(),
         reply_to: ReplyTo {
             transport: "fake".to_owned(),
             customer: Some(customer),

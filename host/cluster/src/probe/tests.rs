@@ -6,7 +6,7 @@ use paygress_core::backend::cluster::LOGIN_MOUNT_PATH;
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
 use paygress_core::model::access::AccessModes;
 use paygress_core::model::ids::LeaseId;
-use paygress_core::model::login::Login;
+use paygress_core::model::login::{Login, LoginFields};
 use paygress_core::model::refusal::Refusal;
 use paygress_sshd::{HOST_KEY_SECRET, HostKeySecret};
 use serde_json::{Value, json};
@@ -56,7 +56,7 @@ fn objects_of(form: PodForm, reply: ReplyStep, command: &Value, run: Run) -> Obj
             services_json: vec![service.to_string()],
             egress: None,
         },
-        login: Login::check(None, None, None).unwrap(),
+        login: Login::check(LoginFields::default()).unwrap(),
         sold: Seconds(60),
         pod_reply: None,
         run,

@@ -13,7 +13,7 @@
 use crate::backend::capacity::{Capacity, Demand, NoCapacity, Reservation};
 use crate::backend::cluster::{Ending, ReadyPod};
 use crate::model::decision::CustomerHistory;
-use crate::model::ids::{Customer, LeaseId, MintUrl, OrderId, PodName, PublicKey};
+use crate::model::ids::{Customer, LeaseId, MessageId, MintUrl, OrderId, PodName, PublicKey};
 use crate::model::order::{Lease, Order, State};
 use crate::model::sales::Sales;
 use crate::model::units::{Sat, Seconds, SignedSat, UnixTime};
@@ -387,10 +387,10 @@ pub trait SalesStore: Send + Sync {
 pub trait MessageLog: Send + Sync {
     /// Claims a message for this replica. `false` when it is completed, or another live replica has
     /// claimed it. Whoever has claimed it may claim it again.
-    async fn claim_message(&self, id: &str, now: UnixTime) -> Result<bool, LedgerError>;
+    async fn claim_message(&self, id: &MessageId, now: UnixTime) -> Result<bool, LedgerError>;
 
     /// Marks a message as completed.
-    async fn complete_message(&self, id: &str, now: UnixTime) -> Result<(), LedgerError>;
+    async fn complete_message(&self, id: &MessageId, now: UnixTime) -> Result<(), LedgerError>;
 
     /// Forgets messages that were claimed before this time, and all but the newest `most`; returns
     /// how many.

@@ -7,7 +7,7 @@
 pub use crate::model::token::{RefundToken, TokenInfo};
 
 use crate::model::decision::Payment;
-use crate::model::ids::{MintUrl, OrderId};
+use crate::model::ids::{MintUrl, OrderId, P2pkPubkey};
 use crate::model::refusal::Refusal;
 use crate::model::secret::Secret;
 use crate::model::units::Sat;
@@ -275,8 +275,8 @@ pub trait MintDirectory: Send + Sync {
     /// The accepted mints, as published in offers.
     fn mints(&self) -> Vec<MintUrl>;
 
-    /// The public key that tokens may be locked to (P2PK, NUT-11), in hex, as published in offers.
-    fn p2pk_pubkey(&self) -> Option<String>;
+    /// The public key that tokens may be locked to, as published in offers.
+    fn p2pk_pubkey(&self) -> Option<P2pkPubkey>;
 
     /// A payment request (NUT-18) for any of the accepted mints.
     fn payment_request(&self, request: &PaymentRequest) -> String;

@@ -3,7 +3,7 @@
 use crate::model::access::AccessModes;
 use crate::model::decision::{Digests, ImageOffer, Offer};
 use crate::model::gateway::GatewayWays;
-use crate::model::ids::MintUrl;
+use crate::model::ids::{MintUrl, P2pkPubkey};
 
 /// How full the cluster is, in thousandths of what its nodes have for pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct Catalog {
     /// The mints whose tokens are accepted.
     pub mints: Vec<MintUrl>,
     /// The public key that tokens may be locked to (P2PK).
-    pub p2pk_pubkey: Option<String>,
+    pub p2pk_pubkey: Option<P2pkPubkey>,
     /// Where it is known.
     pub utilisation: Option<Utilisation>,
     /// Whether customers are root in their pods.

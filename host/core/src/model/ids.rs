@@ -82,8 +82,19 @@ name!(
     |text| (1..=limits::POD_NAME_BYTES).contains(&text.len()) && text.chars().all(is_plain)
 );
 name!(
+    /// The id of a message to the service, as its transport forms it: the same id is the same
+    /// message.
+    MessageId, "the id of a message", "1 to 256 bytes",
+    |text| (1..=limits::MESSAGE_ID_BYTES).contains(&text.len())
+);
+name!(
     /// The public image of a proof's secret (NUT-00).
     ProofY, "the Y of a proof", "66 lower-case hex digits", |text| is_hex(text, 66)
+);
+name!(
+    /// A public key that tokens are locked to (P2PK, NUT-11).
+    P2pkPubkey, "a public key to lock tokens to", "66 lower-case hex digits",
+    |text| is_hex(text, 66)
 );
 name!(
     /// A Nostr public key (NIP-01).
@@ -98,6 +109,22 @@ impl PublicKey {
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(hex::encode(bytes))
+    }
+}
+
+impl P2pkPubkey {
+    /// The key in its compressed form.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 33]) -> Self {
+        Self(hex::encode(bytes))
+    }
+}
+
+impl MessageId {
+    /// The id of a message that is known by its hash.
+    #[must_use]
+    pub fn from_hash(hash: [u8; 32]) -> Self {
+        Self(hex::encode(hash))
     }
 }
 
@@ -299,8 +326,13 @@ mod tests {
             (PodName::parse("").is_ok(), "no pod", false),
             (PodName::parse("a\u{7}b").is_ok(), "pod with a control character", false),
             (PodName::parse(long).is_ok(), "long pod", false),
+            (MessageId::parse("m").is_ok(), "message", true),
+            (MessageId::parse("").is_ok(), "no message", false),
+            (MessageId::parse("m".repeat(257)).is_ok(), "long message", false),
             (ProofY::parse("02".repeat(33)).is_ok(), "Y", true),
             (ProofY::parse("02").is_ok(), "short Y", false),
+            (P2pkPubkey::parse("02".repeat(33)).is_ok(), "P2PK key", true),
+            (P2pkPubkey::parse("02".repeat(32)).is_ok(), "P2PK key without its sign", false),
         ] {
             assert_eq!(accepted, is_valid, "{text}");
         }

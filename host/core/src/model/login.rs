@@ -48,6 +48,14 @@ pub struct Login {
     pub public_key: Option<String>,
 }
 
+/// What a customer sends of their login, before it is validated.
+#[derive(Clone, Copy, Default)]
+pub struct LoginFields<'a> {
+    pub username: Option<&'a str>,
+    pub password: Option<&'a str>,
+    pub public_key: Option<&'a str>,
+}
+
 impl Login {
     /// The files that a pod's SSH server reads it from, by name, with the whole content of each.
     pub fn files(&self) -> impl Iterator<Item = (&'static str, &str)> {
@@ -73,11 +81,8 @@ impl Login {
     ///
     /// # Errors
     /// `invalid_request` that names the field and the rule.
-    pub fn check(
-        username: Option<&str>,
-        password: Option<&str>,
-        public_key: Option<&str>,
-    ) -> Result<Self, Refusal> {
+    pub fn check(fields: LoginFields<'_>) -> Result<Self, Refusal> {
+        let LoginFields { username, password, public_key } = fields;
         Ok(Self::new(
             check_username(username.unwrap_or(DEFAULT_USERNAME))?,
             password.map(check_password).transpose()?,
@@ -148,6 +153,18 @@ fn check_public_key(key: &str) -> Result<String, Refusal> {
 mod tests {
     use super::*;
 
+    fn with_username(name: &str) -> Result<Login, Refusal> {
+        Login::check(LoginFields { username: Some(name), ..LoginFields::default() })
+    }
+
+    fn with_password(password: &str) -> Result<Login, Refusal> {
+        Login::check(LoginFields { password: Some(password), ..LoginFields::default() })
+    }
+
+    fn with_key(key: &str) -> Result<Login, Refusal> {
+        Login::check(LoginFields { public_key: Some(key), ..LoginFields::default() })
+    }
+
     #[test]
     fn a_shell_or_another_field_is_never_reached_by_a_name() {
         for bad in [
@@ -167,30 +184,29 @@ mod tests {
             "a/../b",
             "a\0",
         ] {
-            let refused = Login::check(Some(bad), None, None).unwrap_err();
+            let refused = with_username(bad).unwrap_err();
             assert_eq!(refused.code, ErrorType::InvalidRequest, "{bad:?}");
         }
         for good in ["alice", "_x", "a-b_c9", &"a".repeat(32)] {
-            assert_eq!(Login::check(Some(good), None, None).unwrap().username, good);
+            assert_eq!(with_username(good).unwrap().username, good);
         }
     }
 
     #[test]
     fn passwords_keep_every_printable_character() {
         let odd = r#"'"$;: `\äö"#;
-        let login = Login::check(None, Some(odd), None).unwrap();
+        let login = with_password(odd).unwrap();
         assert_eq!(login.password, Some(Secret::new(odd)));
         for bad in
             ["short", "new\nline-long", "tab\tlong-enough", "\u{0}aaaaaaaaa", &"p".repeat(129)]
         {
-            assert!(Login::check(None, Some(bad), None).is_err(), "{bad:?}");
+            assert!(with_password(bad).is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn missing_fields_get_defaults() {
-        let (a, b) =
-            (Login::check(None, None, None).unwrap(), Login::check(None, None, None).unwrap());
+        let [a, b] = [(); 2].map(|()| Login::check(LoginFields::default()).unwrap());
         assert_eq!(a.username, "user");
         assert_eq!(a.password.as_ref().unwrap().expose().len(), 20);
         assert_ne!(a.password, b.password);
@@ -198,16 +214,16 @@ mod tests {
 
     #[test]
     fn who_sends_a_key_has_no_password_but_their_own() {
-        let key = Some("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA");
-        assert_eq!(Login::check(None, None, key).unwrap().password, None);
-        let both = Login::check(None, Some("a good password"), key).unwrap();
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA";
+        assert_eq!(with_key(key).unwrap().password, None);
+        let (password, public_key) = (Some("a good password"), Some(key));
+        let both = Login::check(LoginFields { username: None, password, public_key }).unwrap();
         assert_eq!(both.password, Some(Secret::new("a good password")));
     }
 
     #[test]
     fn a_key_is_one_line_without_options() {
-        let good = Login::check(None, None, Some("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA me@home\n"))
-            .unwrap();
+        let good = with_key("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA me@home\n").unwrap();
         assert_eq!(good.public_key.unwrap(), "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA");
         for bad in [
             "command=\"x\" ssh-rsa AAAA",
@@ -215,7 +231,7 @@ mod tests {
             "ssh-ed25519 AA\nssh-rsa BB",
             "ssh-ed25519 $(x)",
         ] {
-            assert!(Login::check(None, None, Some(bad)).is_err(), "{bad:?}");
+            assert!(with_key(bad).is_err(), "{bad:?}");
         }
     }
 }

@@ -7,7 +7,7 @@ pub use crate::model::state::State;
 
 use crate::model::decision::LeaseView;
 use crate::model::http_port::HttpPort;
-use crate::model::ids::{Customer, LeaseId, OrderId, PodName};
+use crate::model::ids::{Customer, LeaseId, MessageId, OrderId, PodName};
 use crate::model::reply_to::ReplyTo;
 use crate::model::run::Run;
 use crate::model::token::TokenInfo;
@@ -98,7 +98,7 @@ impl Purchase {
 pub struct Order {
     pub id: OrderId,
     /// The id of the message that brought it: the same message is the same order.
-    pub message: String,
+    pub message: MessageId,
     /// Where the answer goes.
     pub reply_to: ReplyTo,
     pub purchase: Purchase,

@@ -2,7 +2,7 @@
 //! 0.1.0 wrote it. Only here can something that a state promises be missing.
 
 use crate::model::decision::{Decision, Payment, PodDecision, PolicyTrace};
-use crate::model::ids::{Customer, LeaseId, MintUrl, OrderId, PodName};
+use crate::model::ids::{Customer, LeaseId, MessageId, MintUrl, OrderId, PodName};
 use crate::model::login::Login;
 use crate::model::order::{Order, Purchase};
 use crate::model::order_state::{
@@ -51,7 +51,7 @@ struct DecisionRecord {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OrderRecord {
     id: OrderId,
-    message: String,
+    message: MessageId,
     reply_to: ReplyTo,
     purchase: Purchase,
     #[serde(rename = "facts")]
@@ -230,7 +230,7 @@ impl RefusedRecord {
     pub fn into_order(
         self,
         id: OrderId,
-        message: String,
+        message: MessageId,
         customer: Option<Customer>,
         created_at: UnixTime,
     ) -> Order {

@@ -8,7 +8,7 @@ use crate::backend::policy::{Context, Payment, PolicyError, PolicySet, Price, Qu
 use crate::backend::wallet::PaymentRequest;
 use crate::limits;
 use crate::model::ids::{Customer, MintUrl, OrderId};
-use crate::model::login::Login;
+use crate::model::login::{Login, LoginFields};
 use crate::model::order::{LeaseState, OrderView, Purchase};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::run::Run;
@@ -197,7 +197,7 @@ impl OrderService {
         };
         let _permit = permit.ok().flatten().ok_or_else(busy)?;
         let payment = self.backends.wallet.verify_dleq(token, &token_info).await?;
-        let login = Login::check(None, None, None)?;
+        let login = Login::check(LoginFields::default())?;
         let purchase = Purchase::Spawn {
             image: None,
             tier: None,

@@ -14,7 +14,7 @@ use crate::backend::cluster::{LeasePlan, NetworkIsolation, Probe, ProbeProblem};
 use crate::backend::policy::{Grant, PolicySet};
 use crate::limits;
 use crate::model::ids::{LeaseId, OrderId};
-use crate::model::login::Login;
+use crate::model::login::{Login, LoginFields};
 use crate::model::order::Purchase;
 use crate::model::refusal::Refusal;
 use crate::model::run::Run;
@@ -263,7 +263,7 @@ impl OrderService {
         order: &OrderId,
         lease: &LeaseId,
     ) -> Result<LeasePlan, Refusal> {
-        let login = Login::check(None, None, None)?;
+        let login = Login::check(LoginFields::default())?;
         let purchase = Purchase::Spawn {
             image: None,
             tier: None,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// A lease that is over, for the operator: without what pays its customers back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndedLease {
-    pub pod_name: String,
+    pub pod_name: PodName,
     /// Why it ended; another reason than the operator's if it had ended already.
     pub end_reason: Option<EndReason>,
     /// What is due to its customers, or was paid back to them, without what the operator adds for
@@ -69,7 +69,7 @@ impl OrderService {
         let due = orders.iter().filter_map(|order: &Order| order.state.refund_due());
         let due = due.fold(Sat(0), |sum, due| Sat(sum.0.saturating_add(due.0)));
         Ok(EndedLease {
-            pod_name: pod.to_string(),
+            pod_name: pod.clone(),
             end_reason: ended.and_then(|lease| lease.end),
             refunded_sats: due.0,
         })

@@ -5,7 +5,7 @@ use super::lane::Lane;
 use super::waiting_memory::held_bytes;
 use super::{OrderService, internal};
 use crate::backend::store::{LedgerError, OpenOutcome, Repetition};
-use crate::model::ids::OrderId;
+use crate::model::ids::{MessageId, OrderId};
 use crate::model::order::{Order, OrderState, Purchase};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::reply_to::ReplyTo;
@@ -23,7 +23,7 @@ use tokio::sync::watch;
 pub struct NewOrder {
     pub repetition: Repetition,
     /// The id of the message that brought it: the same message is the same order.
-    pub message: String,
+    pub message: MessageId,
     /// Where the answer goes.
     pub reply_to: ReplyTo,
     /// The network that it came from; none: the customer stands for it. Orders of one source wait

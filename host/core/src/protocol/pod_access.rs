@@ -74,6 +74,7 @@ impl PodAccessDetails {
 mod tests {
     use super::*;
     use crate::model::ids::{LeaseId, PublicKey};
+    use crate::model::login::LoginFields;
     use crate::model::units::UnixTime;
     use crate::protocol::{Request, Response, access, is_response, sorted};
     use crate::testing;
@@ -86,7 +87,9 @@ mod tests {
     #[test]
     fn a_pods_message_has_the_login_and_is_no_response() {
         let (order, lease) = (OrderId::random(), lease());
-        let login = Login::check(Some("alice"), Some("a good password"), None).unwrap();
+        let fields = LoginFields { username: Some("alice"), ..LoginFields::default() };
+        let with_password = LoginFields { password: Some("a good password"), ..fields };
+        let login = Login::check(with_password).unwrap();
         let details = PodAccessDetails::new(&order, &lease, &login, "node.example.com");
         let written = sorted(&details);
         assert_eq!(
@@ -102,8 +105,8 @@ mod tests {
         assert_eq!(serde_json::from_str::<PodAccessDetails>(&text).unwrap(), details);
         assert!(serde_json::from_str::<Response>(&text).is_err(), "it is another type");
         assert!(is_response(&text), "a service does not answer it");
-        let key = Some("ssh-ed25519 AAAA");
-        let login = Login::check(Some("alice"), None, key).unwrap();
+        let with_key = LoginFields { public_key: Some("ssh-ed25519 AAAA"), ..fields };
+        let login = Login::check(with_key).unwrap();
         let by_key = sorted(&PodAccessDetails::new(&order, &lease, &login, "h"));
         assert!(by_key.get("ssh_password").is_none(), "{by_key}");
     }

@@ -320,7 +320,7 @@ pub fn offer(catalog: &Catalog) -> OfferContent {
             .0,
         whitelisted_mints: catalog.mints.iter().map(|mint| mint.to_string()).collect(),
         pod_specs: catalog.offers.iter().map(spec).collect(),
-        p2pk_pubkey: catalog.p2pk_pubkey.clone(),
+        p2pk_pubkey: catalog.p2pk_pubkey.clone().map(String::from),
         utilisation_percent: catalog.utilisation.map(|Utilisation { cpu, memory }| {
             let percent = |thousandths: u32| {
                 thousandths.saturating_add(5).checked_div(10).unwrap_or_default()

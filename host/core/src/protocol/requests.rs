@@ -6,7 +6,7 @@ use super::token_text::token_text;
 use crate::limits;
 use crate::model::http_port::{HttpAccess, HttpPort};
 use crate::model::ids::{PodName, PublicKey};
-use crate::model::login::Login;
+use crate::model::login::{Login, LoginFields};
 use crate::model::order::Purchase;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::run::Run;
@@ -287,11 +287,11 @@ impl RequestBody {
         let notices = self.notices();
         let (wanted, run, http) = (self.wanted(), self.wanted_run()?, self.wanted_http()?);
         let non_empty = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        let login = Login::check(
-            non_empty(&self.ssh_username).as_deref(),
-            non_empty(&self.ssh_password).as_deref(),
-            non_empty(&self.ssh_public_key).as_deref(),
-        )?;
+        let login = Login::check(LoginFields {
+            username: non_empty(&self.ssh_username).as_deref(),
+            password: non_empty(&self.ssh_password).as_deref(),
+            public_key: non_empty(&self.ssh_public_key).as_deref(),
+        })?;
         Ok(Request::Buy {
             token,
             purchase: Purchase::Spawn {

@@ -38,7 +38,7 @@ use paygress_core::live_leases::LiveLeases;
 use paygress_core::logged_failures::LoggedFailures;
 use paygress_core::model::apps_domain::{AppHost, AppsDomain};
 use paygress_core::model::http_port::{HttpAccess, HttpPort};
-use paygress_core::model::ids::PodName;
+use paygress_core::model::ids::{MessageId, PodName};
 use paygress_core::model::order::Lease;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::UnixTime;
@@ -217,7 +217,7 @@ impl AppProxy {
 
     /// Fails if it was used before, at any replica.
     async fn use_code(&self, id: &str, now: UnixTime) -> Result<(), Problem> {
-        let id = format!("app-login:{id}");
+        let id = MessageId::parse(format!("app-login:{id}")).map_err(|_| bad_code())?;
         let _one_by_one = self.login.lock().await;
         let claimed = async {
             let is_new = self.used_codes.claim_message(&id, now).await?;

@@ -5,6 +5,7 @@ use nostr_sdk::EventId;
 use paygress_core::backend::store::{InboxStore, LedgerError};
 use paygress_core::every_nth::EveryNth;
 use paygress_core::limits;
+use paygress_core::model::ids::MessageId;
 use paygress_core::model::units::UnixTime;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,16 +28,14 @@ impl Claims {
 
     /// Whether the message is to be served, and by this replica.
     pub(super) async fn claim(&self, id: &EventId) -> Result<bool, LedgerError> {
-        with_retries(|| async { self.ledger.claim_message(&id.to_hex(), UnixTime::now()).await })
-            .await
+        let id = MessageId::from_hash(id.to_bytes());
+        with_retries(|| async { self.ledger.claim_message(&id, UnixTime::now()).await }).await
     }
 
     /// The message was served.
     pub(super) async fn complete(&self, id: &EventId) -> Result<(), LedgerError> {
-        with_retries(|| async {
-            self.ledger.complete_message(&id.to_hex(), UnixTime::now()).await
-        })
-        .await?;
+        let id = MessageId::from_hash(id.to_bytes());
+        with_retries(|| async { self.ledger.complete_message(&id, UnixTime::now()).await }).await?;
         if self.completed.is_due()
             && let Err(error) = self.forget().await
         {

@@ -8,7 +8,7 @@ use crate::replies::{ReplyPublisher, reply_to};
 use nostr_sdk::{Event, Kind, PublicKey, RelayUrl};
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{LedgerError, Repetition};
-use paygress_core::model::ids::{self, Customer, PodName};
+use paygress_core::model::ids::{self, Customer, MessageId, PodName};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::UnixTime;
 use paygress_core::orders::{NewOrder, OrderService, Submission};
@@ -90,7 +90,7 @@ impl MessageHandler {
                 let reply_to = to.clone();
                 let order = NewOrder {
                     repetition: Repetition::ByContent,
-                    message: message.id.to_hex(),
+                    message: MessageId::from_hash(message.id.to_bytes()),
                     reply_to: if notices { reply_to.with_notices() } else { reply_to },
                     // A relay stands between: the key is all that is known of the sender.
                     network: None,

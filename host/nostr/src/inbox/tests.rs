@@ -8,6 +8,7 @@ use nostr_sdk::pool::RelayNotification;
 use nostr_sdk::{ClientMessage, JsonUtil, Keys};
 use paygress_core::backend::store::{KvStore, MessageLog};
 use paygress_core::limits;
+use paygress_core::model::ids::MessageId;
 use std::borrow::Cow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,10 +30,10 @@ pub(crate) struct FakeStore {
 
 #[async_trait]
 impl MessageLog for FakeStore {
-    async fn claim_message(&self, _: &str, _: UnixTime) -> Result<bool, LedgerError> {
+    async fn claim_message(&self, _: &MessageId, _: UnixTime) -> Result<bool, LedgerError> {
         Ok(true)
     }
-    async fn complete_message(&self, _: &str, _: UnixTime) -> Result<(), LedgerError> {
+    async fn complete_message(&self, _: &MessageId, _: UnixTime) -> Result<(), LedgerError> {
         Ok(())
     }
     async fn forget_messages(&self, _: UnixTime, most: u32) -> Result<u64, LedgerError> {

@@ -1,6 +1,6 @@
 //! What a flood of orders that pay nothing, and of messages, costs in bytes.
 
-use crate::support::{open, order, order_for};
+use crate::support::{message_id, open, order, order_for};
 use paygress_core::backend::store::{
     LeaseUpdate, LedgerError, MessageLog, OrderStore, RefusedLimits, Reporting,
 };
@@ -143,7 +143,7 @@ async fn a_flood_of_messages_takes_no_more_than_those_that_are_kept() {
     let mut forgotten = 0;
     for n in 0..MESSAGES {
         // Ids are hashes: they come in no order.
-        let id = format!("{:08x}{n:056x}", n.wrapping_mul(2_654_435_761));
+        let id = message_id(&format!("{:08x}{n:056x}", n.wrapping_mul(2_654_435_761)));
         let now = UnixTime(1_000 + u64::from(n));
         assert!(store.claim_message(&id, now).await.unwrap());
         store.complete_message(&id, now).await.unwrap();

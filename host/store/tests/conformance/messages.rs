@@ -1,3 +1,4 @@
+use crate::support::message_id;
 use paygress_core::backend::store::InboxStore;
 use paygress_core::model::units::UnixTime;
 use std::sync::Arc;
@@ -5,35 +6,38 @@ use std::sync::Arc;
 const NOW: UnixTime = UnixTime(1_000);
 
 pub(crate) async fn a_message_is_claimed_until_it_is_completed(store: Arc<dyn InboxStore>) {
-    assert!(store.claim_message("i1", NOW).await.unwrap());
-    assert!(store.claim_message("i1", NOW).await.unwrap(), "this replica may try again");
-    store.complete_message("i1", NOW).await.unwrap();
-    store.complete_message("i1", NOW).await.unwrap();
-    assert!(!store.claim_message("i1", NOW).await.unwrap());
+    assert!(store.claim_message(&message_id("i1"), NOW).await.unwrap());
+    assert!(
+        store.claim_message(&message_id("i1"), NOW).await.unwrap(),
+        "this replica may try again"
+    );
+    store.complete_message(&message_id("i1"), NOW).await.unwrap();
+    store.complete_message(&message_id("i1"), NOW).await.unwrap();
+    assert!(!store.claim_message(&message_id("i1"), NOW).await.unwrap());
 }
 
 pub(crate) async fn old_messages_are_forgotten(store: Arc<dyn InboxStore>) {
-    store.complete_message("i1", NOW).await.unwrap();
-    store.complete_message("i2", UnixTime(3_000)).await.unwrap();
+    store.complete_message(&message_id("i1"), NOW).await.unwrap();
+    store.complete_message(&message_id("i2"), UnixTime(3_000)).await.unwrap();
     assert_eq!(store.forget_messages(UnixTime(2_000), 2).await.unwrap(), 1);
-    assert!(store.claim_message("i1", NOW).await.unwrap());
-    assert!(!store.claim_message("i2", NOW).await.unwrap());
+    assert!(store.claim_message(&message_id("i1"), NOW).await.unwrap());
+    assert!(!store.claim_message(&message_id("i2"), NOW).await.unwrap());
 }
 
 pub(crate) async fn of_too_many_messages_the_oldest_are_forgotten(store: Arc<dyn InboxStore>) {
     assert_eq!(store.forget_messages(UnixTime(0), 0).await.unwrap(), 0, "there is none");
     // Two came in the same second, and one is being served.
     for (id, at) in [("i5", 50), ("i1", 10), ("i4", 40), ("i3", 40), ("i2", 20)] {
-        store.complete_message(id, UnixTime(at)).await.unwrap();
+        store.complete_message(&message_id(id), UnixTime(at)).await.unwrap();
     }
-    assert!(store.claim_message("i6", UnixTime(60)).await.unwrap());
+    assert!(store.claim_message(&message_id("i6"), UnixTime(60)).await.unwrap());
     let forget = |most| store.forget_messages(UnixTime(0), most);
     assert_eq!(forget(6).await.unwrap(), 0);
     assert_eq!(forget(3).await.unwrap(), 3);
     for (id, is_forgotten) in
         [("i4", false), ("i5", false), ("i3", true), ("i2", true), ("i1", true)]
     {
-        assert_eq!(store.claim_message(id, NOW).await.unwrap(), is_forgotten, "{id}");
+        assert_eq!(store.claim_message(&message_id(id), NOW).await.unwrap(), is_forgotten, "{id}");
     }
     assert_eq!(forget(0).await.unwrap(), 6, "all that were claimed");
 }

@@ -1,4 +1,4 @@
-use crate::support::{advance, open, order, sell, top_up};
+use crate::support::{advance, message_id, open, order, sell, top_up};
 use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError, OpenOutcome, Repetition};
 use paygress_core::model::order::{Order, State};
 use paygress_core::testing;
@@ -103,7 +103,7 @@ pub(crate) async fn a_refused_request_may_be_repeated_under_a_chosen_id(ledger: 
     let kept = ledger.order(&first.id).await.unwrap().unwrap();
     assert_eq!(
         (kept.message, kept.delivered),
-        (format!("h1:{}", first.id), true),
+        (message_id(&format!("h1:{}", first.id)), true),
         "and the first one is still there"
     );
     assert!(is_duplicate(again(&request()).await, &second));

@@ -1,6 +1,6 @@
 //! What only replicas can show.
 
-use crate::support::{lease_of, move_to, open, order, replica, server};
+use crate::support::{lease_of, message_id, move_to, open, order, replica, server};
 use paygress_core::backend::capacity::Demand;
 use paygress_core::backend::store::{
     LeaseStore, LeaseUpdate, LedgerError, MessageLog, OrderStore, PortAllocator, Reporting,
@@ -29,9 +29,9 @@ async fn an_order_belongs_to_one_live_replica() {
     let (first, second) = (replica(&url).await, replica(&url).await);
     let mut sold = order("p1", &["p1"]);
     open(&first, &sold).await;
-    assert!(first.claim_message("message", UnixTime(1)).await.unwrap());
+    assert!(first.claim_message(&message_id("m"), UnixTime(1)).await.unwrap());
     assert!(second.unfinished().await.unwrap().is_empty(), "its replica lives");
-    assert!(!second.claim_message("message", UnixTime(1)).await.unwrap());
+    assert!(!second.claim_message(&message_id("m"), UnixTime(1)).await.unwrap());
     sold.state = testing::order_state(&sold.purchase, State::Decided);
     let result = second.transition(&sold, State::Received, LeaseUpdate::Keep).await;
     assert!(matches!(result, Err(LedgerError::Conflict { .. })), "it is the other one's");
@@ -50,7 +50,10 @@ async fn an_order_belongs_to_one_live_replica() {
     };
     assert_eq!(taken.iter().map(|order| &order.id).collect::<Vec<_>>(), [&sold.id]);
     second.transition(&sold, State::Received, LeaseUpdate::Keep).await.unwrap();
-    assert!(second.claim_message("message", UnixTime(1)).await.unwrap(), "and so is its message");
+    assert!(
+        second.claim_message(&message_id("m"), UnixTime(1)).await.unwrap(),
+        "and so is its message"
+    );
 }
 
 /// Gives the order to the replica of this database, while the other one works on it.

@@ -1,7 +1,7 @@
 use paygress_core::backend::policy::Resources;
 use paygress_core::backend::store::{LeaseUpdate, Ledger, OpenOutcome, Repetition};
 use paygress_core::model::host_key::HostKey;
-use paygress_core::model::ids::{Customer, LeaseId, OrderId, ProofY};
+use paygress_core::model::ids::{Customer, LeaseId, MessageId, OrderId, ProofY};
 use paygress_core::model::lease::PortKind;
 use paygress_core::model::order::{Lease, LeaseState, Order, Purchase, State};
 use paygress_core::model::secret::Secret;
@@ -51,6 +51,10 @@ pub(crate) fn y(name: &str) -> ProofY {
     ProofY::parse(format!("{digits:0<66}")).unwrap()
 }
 
+pub(crate) fn message_id(text: &str) -> MessageId {
+    MessageId::parse(text).unwrap()
+}
+
 /// A new order of customer `c` that this message has made.
 pub(crate) fn order(message: &str, ys: &[&str]) -> Order {
     order_for(testing::spawn(), message, ys)
@@ -58,7 +62,7 @@ pub(crate) fn order(message: &str, ys: &[&str]) -> Order {
 
 pub(crate) fn order_for(purchase: Purchase, message: &str, ys: &[&str]) -> Order {
     let mut order = testing::order(purchase, State::Received).unwrap();
-    order.message = message.to_owned();
+    order.message = message_id(message);
     order.reply_to.customer = Some(customer("c"));
     order.reply_to.address.insert("relay".to_owned(), Some("wss://r".to_owned()));
     order.token_info.ys = ys.iter().map(|name| y(name)).collect();
