@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn commits_of_before_and_merges_keep_theirs() {
-        let (before, since) = (SINCE - 1, SINCE);
+        let (before, since) = (SINCE.saturating_sub(1), SINCE);
         let wrong = format!("a\t{since}\tb\tAdd a check\twith a tab");
         assert_eq!(faults(&wrong), ["a: no area: Add a check\twith a tab"]);
         for kept in [
