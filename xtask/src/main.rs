@@ -54,7 +54,7 @@ enum Command {
         /// Leave out what needs root: the tests on the real cluster. Says so at the end.
         #[arg(long)]
         without_cluster: bool,
-        /// Run the tests on the real cluster in full: they take about 20 minutes instead of 10.
+        /// Run the tests in full: those on the real cluster take about 40 minutes instead of 25.
         #[arg(long, conflicts_with = "without_cluster")]
         whole: bool,
     },
@@ -142,7 +142,7 @@ enum Command {
         bless: bool,
     },
     /// Check the source: vocabulary, layers, licenses, cycles between modules, sizes, types of
-    /// errors, links, the Dockerfile, the workflows.
+    /// errors, links, the Dockerfile, the workflows, subjects of commits.
     Check {
         /// Check the workflows with actionlint too, which is compiled by Go.
         #[arg(long)]

@@ -75,7 +75,7 @@ fn of(product: Product, target: &str) -> Result<Value> {
 }
 
 /// A component, and what it depends on, by their references.
-struct Entry {
+struct Part {
     component: Value,
     depends_on: BTreeSet<String>,
     /// Whether the product itself names it.
@@ -83,9 +83,9 @@ struct Entry {
 }
 
 /// By their references.
-type Entries = BTreeMap<String, Entry>;
+type Parts = BTreeMap<String, Part>;
 
-fn document(name: &str, metadata: &Value, parts: Entries) -> Result<Value> {
+fn document(name: &str, metadata: &Value, parts: Parts) -> Result<Value> {
     let members = array(metadata, "packages")?;
     let own = members.iter().find(|package| package.get("name") == Some(&json!("paygress")));
     let version = text(own.context("cargo metadata: no paygress")?, "version")?;
@@ -129,7 +129,7 @@ fn crates(
     checksums: &BTreeMap<(String, String), String>,
     roots: &[&str],
     built: &BTreeSet<(String, String)>,
-) -> Result<Entries> {
+) -> Result<Parts> {
     let mut packages = BTreeMap::new();
     for package in array(metadata, "packages")? {
         let (name, version) = (text(package, "name")?, text(package, "version")?);
@@ -150,7 +150,7 @@ fn crates(
         }
     }
     let root_ids: BTreeSet<&str> = open.iter().copied().collect();
-    let (mut seen, mut parts) = (root_ids.clone(), Entries::new());
+    let (mut seen, mut parts) = (root_ids.clone(), Parts::new());
     while let Some(id) = open.pop() {
         let package = packages.get(id).with_context(|| format!("cargo metadata: no {id}"))?;
         let mut depends_on = BTreeSet::new();
@@ -163,7 +163,7 @@ fn crates(
         }
         let component = component(package, checksums)?;
         let is_root = root_ids.contains(id);
-        parts.insert(reference(package)?, Entry { component, depends_on, is_root });
+        parts.insert(reference(package)?, Part { component, depends_on, is_root });
     }
     Ok(parts)
 }
@@ -234,18 +234,18 @@ fn checksums(lock: &str) -> Result<BTreeMap<(String, String), String>> {
 }
 
 /// Those that are more than a tool of the build.
-fn npm_packages(lock: &Value) -> Result<Entries> {
+fn npm_packages(lock: &Value) -> Result<Parts> {
     let packages = lock.get("packages").and_then(Value::as_object).context("npm: no packages")?;
     let used =
         packages.iter().filter(|(path, package)| !path.is_empty() && package.get("dev").is_none());
-    let mut parts = Entries::new();
+    let mut parts = Parts::new();
     for (path, package) in used {
         let name = path.rsplit("node_modules/").next().unwrap_or(path);
         let version = text(package, "version")?;
         let reference = format!("pkg:npm/{}@{version}", name.replacen('@', "%40", 1));
         let license = package.get("license").and_then(Value::as_str);
         let component = library(&reference, name, version, license).into();
-        parts.insert(reference, Entry { component, depends_on: BTreeSet::new(), is_root: true });
+        parts.insert(reference, Part { component, depends_on: BTreeSet::new(), is_root: true });
     }
     Ok(parts)
 }

@@ -2,7 +2,7 @@
 //! the binary.
 
 use crate::extract::{PathParam, Query, header_items};
-use crate::problem::{Fault, Problem, describe_error};
+use crate::problem::{Problem, ProblemType, describe_error};
 use crate::state::App;
 use crate::{limits, openapi};
 use axum::Router;
@@ -142,6 +142,6 @@ async fn qr(Query(QrQuery { text }): Query<QrQuery>) -> Result<Response, Problem
 /// The page of a problem's `type`.
 async fn problem(PathParam(code): PathParam) -> Result<Response, Problem> {
     let known = describe_error(&code)
-        .ok_or_else(|| Problem::new(Fault::NoSuchPage, "there is no problem of that name"))?;
+        .ok_or_else(|| Problem::new(ProblemType::NoSuchPage, "there is no problem of that name"))?;
     Ok(axum::Json(serde_json::json!({ "error_type": code, "meaning": known })).into_response())
 }

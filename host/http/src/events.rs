@@ -2,7 +2,7 @@
 
 use crate::extract::{ApiRequest, PathParam};
 use crate::limits;
-use crate::problem::{Fault, Problem, ProblemBody};
+use crate::problem::{Problem, ProblemBody, ProblemType};
 use crate::state::App;
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -113,7 +113,7 @@ pub(crate) async fn events(
     app.orders.progress(&pod, &customer).await?;
     let full = || {
         Problem::new(
-            Fault::TooManyRequests,
+            ProblemType::TooManyRequests,
             "too many streams are open; poll the pod's status instead",
         )
     };

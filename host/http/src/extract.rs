@@ -3,7 +3,7 @@
 use crate::client_address::client_network;
 use crate::identity::{Caller, derived_bearer, fresh_bearer, same, scheme_and_rest};
 use crate::limits;
-use crate::problem::{Fault, Problem};
+use crate::problem::{Problem, ProblemType};
 use crate::state::App;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -98,12 +98,12 @@ async fn read_body(body: Body) -> Result<Vec<u8>, Problem> {
     match tokio::time::timeout(limits::BODY, limited.collect()).await {
         Ok(Ok(whole)) => Ok(whole.to_bytes().into()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::new(
-            Fault::PayloadTooLarge,
+            ProblemType::PayloadTooLarge,
             &format!("a body has {} bytes at the most", limits::BODY_BYTES),
         )),
         Ok(Err(_)) => Err(Problem::invalid("the body is incomplete")),
         Err(_) => Err(Problem::new(
-            Fault::RequestTimeout,
+            ProblemType::RequestTimeout,
             &format!("the body took longer than {} s", limits::BODY.as_secs()),
         )),
     }
@@ -116,7 +116,7 @@ fn check_encoding(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
         return Ok(());
     }
     let problem = Problem::new(
-        Fault::UnsupportedMediaType,
+        ProblemType::UnsupportedMediaType,
         "the body is compressed; send it as it is, without Content-Encoding (Accept-Encoding: identity)",
     );
     Err(problem.header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")))

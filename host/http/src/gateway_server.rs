@@ -6,7 +6,7 @@ use crate::health::{Readiness, ReadinessCache, healthz};
 use crate::http_server::Error;
 use crate::identity::{same, scheme_and_rest};
 use crate::metric_families::{gauges, openmetrics, registry};
-use crate::problem::{Fault, Problem};
+use crate::problem::{Problem, ProblemType};
 use crate::request_metrics::Labels;
 use crate::server;
 use axum::extract::State;
@@ -96,7 +96,7 @@ impl GatewayServer {
     pub async fn run(self) {
         tracing::info!(address = %self.address, "health and metrics of the gateway are served");
         let not_found = || async {
-            Problem::new(Fault::NoSuchPage, "there are /healthz, /readyz and /metrics")
+            Problem::new(ProblemType::NoSuchPage, "there are /healthz, /readyz and /metrics")
         };
         let router: Router = Router::new()
             .route("/healthz", get(healthz))

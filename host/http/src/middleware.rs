@@ -2,7 +2,7 @@
 
 use crate::client_address::client;
 use crate::pay;
-use crate::problem::{Fault, Problem};
+use crate::problem::{Problem, ProblemType};
 use crate::server::Peer;
 use crate::state::App;
 use axum::Router;
@@ -18,9 +18,12 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 /// The middleware around all routes.
 pub(crate) fn layer(router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
     let not_found =
-        || async { Problem::new(Fault::NoSuchPage, "there is no such page; see /docs") };
+        || async { Problem::new(ProblemType::NoSuchPage, "there is no such page; see /docs") };
     let wrong_method = || async {
-        Problem::new(Fault::MethodNotAllowed, "the path does not support this method; see /docs")
+        Problem::new(
+            ProblemType::MethodNotAllowed,
+            "the path does not support this method; see /docs",
+        )
     };
     router
         .fallback(not_found)
@@ -58,7 +61,7 @@ async fn rate_limit(State(app): State<Arc<App>>, request: Request, next: Next) -
             app.rates.check(client(peer, request.headers(), &app.settings.trusted_proxies))
     {
         let problem = Problem::new(
-            Fault::TooManyRequests,
+            ProblemType::TooManyRequests,
             &format!("too many requests from this address; wait {wait} s"),
         );
         // nginx understands only success, 401 and 403 there.

@@ -32,14 +32,14 @@ pub(crate) enum Client {
     Proxy,
 }
 
-struct Entry {
+struct HeldPlace {
     networks: Vec<IpNet>,
     lost: Arc<Notify>,
     /// Of a connection without a request: its key in [`Table::idle`].
     idle: Option<u64>,
 }
 
-impl Entry {
+impl HeldPlace {
     fn provider(&self) -> Option<IpNet> {
         self.networks.last().copied()
     }
@@ -49,7 +49,7 @@ impl Entry {
 struct Table {
     /// The next key of either map.
     next: u64,
-    entries: HashMap<u64, Entry>,
+    entries: HashMap<u64, HeldPlace>,
     of_networks: HashMap<IpNet, usize>,
     /// Connections without a request, of each provider's network; the one that has had none for longest
     /// first.
@@ -73,13 +73,13 @@ impl Table {
             *count = count.saturating_add(1);
         }
         let (id, idle, lost) = (self.key(), self.key(), Arc::new(Notify::new()));
-        let entry = Entry { networks, lost: Arc::clone(&lost), idle: Some(idle) };
+        let entry = HeldPlace { networks, lost: Arc::clone(&lost), idle: Some(idle) };
         self.insert_idle(entry.provider(), idle, id);
         self.entries.insert(id, entry);
         (id, lost)
     }
 
-    fn remove(&mut self, id: u64) -> Option<Entry> {
+    fn remove(&mut self, id: u64) -> Option<HeldPlace> {
         let entry = self.entries.remove(&id)?;
         if let Some(idle) = entry.idle {
             self.remove_idle(entry.provider(), idle);

@@ -4,7 +4,7 @@ use crate::extract::{ApiRequest, PathParam};
 use crate::identity::Caller;
 use crate::limits;
 use crate::operator::LeaseView;
-use crate::problem::{Fault, Problem, ProblemBody};
+use crate::problem::{Problem, ProblemBody, ProblemType};
 use crate::sorted_json::SortedJson;
 use crate::state::App;
 use axum::Json;
@@ -106,7 +106,7 @@ pub(crate) async fn stop(
     let pod = pod_named(name)?;
     let busy = || {
         Problem::new(
-            Fault::TooManyRequests,
+            ProblemType::TooManyRequests,
             "too many of this customer's pods are being stopped; wait for the responses",
         )
     };

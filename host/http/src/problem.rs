@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 /// What is wrong with a request before it is an order, and has no [`ErrorType`] of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum ProblemType {
     Unauthorized,
     PayloadTooLarge,
     UnsupportedMediaType,
@@ -23,7 +23,7 @@ pub(crate) enum Fault {
     MethodNotAllowed,
 }
 
-impl Fault {
+impl ProblemType {
     fn code_and_status(self) -> (&'static str, StatusCode) {
         match self {
             Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED),
@@ -157,8 +157,8 @@ impl Problem {
         problem
     }
 
-    pub(crate) fn new(fault: Fault, message: &str) -> Self {
-        let (code, status) = fault.code_and_status();
+    pub(crate) fn new(problem_type: ProblemType, message: &str) -> Self {
+        let (code, status) = problem_type.code_and_status();
         Self::build(code, status, message)
     }
 
@@ -172,12 +172,12 @@ impl Problem {
 
     pub(crate) fn unauthorized(message: &str) -> Self {
         let challenge = HeaderValue::from_static("Bearer realm=\"paygress\", Nostr, Cashu");
-        Self::new(Fault::Unauthorized, message).header(header::WWW_AUTHENTICATE, challenge)
+        Self::new(ProblemType::Unauthorized, message).header(header::WWW_AUTHENTICATE, challenge)
     }
 
     pub(crate) fn operator_disabled() -> Self {
         let message = "there is no operator's view; set OPERATOR_TOKEN to have one";
-        Self::new(Fault::NoSuchPage, message)
+        Self::new(ProblemType::NoSuchPage, message)
     }
 
     pub(crate) fn operator_only() -> Self {
@@ -329,17 +329,17 @@ mod tests {
 
     /// A problem that no response or refusal was recorded with.
     fn problem_named(name: &str) -> Problem {
-        let fault = match name {
-            "payload too large" => Fault::PayloadTooLarge,
-            "request timeout" => Fault::RequestTimeout,
-            "too many requests" => Fault::TooManyRequests,
-            "no such page" => Fault::NoSuchPage,
-            "method not allowed" => Fault::MethodNotAllowed,
+        let problem_type = match name {
+            "payload too large" => ProblemType::PayloadTooLarge,
+            "request timeout" => ProblemType::RequestTimeout,
+            "too many requests" => ProblemType::TooManyRequests,
+            "no such page" => ProblemType::NoSuchPage,
+            "method not allowed" => ProblemType::MethodNotAllowed,
             "unauthorized" => return Problem::unauthorized("what happened"),
             "payment required" => return Problem::payment_required("what happened"),
             other => panic!("{other} is no problem"),
         };
-        Problem::new(fault, "what happened")
+        Problem::new(problem_type, "what happened")
     }
 
     #[tokio::test]
@@ -398,16 +398,16 @@ mod tests {
     #[test]
     fn every_error_type_has_a_description() {
         // Those of `ErrorType` are described by an exhaustive match.
-        let faults = [
-            Fault::Unauthorized,
-            Fault::PayloadTooLarge,
-            Fault::RequestTimeout,
-            Fault::TooManyRequests,
-            Fault::NoSuchPage,
-            Fault::MethodNotAllowed,
-            Fault::UnsupportedMediaType,
+        let problem_types = [
+            ProblemType::Unauthorized,
+            ProblemType::PayloadTooLarge,
+            ProblemType::RequestTimeout,
+            ProblemType::TooManyRequests,
+            ProblemType::NoSuchPage,
+            ProblemType::MethodNotAllowed,
+            ProblemType::UnsupportedMediaType,
         ];
-        for (code, _) in faults.map(Fault::code_and_status) {
+        for (code, _) in problem_types.map(ProblemType::code_and_status) {
             assert!(describe_error(code).is_some(), "{code}");
         }
         assert!(describe_error("payment_required").is_some());

@@ -62,13 +62,13 @@ enum Lookup {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct AuthFile {
-    auths: BTreeMap<String, Entry>,
+    auths: BTreeMap<String, AuthConfig>,
     creds_store: Option<String>,
     cred_helpers: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Deserialize, Serialize)]
-struct Entry {
+struct AuthConfig {
     auth: Option<String>,
     username: Option<String>,
     password: Option<String>,
@@ -77,8 +77,8 @@ struct Entry {
 
 /// A file in the form that `docker_credential` reads, with one entry.
 #[derive(Serialize)]
-struct SingleEntry<'a> {
-    auths: BTreeMap<&'a str, Entry>,
+struct SingleAuth<'a> {
+    auths: BTreeMap<&'a str, AuthConfig>,
 }
 
 impl Credentials {
@@ -177,7 +177,7 @@ impl AuthFile {
 
     /// The most specific entry for a repository; one for a part of a registry is not for the rest
     /// of it.
-    fn entry(&self, registry: &str, repository: &str) -> Option<(&str, &Entry)> {
+    fn entry(&self, registry: &str, repository: &str) -> Option<(&str, &AuthConfig)> {
         let matching = self.auths.iter().filter_map(|(key, entry)| {
             let (host, path) = parse_key(key);
             let is_parent = repository
@@ -203,7 +203,7 @@ impl AuthFile {
     }
 }
 
-impl Entry {
+impl AuthConfig {
     fn has_credentials(&self) -> bool {
         let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
         given(&self.auth) || given(&self.username) || given(&self.identitytoken)
@@ -238,14 +238,14 @@ fn is_helper_name(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-fn decode(key: &str, entry: &Entry) -> Result<Credential, AuthFileError> {
+fn decode(key: &str, entry: &AuthConfig) -> Result<Credential, AuthFileError> {
     let auths = BTreeMap::from([(key, entry.clone().without_empty())]);
-    let retrieved = retrieve(&SingleEntry { auths }, key);
+    let retrieved = retrieve(&SingleAuth { auths }, key);
     let wrong = |source| AuthFileError::Entry { key: key.to_owned(), source };
     retrieved.and_then(credential).map_err(wrong)
 }
 
-fn retrieve(entry: &SingleEntry<'_>, key: &str) -> Result<DockerCredential, DecodeError> {
+fn retrieve(entry: &SingleAuth<'_>, key: &str) -> Result<DockerCredential, DecodeError> {
     let json = serde_json::to_vec(entry).map_err(|_| DecodeError::Malformed)?;
     let json = Zeroizing::new(json);
     get_credential_from_reader(json.as_slice(), key).map_err(|error| match error {

@@ -6,8 +6,8 @@ use crate::function::{Outcome, admit, catalog, grant, offers, quote, refund, ren
 use crate::world::{Duration, Images, PodTemplate, Pricing, World};
 use async_trait::async_trait;
 use paygress_core::backend::policy::{
-    Context, Digests, Fault, Grant, ImageOffer, Offer, Payment, Placement, PolicyError, PolicySet,
-    Price, Quote, RefundTerms, Rendered, Resources, SettingsDigests, Slot, SlotStats,
+    CallFault, Context, Digests, Grant, ImageOffer, Offer, Payment, Placement, PolicyError,
+    PolicySet, Price, Quote, RefundTerms, Rendered, Resources, SettingsDigests, Slot, SlotStats,
 };
 use paygress_core::model::access::AccessModes;
 use paygress_core::model::order::OrderView;
@@ -294,7 +294,7 @@ async fn call<W: World, T: Send + 'static>(
     );
     let result = component.call_or_move(function).instrument(span.clone()).await;
     let result =
-        result.map_err(|kind| Fault { slot: W::SLOT, digest: component.digest.clone(), kind });
+        result.map_err(|kind| CallFault { slot: W::SLOT, digest: component.digest.clone(), kind });
     component.stats.record(begun.elapsed(), &result);
     span.record("outcome", outcome_label(&result));
     match result {
@@ -307,7 +307,7 @@ async fn call<W: World, T: Send + 'static>(
     }
 }
 
-fn outcome_label<T>(result: &Result<Result<T, Refusal>, Fault>) -> &'static str {
+fn outcome_label<T>(result: &Result<Result<T, Refusal>, CallFault>) -> &'static str {
     match result {
         Ok(Ok(_)) => "yes",
         Ok(Err(refusal)) => refusal.code.as_str(),

@@ -99,7 +99,7 @@ impl Image {
         let is_field = |field: &str| !field.contains(|c: char| c == ':' || c.is_control());
         let fields: [&str; 3] = [name, &home, &shell];
         let is_possible = !name.is_empty() && fields.into_iter().all(is_field);
-        let has_entry = |entry: Entry<'_>| entry.uid == self.uid || entry.name == name;
+        let has_entry = |entry: PasswdEntry<'_>| entry.uid == self.uid || entry.name == name;
         if !is_possible || entries(&text).any(has_entry) {
             return Ok(());
         }
@@ -121,21 +121,21 @@ pub(crate) fn temporary_directory(home: &Path) -> PathBuf {
 }
 
 /// An entry of /etc/passwd.
-struct Entry<'a> {
+struct PasswdEntry<'a> {
     name: &'a str,
     uid: u32,
     home: &'a str,
     shell: &'a str,
 }
 
-fn entries(passwd: &str) -> impl Iterator<Item = Entry<'_>> {
+fn entries(passwd: &str) -> impl Iterator<Item = PasswdEntry<'_>> {
     passwd.lines().filter_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;
         let uid = fields.nth(1)?.parse().ok()?;
         // After the group and the comment.
         let home = fields.nth(2)?;
-        Some(Entry { name, uid, home, shell: fields.next().unwrap_or_default() })
+        Some(PasswdEntry { name, uid, home, shell: fields.next().unwrap_or_default() })
     })
 }
 

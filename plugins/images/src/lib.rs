@@ -67,7 +67,7 @@ pub struct Settings {
     default_name: String,
     /// In the complete form.
     default: Result<Reference, InvalidReference>,
-    allow: Vec<Entry>,
+    allow: Vec<AllowedImage>,
     /// Entries that are no images, by their index.
     invalid: Vec<(usize, InvalidReference)>,
 }
@@ -77,28 +77,28 @@ impl From<Written> for Settings {
         let default = Reference::parse(&written.default).map(Reference::complete);
         let (mut allow, mut invalid) = (Vec::new(), Vec::new());
         for (index, image) in written.allow.iter().enumerate() {
-            match Entry::parse(image, None) {
+            match AllowedImage::parse(image, None) {
                 Ok(entry) => allow.push(entry),
                 Err(error) => invalid.push((index, error)),
             }
         }
         let preset = written.preset.images().iter();
-        allow.extend(
-            preset.filter_map(|&(image, description)| Entry::parse(image, Some(description)).ok()),
-        );
+        allow.extend(preset.filter_map(|&(image, description)| {
+            AllowedImage::parse(image, Some(description)).ok()
+        }));
         Self { default_name: written.default, default, allow, invalid }
     }
 }
 
 /// An entry of the allowlist.
-struct Entry {
+struct AllowedImage {
     /// As the operator wrote it.
     name: String,
     reference: Reference,
     description: Option<&'static str>,
 }
 
-impl Entry {
+impl AllowedImage {
     fn parse(name: &str, description: Option<&'static str>) -> Result<Self, InvalidReference> {
         let reference = Reference::parse(name)?;
         Ok(Self { name: name.to_owned(), reference, description })
@@ -165,7 +165,7 @@ impl Settings {
     /// What is published: the default, and the allowlist as far as the contract's limits go.
     fn published(&self) -> Vec<ImageOffer> {
         let is_default =
-            |entry: &&Entry| self.default.as_ref().is_ok_and(|image| entry.is_only(image));
+            |entry: &&AllowedImage| self.default.as_ref().is_ok_and(|image| entry.is_only(image));
         let description = self.allow.iter().filter(is_default).find_map(|entry| entry.description);
         let default = ImageOffer {
             reference: self.default_name.clone(),
@@ -173,7 +173,7 @@ impl Settings {
         };
         let mut bytes = 0_usize;
         let mut images: Vec<ImageOffer> = Vec::new();
-        let allowed = self.allow.iter().filter(|entry| !is_default(entry)).map(Entry::offer);
+        let allowed = self.allow.iter().filter(|entry| !is_default(entry)).map(AllowedImage::offer);
         for image in std::iter::once(default).chain(allowed) {
             // The list may name an image that the preset has too.
             let is_new = images.iter().all(|other| other.reference != image.reference);

@@ -6,7 +6,7 @@ use crate::runtime::{Runtime, failed};
 use anyhow::{Context as _, Result, bail};
 use paygress_core::Policy;
 use paygress_core::backend::policy::{
-    Configured, Context, Fault, FaultKind, PolicyError, PolicySet, Slot,
+    CallFault, Configured, Context, FaultKind, PolicyError, PolicySet, Slot,
 };
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::UnixTime;
@@ -76,7 +76,7 @@ impl Runtime for Ours {
     fn spin(&self) -> Result<()> {
         let set = self.spinning.current();
         match self.tokio.block_on(set.quote(&order(Some(beside_decision::SPIN)), &self.context)) {
-            Err(PolicyError::Fault(Fault { kind: FaultKind::Deadline(_), .. })) => Ok(()),
+            Err(PolicyError::Fault(CallFault { kind: FaultKind::Deadline(_), .. })) => Ok(()),
             other => bail!("the spinning policy was not stopped: {other:?}"),
         }
     }

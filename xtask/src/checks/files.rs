@@ -34,8 +34,10 @@ pub(crate) fn tracked() -> Result<Vec<SourceFile>> {
 /// What an earlier version or another program wrote: locks, recorded data, history.
 fn is_recorded(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
-    matches!(name, "Cargo.lock" | "package-lock.json" | "go.sum" | "CHANGELOG.md")
-        || path.split('/').any(|part| part == "fixtures" || part == "generated")
+    matches!(
+        name,
+        "Cargo.lock" | "package-lock.json" | "go.sum" | "CHANGELOG.md" | "tests-of-0.1.0.md"
+    ) || path.split('/').any(|part| part == "fixtures" || part == "generated")
         || path.starts_with("host/fuzz/seeds/")
 }
 

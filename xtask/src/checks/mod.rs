@@ -11,6 +11,7 @@ mod links;
 mod modules;
 mod rust_source;
 mod sizes;
+mod subjects;
 pub(crate) mod vocabulary;
 mod workflows;
 
@@ -31,6 +32,7 @@ pub(crate) fn source() -> Result<()> {
         ("links", links::check(&files, &root())),
         ("Dockerfile", dockerfile::check(&files)),
         ("workflows", workflows::check(&files)),
+        ("subjects", subjects::check()),
     ];
     let failed: Vec<String> = results
         .into_iter()

@@ -34,7 +34,7 @@ pub(super) enum TokenState {
 
 /// No `Debug`: it holds tokens.
 #[derive(Serialize, Deserialize)]
-struct Entry {
+struct RecordedToken {
     token: String,
     sats: Sat,
     state: TokenState,
@@ -46,7 +46,7 @@ struct Entry {
 #[derive(Serialize, Deserialize)]
 struct Content {
     pod: String,
-    tokens: Vec<Entry>,
+    tokens: Vec<RecordedToken>,
 }
 
 /// The token that is sent next.
@@ -100,7 +100,7 @@ impl Record {
         let mut problems = Vec::new();
         for (line, number) in text.lines().zip(1_u32..) {
             let token = token_text(line);
-            let is_known = |entry: &Entry| entry.token == token.expose();
+            let is_known = |entry: &RecordedToken| entry.token == token.expose();
             if token.expose().is_empty() || self.content.tokens.iter().any(is_known) {
                 continue;
             }
@@ -109,7 +109,7 @@ impl Record {
                     problems.push(format!("line {number}: a record holds {TOKENS} tokens"));
                     break;
                 }
-                Ok(sats) => self.content.tokens.push(Entry {
+                Ok(sats) => self.content.tokens.push(RecordedToken {
                     token: token.expose().to_owned(),
                     sats,
                     state: TokenState::Unused,
@@ -132,7 +132,8 @@ impl Record {
         let left = budget.minus(self.sent());
         let tokens = &self.content.tokens;
         let sent = tokens.iter().find(|entry| entry.state == TokenState::Sent);
-        let is_next = |entry: &&Entry| entry.state == TokenState::Unused && entry.sats <= left;
+        let is_next =
+            |entry: &&RecordedToken| entry.state == TokenState::Unused && entry.sats <= left;
         let next = sent.or_else(|| tokens.iter().find(is_next))?;
         let token = Secret::new(next.token.clone());
         Some(NextToken { token, state: next.state })

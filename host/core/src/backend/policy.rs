@@ -191,13 +191,13 @@ pub enum PolicyError {
     Refused(#[from] Refusal),
     /// The component failed.
     #[error(transparent)]
-    Fault(#[from] Fault),
+    Fault(#[from] CallFault),
 }
 
 /// A component that failed one call. The next call runs in a new instance.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("policy {slot} ({digest:.12}): {kind}")]
-pub struct Fault {
+pub struct CallFault {
     /// The slot that was called.
     pub slot: Slot,
     /// SHA-256 of the component.

@@ -2,7 +2,7 @@
 
 use super::decide::lease_plan;
 use super::image_starts::PodImage;
-use super::refunds::Fault;
+use super::refunds::Liability;
 use super::{OrderService, StepError};
 use crate::backend::cluster::{ClusterError, LeasePlan, ReadyPod};
 use crate::backend::policy::PolicySet;
@@ -66,8 +66,8 @@ impl OrderService {
             (Err(ProvisionError::Cluster(error)), _) => {
                 tracing::warn!(%error, "paid and not provisioned; the money goes back");
                 let lease = self.backends.ledger.lease(&order.pod()).await?;
-                let fault = fault(lease.as_ref(), &order.purchase, &error);
-                self.start_refund(order, paid, error.into(), fault).await
+                let liability = liability(lease.as_ref(), &order.purchase, &error);
+                self.start_refund(order, paid, error.into(), liability).await
             }
         }
     }
@@ -202,12 +202,12 @@ impl OrderService {
         let pod = match moved {
             Ok(pod) => Box::new(pod),
             Err(refusal) => {
-                return self.start_refund(order, paid.clone(), refusal, Fault::Ours).await;
+                return self.start_refund(order, paid.clone(), refusal, Liability::Provider).await;
             }
         };
         let Some(mut lease) = self.backends.ledger.lease(&id.pod_name()).await? else {
             let refusal = ClusterError::NotFound.into();
-            return self.start_refund(order, paid.clone(), refusal, Fault::Ours).await;
+            return self.start_refund(order, paid.clone(), refusal, Liability::Provider).await;
         };
         let planned = PlannedPod { decision: pod, moves: planned.moves.saturating_add(1) };
         let plan = lease_plan(order, &paid.agreement, &planned, login);
@@ -231,7 +231,7 @@ fn timeout() -> Seconds {
 /// end, while they pay for more time: if the pod is gone for no known reason, a top-up is not at
 /// our expense. They can name images that never start, as often as they like: the error of such a
 /// pod is ours only if it is not about the image, or if the pod was ready before.
-fn fault(lease: Option<&Lease>, purchase: &Purchase, error: &ClusterError) -> Fault {
+fn liability(lease: Option<&Lease>, purchase: &Purchase, error: &ClusterError) -> Liability {
     let was_ready = lease.is_some_and(|lease| lease.expires_at.is_some());
     let is_ours = match (lease.and_then(|lease| lease.end), purchase) {
         (Some(reason), _) => reason.is_provider_fault(),
@@ -245,7 +245,7 @@ fn fault(lease: Option<&Lease>, purchase: &Purchase, error: &ClusterError) -> Fa
         (None, Purchase::Spawn { .. }) => true,
         (None, Purchase::TopUp { .. }) => !matches!(error, ClusterError::NotFound),
     };
-    if is_ours { Fault::Ours } else { Fault::Others }
+    if is_ours { Liability::Provider } else { Liability::Others }
 }
 
 /// Why a paid order is not active yet.
@@ -303,7 +303,7 @@ mod tests {
         let top_up = Purchase::TopUp { pod: LeaseId::of(&OrderId::random()).pod_name() };
         for purchase in [testing::spawn(), own_image(), top_up.clone()] {
             for error in [&gone, &failed] {
-                let fault = |end| fault(Some(&lease(None, Some(end))), &purchase, error);
+                let liability = |end| liability(Some(&lease(None, Some(end))), &purchase, error);
                 let of_service = [
                     EndReason::Removed,
                     EndReason::Disrupted,
@@ -312,17 +312,17 @@ mod tests {
                 ];
                 for end in EndReason::ALL {
                     let expected = match of_service.contains(&end) {
-                        true => Fault::Ours,
-                        false => Fault::Others,
+                        true => Liability::Provider,
+                        false => Liability::Others,
                     };
-                    assert_eq!(fault(end), expected, "{end:?}");
+                    assert_eq!(liability(end), expected, "{end:?}");
                 }
             }
         }
-        assert_eq!(fault(None, &testing::spawn(), &failed), Fault::Ours);
-        assert_eq!(fault(None, &top_up, &failed), Fault::Ours);
-        assert_eq!(fault(None, &testing::spawn(), &gone), Fault::Ours);
-        assert_eq!(fault(None, &top_up, &gone), Fault::Others, "it may have exited");
+        assert_eq!(liability(None, &testing::spawn(), &failed), Liability::Provider);
+        assert_eq!(liability(None, &top_up, &failed), Liability::Provider);
+        assert_eq!(liability(None, &testing::spawn(), &gone), Liability::Provider);
+        assert_eq!(liability(None, &top_up, &gone), Liability::Others, "it may have exited");
     }
 
     #[test]
@@ -332,12 +332,28 @@ mod tests {
         let away = ClusterError::unavailable("a test");
         let unpulled = ClusterError::image_failed("ImagePullBackOff");
         for error in [ClusterError::not_ready("a test"), unpulled, ClusterError::NotFound] {
-            assert_eq!(fault(Some(&reserved), &own_image(), &error), Fault::Others, "{error}");
-            assert_eq!(fault(Some(&reserved), &testing::spawn(), &error), Fault::Ours, "{error}");
-            assert_eq!(fault(Some(&live), &own_image(), &error), Fault::Ours, "it did start");
+            assert_eq!(
+                liability(Some(&reserved), &own_image(), &error),
+                Liability::Others,
+                "{error}"
+            );
+            assert_eq!(
+                liability(Some(&reserved), &testing::spawn(), &error),
+                Liability::Provider,
+                "{error}"
+            );
+            assert_eq!(
+                liability(Some(&live), &own_image(), &error),
+                Liability::Provider,
+                "it did start"
+            );
         }
         for error in [full, taken, away] {
-            assert_eq!(fault(Some(&reserved), &own_image(), &error), Fault::Ours, "{error}");
+            assert_eq!(
+                liability(Some(&reserved), &own_image(), &error),
+                Liability::Provider,
+                "{error}"
+            );
         }
     }
 }

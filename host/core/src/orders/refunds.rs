@@ -12,7 +12,7 @@ use crate::model::units::{Sat, UnixTime};
 
 /// Whose fault it is that an order was paid and not provisioned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum Liability {
     Ours,
     /// The mint's or the customer's: if we bore the fees then, customers could cause them at will.
     Others,
@@ -25,11 +25,11 @@ impl OrderService {
         order: &mut Order,
         paid: Paid,
         refusal: Refusal,
-        fault: Fault,
+        liability: Liability,
     ) -> Result<(), StepError> {
-        let fees = match fault {
-            Fault::Ours => self.settings.refund_fees,
-            Fault::Others => RefundFees::Customer,
+        let fees = match liability {
+            Liability::Provider => self.settings.refund_fees,
+            Liability::Others => RefundFees::Customer,
         };
         let added = fees.added(paid.agreement.payment.gross, paid.redeemed);
         let (seconds, task) = (paid.agreement.decision.grant.seconds, paid.task.clone());

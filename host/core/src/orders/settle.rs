@@ -1,7 +1,7 @@
 //! The swap at the mint: only then is an order paid.
 
 use super::provision::ProvisionError;
-use super::refunds::Fault;
+use super::refunds::Liability;
 use super::unknown::too_many;
 use super::unpaid_launch::UnpaidLaunch;
 use super::{OrderService, StepError};
@@ -96,7 +96,7 @@ impl OrderService {
         // It came too late, or the mint gave less than it had quoted: it is refunded. Neither is a
         // fault of ours: a mint could otherwise have us pay what it keeps.
         tracing::warn!(%net, %promised, "the payment is not what was decided on; it goes back");
-        self.start_refund(order, paid, refusal, Fault::Others).await
+        self.start_refund(order, paid, refusal, Liability::Others).await
     }
 
     /// redeeming or payment-unknown, found after a crash or a lost answer → whatever is true.

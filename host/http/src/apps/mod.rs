@@ -16,7 +16,7 @@ mod permits;
 
 use crate::client_address::client;
 use crate::limits;
-use crate::problem::{Fault, Problem};
+use crate::problem::{Problem, ProblemType};
 use crate::rate_limit::{CustomerRates, RequestRates};
 use crate::server::Peer;
 use crate::state::{App, AppBackends};
@@ -147,10 +147,13 @@ impl AppProxy {
             return self.log_in(&visit, &parts).await;
         }
         if parts.method == Method::CONNECT {
-            return Err(Problem::new(Fault::MethodNotAllowed, "this is no proxy"));
+            return Err(Problem::new(ProblemType::MethodNotAllowed, "this is no proxy"));
         }
         if path.starts_with(RESERVED) {
-            return Err(Problem::new(Fault::NoSuchPage, "there is no such page of the service"));
+            return Err(Problem::new(
+                ProblemType::NoSuchPage,
+                "there is no such page of the service",
+            ));
         }
         if visit.http.access() == HttpAccess::Owner && visit.visitor == Visitor::Anybody {
             return Err(not_logged_in());
@@ -202,7 +205,7 @@ impl AppProxy {
     async fn log_in(&self, visit: &Visit, parts: &Parts) -> Result<Response, Problem> {
         // Whoever only looks at a link, to preview it for instance, does not use its code.
         if parts.method != Method::GET {
-            return Err(Problem::new(Fault::MethodNotAllowed, "open this link in a browser"));
+            return Err(Problem::new(ProblemType::MethodNotAllowed, "open this link in a browser"));
         }
         let now = UnixTime::now();
         let id = self.logins.verify_code(&visit.pod, code(parts), now);
@@ -348,13 +351,13 @@ fn bad_code() -> Problem {
 
 fn too_fast(wait: u64) -> Problem {
     let message = format!("too many requests from this address; wait {wait} s");
-    let problem = Problem::new(Fault::TooManyRequests, &message);
+    let problem = Problem::new(ProblemType::TooManyRequests, &message);
     problem.header(header::RETRY_AFTER, HeaderValue::from(wait))
 }
 
 fn too_many() -> Problem {
     let message = "too many requests to this pod, or from this network, are under way; try again";
-    let problem = Problem::new(Fault::TooManyRequests, message);
+    let problem = Problem::new(ProblemType::TooManyRequests, message);
     problem.header(header::RETRY_AFTER, HeaderValue::from_static("1"))
 }
 

@@ -1,7 +1,7 @@
 //! Directories, and the lines of `ls -l` that a client shows as they are.
 
 use super::files;
-use super::packets::Entry;
+use super::packets::NameEntry;
 use crate::date::{DAY, civil, hour_and_minute};
 use paygress_regular_file::read_at_most;
 use russh_sftp::protocol::FileAttributes;
@@ -69,7 +69,7 @@ impl Directory {
     }
 
     /// The next entries, none at the end. One that has gone meanwhile is left out.
-    pub(super) fn next(&mut self, most: usize, names: &Names) -> Vec<Entry> {
+    pub(super) fn next(&mut self, most: usize, names: &Names) -> Vec<NameEntry> {
         let mut entries = Vec::new();
         while entries.len() < most {
             let entry = self.dots.pop_front().map(Ok);
@@ -84,13 +84,13 @@ impl Directory {
     }
 }
 
-fn describe(path: &Path, name: OsString, names: &Names) -> Option<Entry> {
+fn describe(path: &Path, name: OsString, names: &Names) -> Option<NameEntry> {
     let metadata = std::fs::symlink_metadata(path).ok()?;
     let attrs = files::describe(&metadata);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let name = name.into_vec();
     let long_name = long_name(&attrs, metadata.nlink(), &name, names, now);
-    Some(Entry { name, long_name, attrs })
+    Some(NameEntry { name, long_name, attrs })
 }
 
 fn long_name(attrs: &FileAttributes, links: u64, name: &[u8], names: &Names, now: u64) -> Vec<u8> {

@@ -42,7 +42,7 @@ impl Arguments {
 }
 
 /// One of the names of an answer.
-pub(super) struct Entry {
+pub(super) struct NameEntry {
     pub(super) name: Vec<u8>,
     /// As `ls -l` shows it.
     pub(super) long_name: Vec<u8>,
@@ -71,11 +71,11 @@ pub(super) fn encode(value: &(impl serde::Serialize + ?Sized)) -> Answer<Bytes> 
 }
 
 /// The packet of an answer that is names, with its length.
-pub(super) fn names(id: u32, entries: &[Entry]) -> Answer<Bytes> {
+pub(super) fn names(id: u32, entries: &[NameEntry]) -> Answer<Bytes> {
     let mut packet = vec![NAME];
     packet.extend_from_slice(&id.to_be_bytes());
     packet.extend_from_slice(&length(entries.len()));
-    for Entry { name, long_name, attrs } in entries {
+    for NameEntry { name, long_name, attrs } in entries {
         put(&mut packet, name);
         put(&mut packet, long_name);
         packet.extend_from_slice(&encode(attrs)?);
@@ -106,7 +106,7 @@ mod tests {
         let file =
             File { filename: "a".to_owned(), longname: "- a".to_owned(), attrs: attrs.clone() };
         let entry =
-            || Entry { name: b"a".to_vec(), long_name: b"- a".to_vec(), attrs: attrs.clone() };
+            || NameEntry { name: b"a".to_vec(), long_name: b"- a".to_vec(), attrs: attrs.clone() };
         for count in [0, 1, 2] {
             let own = names(9, &(0..count).map(|_| entry()).collect::<Vec<_>>()).unwrap();
             assert_eq!(own, plain(Name { id: 9, files: vec![file.clone(); count] }).unwrap());
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn names_need_not_be_utf_8() {
-        let entry = Entry {
+        let entry = NameEntry {
             name: b"\xe9".to_vec(),
             long_name: b"- \xe9".to_vec(),
             attrs: FileAttributes::empty(),

@@ -3,7 +3,7 @@
 use super::answer::{Answer, blocking, failure, success};
 use super::files::{self, OpenFile, Request};
 use super::listing::{Directory, Names};
-use super::packets::{Entry, names};
+use super::packets::{NameEntry, names};
 use bytes::Bytes;
 use russh_sftp::protocol::{Attrs, FileAttributes, Handle, Status};
 use rustix::io::Errno;
@@ -68,5 +68,5 @@ impl Sftp {
 
 pub(super) fn one_name(id: u32, path: &Path) -> Answer<Bytes> {
     let name = path.as_os_str().as_bytes().to_vec();
-    names(id, &[Entry { long_name: name.clone(), name, attrs: FileAttributes::empty() }])
+    names(id, &[NameEntry { long_name: name.clone(), name, attrs: FileAttributes::empty() }])
 }
