@@ -83,9 +83,12 @@ pub(crate) fn test(on_cluster: Option<Extent>, xtask: &clap::Command) -> Result<
     policies.join().unwrap_or_else(|_| bail!("the build of the policies panicked"))?;
     // Over both ways in which policies take their settings.
     let is_whole = matches!(on_cluster, Some(Extent::Whole));
-    let (replays, rounds) = if is_whole { ("10000", "5") } else { ("300", "1") };
+    let (replays, rounds, tokens) =
+        if is_whole { ("10000", "5", "999") } else { ("300", "1", "99") };
     let background = std::thread::spawn(move || in_background(replays));
-    on_this_machine(xtask, &[("POLICY_REPLAYS", replays), ("DISASTER_ROUNDS", rounds)])?;
+    let numbers =
+        [("POLICY_REPLAYS", replays), ("DISASTER_ROUNDS", rounds), ("ATTACK_TOKENS", tokens)];
+    on_this_machine(xtask, &numbers)?;
     packages.join().unwrap_or_else(|_| bail!("the installation of the packages panicked"))?;
     // A fast part of what `cargo xtask faults` does at length.
     faults::faults(COMPILER, 1, FAULT_RUNS, NUTSHELL_RUNS)?;

@@ -37,7 +37,7 @@ pub mod token;
 mod wallet;
 
 pub use error::{Error, Result};
-pub use fault_proxy::{FaultProxy, MintAnswer, NetworkFault};
+pub use fault_proxy::{CodedAnswer, FaultProxy, MintAnswer, NetworkFault};
 pub use isolation::{Isolation, IsolationError, Means};
 pub use local_cluster::LocalCluster;
 pub use mint::TestMint;
