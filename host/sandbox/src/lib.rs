@@ -45,4 +45,4 @@ pub use pod_directory::HOST_KEY;
 pub use pod_process::READY;
 pub use relay::Relay;
 pub use services::Services;
-pub use wallet::TestWallet;
+pub use wallet::{TestWallet, TokenLock};

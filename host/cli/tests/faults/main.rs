@@ -13,6 +13,7 @@ mod backends;
 #[allow(dead_code, unreachable_pub, reason = "the tests of policies use more of it")]
 #[path = "../support/fake.rs"]
 mod fake;
+mod locks;
 mod run;
 mod scenario;
 mod service;
