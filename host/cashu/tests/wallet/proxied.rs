@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-/// Names that the proxy alone knows, and nobody.
+/// Names that lead nowhere, but through the proxy.
 const ELSEWHERE: &str = "http://mint.invalid";
 const DIRECT: &str = "http://direct.invalid";
 /// The directory of the process below.

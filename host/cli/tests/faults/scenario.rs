@@ -156,15 +156,16 @@ fn mint_fault(rng: &mut SeededRng) -> Option<PlannedFault> {
     })
 }
 
-/// Any status of a response that is the last one, with a code of the NUTs' table, with any code or
-/// with none.
+/// Any status but those before a response (1xx), with a code of the NUTs' table, with any code or with
+/// none.
 fn coded_answer(rng: &mut SeededRng) -> CodedAnswer {
     let hundreds: u64 = rng.one_of(&[200, 300, 400, 400, 400, 500]);
+    let table: u64 = rng.one_of(&[10_000, 11_000, 12_000, 20_000, 30_000, 31_000]);
     let status = u16::try_from(hundreds + rng.roll(100)).unwrap();
     let code = match rng.roll(4) {
         0 => None,
         1 => Some(rng.roll(1 << 32)),
-        _ => Some(rng.one_of(&[10_000, 11_000, 12_000, 20_000, 30_000, 31_000]) + rng.roll(20)),
+        _ => Some(table + rng.roll(20)),
     };
     let code = code.map(|code| u32::try_from(code).unwrap());
     CodedAnswer { status, code, done: rng.often(50) }
