@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// Runs wait more than they work: more of them than there are cores.
 const PROCESSES: u64 = 6;
+/// Tokens that are locked to the service.
+const LOCKS: &str = "tokens_that_are_locked_to_the_service_are_received";
 /// Starting a Nutshell mint.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -22,9 +24,9 @@ pub(crate) fn faults(compiler: Compiler, seed: u64, runs: u64, nutshell: u64) ->
     seeded(&program, seed, runs)?;
     if nutshell > 0 {
         let mint = Nutshell::start()?;
+        step("locked tokens at a Nutshell mint", mint.used_by(&mut tests(&program, LOCKS)))?;
         let mut command = run(&program, seed, nutshell);
-        command.env("FAULT_MINT", &mint.url).env("FAULT_MINT_DATABASE", &mint.database);
-        step(&format!("{nutshell} runs at a Nutshell mint"), &mut command)?;
+        step(&format!("{nutshell} runs at a Nutshell mint"), mint.used_by(&mut command))?;
     }
     Ok(())
 }
@@ -84,11 +86,15 @@ fn program(compiler: Compiler) -> Result<PathBuf> {
     Ok(ours.context("cargo does not say where the test program is")?.path)
 }
 
-fn run(program: &PathBuf, first: u64, runs: u64) -> Command {
+/// Those of the program's tests that have this name.
+fn tests(program: &PathBuf, name: &str) -> Command {
     let mut command = Command::new(program);
+    command.args([name, "--nocapture"]).current_dir(root().join("host/cli"));
     command
-        .args(["no_sat_is_lost_and_none_is_spent_twice", "--nocapture"])
-        .current_dir(root().join("host/cli"));
+}
+
+fn run(program: &PathBuf, first: u64, runs: u64) -> Command {
+    let mut command = tests(program, "no_sat_is_lost_and_none_is_spent_twice");
     command.env("FAULT_SEED", first.to_string()).env("FAULT_RUNS", runs.to_string());
     command
 }
@@ -104,6 +110,11 @@ struct Nutshell {
 }
 
 impl Nutshell {
+    /// The same command, at this mint.
+    fn used_by<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.env("FAULT_MINT", &self.url).env("FAULT_MINT_DATABASE", &self.database)
+    }
+
     fn start() -> Result<Self> {
         crate::python::mint_and_relay()?;
         let directory = target().join("faults/nutshell");

@@ -51,6 +51,16 @@ const FAULT_RUNS: u64 = 80;
 const NUTSHELL_RUNS: u64 = 12;
 /// Of which the tests on this machine make the first, to show that the program works.
 const FAULT_RUNS_OF_THE_TESTS: &str = "1";
+/// How much the tests do of what takes long: the variable that says it, its value in the short form, and
+/// in the whole.
+const AMOUNTS: [(&str, [&str; 2]); 5] = [
+    // Over both ways in which policies take their settings.
+    ("POLICY_REPLAYS", ["300", "10000"]),
+    ("DISASTER_ROUNDS", ["1", "5"]),
+    ("SWAP_ORDERS", ["1000", "10000"]),
+    ("ATTACK_TOKENS", ["99", "999"]),
+    ("RELAY_MESSAGES", ["600", "10000"]),
+];
 /// The test programs that later steps run.
 const RUN_LATER: [&str; 6] =
     ["faults", "openssh", "http_clients", "languages", "cluster", "conformance"];
@@ -81,14 +91,9 @@ pub(crate) fn test(on_cluster: Option<Extent>, xtask: &clap::Command) -> Result<
     step("build, with clippy and the documentation of each crate", build.args(ALL))?;
     generate::generate(generate::Mode::Check, COMPILER)?;
     policies.join().unwrap_or_else(|_| bail!("the build of the policies panicked"))?;
-    // Over both ways in which policies take their settings.
-    let is_whole = matches!(on_cluster, Some(Extent::Whole));
-    let (replays, rounds, swapped) =
-        if is_whole { ("10000", "5", "10000") } else { ("300", "1", "1000") };
-    let background = std::thread::spawn(move || in_background(replays));
-    let numbers =
-        [("POLICY_REPLAYS", replays), ("DISASTER_ROUNDS", rounds), ("SWAP_ORDERS", swapped)];
-    on_this_machine(xtask, &numbers)?;
+    let extent = on_cluster.unwrap_or(Extent::Short);
+    let background = std::thread::spawn(move || in_background(extent));
+    on_this_machine(xtask, extent)?;
     packages.join().unwrap_or_else(|_| bail!("the installation of the packages panicked"))?;
     // A fast part of what `cargo xtask faults` does at length.
     faults::faults(COMPILER, 1, FAULT_RUNS, NUTSHELL_RUNS)?;
@@ -110,18 +115,24 @@ pub(crate) fn test(on_cluster: Option<Extent>, xtask: &clap::Command) -> Result<
 }
 
 /// What takes all of a core, at the lowest priority: the tests beside it wait more than they work.
-fn in_background(replays: &str) -> Result<()> {
+fn in_background(extent: Extent) -> Result<()> {
     documented_examples()?;
     // A fast part of what `cargo xtask fuzz` does at length.
     fuzz::fuzz_briefly(FUZZ_SECONDS)?;
-    languages(replays)
+    languages(extent)
 }
 
-/// `numbers` say how much of it the tests do.
-fn on_this_machine(xtask: &clap::Command, numbers: &[(&str, &str)]) -> Result<()> {
+fn amounts(extent: Extent) -> impl Iterator<Item = (&'static str, &'static str)> {
+    AMOUNTS.into_iter().map(move |(name, [short, whole])| match extent {
+        Extent::Short => (name, short),
+        Extent::Whole => (name, whole),
+    })
+}
+
+fn on_this_machine(xtask: &clap::Command, extent: Extent) -> Result<()> {
     let mut tests = COMPILER.cargo(&["test", "--no-fail-fast", "--tests"])?;
     let tests = tests.args(ALL).env("FAULT_RUNS", FAULT_RUNS_OF_THE_TESTS);
-    let tests = tests.envs(numbers.iter().copied());
+    let tests = tests.envs(amounts(extent));
     step("tests on this machine", tests)?;
     checks::documented_commands(&target().join("debug/paygress"), xtask)?;
     if is_ci() {
@@ -153,10 +164,10 @@ fn other_programs() -> Result<()> {
     tested.and(ssh.join().unwrap_or_else(|_| bail!("the tests of the SSH server panicked")))
 }
 
-fn languages(replays: &str) -> Result<()> {
+fn languages(extent: Extent) -> Result<()> {
     let tests = ["--test", "languages", "--", "--ignored", "--test-threads", "2"];
     let mut command = COMPILER.cargo(&["test"])?;
-    let command = command.args(ALL).args(tests).env("POLICY_REPLAYS", replays);
+    let command = command.args(ALL).args(tests).envs(amounts(extent));
     let mut command = at_lowest_priority(command);
     step("policies in five languages, at the lowest priority", &mut command)
 }

@@ -37,6 +37,8 @@ pub enum NetworkFault {
     DoneAnd(u16),
     /// The mint does it; this is the response.
     DoneAndAnswer(MintAnswer),
+    /// This is the response, whoever would send it.
+    Coded(CodedAnswer),
     /// The mint does it; half of the response comes, and the connection is cut.
     Truncated,
     /// The mint does it after the caller has given up.
@@ -102,6 +104,23 @@ impl MintAnswer {
         Self::TOO_MANY,
         Self::GARBAGE,
     ];
+}
+
+/// An answer with any status and any code of an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodedAnswer {
+    pub status: u16,
+    /// None: the body is empty.
+    pub code: Option<u32>,
+    /// Whether the mint does what was requested before.
+    pub done: bool,
+}
+
+impl CodedAnswer {
+    fn body(self) -> String {
+        self.code
+            .map_or_else(String::new, |code| format!(r#"{{"detail":"any error","code":{code}}}"#))
+    }
 }
 
 impl NetworkFault {
@@ -295,6 +314,10 @@ fn planned(answer: MintAnswer) -> Response<Body> {
     response(status(answer.status), Body::from(answer.body))
 }
 
+fn coded(answer: CodedAnswer) -> Response<Body> {
+    response(status(answer.status), Body::from(answer.body()))
+}
+
 /// A body that breaks the connection.
 fn cut() -> Body {
     Body::from_stream(futures::stream::once(async {
@@ -313,6 +336,7 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
         Some(NetworkFault::LostOnTheWay) => return response(StatusCode::OK, cut()),
         Some(NetworkFault::Status(code)) => return response(status(code), Body::empty()),
         Some(NetworkFault::Answer(answer)) => return planned(answer),
+        Some(NetworkFault::Coded(answer)) if !answer.done => return coded(answer),
         Some(NetworkFault::Hang(false)) => {
             shared.hung.notify_one();
             return std::future::pending().await;
@@ -381,6 +405,7 @@ fn changed(fault: Option<NetworkFault>, code: StatusCode, bytes: Bytes) -> Respo
         }
         Some(NetworkFault::DoneAnd(code)) => response(status(code), Body::empty()),
         Some(NetworkFault::DoneAndAnswer(answer)) => planned(answer),
+        Some(NetworkFault::Coded(answer)) => coded(answer),
         Some(NetworkFault::Truncated) => {
             let half = bytes.slice(..bytes.len() / 2);
             let error = Err(std::io::Error::other("cut"));

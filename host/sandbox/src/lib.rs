@@ -37,7 +37,7 @@ pub mod token;
 mod wallet;
 
 pub use error::{Error, Result};
-pub use fault_proxy::{FaultProxy, MintAnswer, NetworkFault};
+pub use fault_proxy::{CodedAnswer, FaultProxy, MintAnswer, NetworkFault};
 pub use isolation::{Isolation, IsolationError, Means};
 pub use local_cluster::LocalCluster;
 pub use mint::TestMint;
@@ -45,4 +45,4 @@ pub use pod_directory::HOST_KEY;
 pub use pod_process::READY;
 pub use relay::Relay;
 pub use services::Services;
-pub use wallet::TestWallet;
+pub use wallet::{TestWallet, TokenLock};

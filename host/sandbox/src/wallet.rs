@@ -2,11 +2,28 @@
 
 use crate::error::{Result, during};
 use cdk::Amount;
-use cdk::nuts::{CurrencyUnit, PaymentMethod, Token, nut00::KnownMethod};
+use cdk::nuts::nut10::Conditions;
+use cdk::nuts::{
+    CurrencyUnit, PaymentMethod, PublicKey, SecretKey, SigFlag, SpendingConditions, Token,
+    nut00::KnownMethod,
+};
 use cdk::wallet::{ReceiveOptions, SendOptions, Wallet};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What a token that is locked to a key (NUT-11) says beside the key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenLock {
+    /// Until when it holds, in seconds since 1970.
+    pub locktime: Option<u64>,
+    /// Whether another key opens it after that.
+    pub refundable: bool,
+    /// Whether one signature is over all inputs and outputs (SIG_ALL).
+    pub signs_all: bool,
+    /// Whether the key is blinded (NUT-28).
+    pub blinded: bool,
+}
 
 /// A customer's wallet in memory.
 #[derive(Clone)]
@@ -59,9 +76,28 @@ impl TestWallet {
 
     /// A token that only the holder of a key can redeem (NUT-11).
     pub async fn locked_token(&self, sat: u64, key: &str) -> Result<String> {
-        let key = cdk::nuts::PublicKey::from_hex(key).map_err(during("make a locked token"))?;
-        let conditions = Some(cdk::nuts::SpendingConditions::new_p2pk(key, None));
+        let key = PublicKey::from_hex(key).map_err(during("make a locked token"))?;
+        let conditions = Some(SpendingConditions::new_p2pk(key, None));
         self.token_with(sat, SendOptions { conditions, ..SendOptions::default() }).await
+    }
+
+    /// A token with this lock to a key.
+    pub async fn token_with_lock(&self, sat: u64, key: &str, lock: TokenLock) -> Result<String> {
+        let key = PublicKey::from_hex(key).map_err(during("make a locked token"))?;
+        let conditions = Conditions {
+            locktime: lock.locktime,
+            refund_keys: lock.refundable.then(|| vec![SecretKey::generate().public_key()]),
+            sig_flag: if lock.signs_all { SigFlag::SigAll } else { SigFlag::SigInputs },
+            ..Conditions::default()
+        };
+        let conditions =
+            SpendingConditions::P2PKConditions { data: key, conditions: Some(conditions) };
+        let options = SendOptions {
+            conditions: Some(conditions),
+            use_p2bk: lock.blinded,
+            ..SendOptions::default()
+        };
+        self.token_with(sat, options).await
     }
 
     /// A token with these spending conditions (NUT-10).

@@ -8,7 +8,7 @@ use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
 use paygress_sandbox::token::forged;
-use paygress_sandbox::{MintAnswer, NetworkFault, TestWallet};
+use paygress_sandbox::{CodedAnswer, MintAnswer, NetworkFault, TestWallet};
 
 /// Swaps of one token, whatever the mint answers: two attempts, or one that is repeated.
 const MAX_SWAPS: usize = 2;
@@ -93,6 +93,47 @@ async fn a_swap_that_the_mint_has_done_is_received_whatever_it_answers() {
         assert_eq!(available(&wallet).await, before + 20, "{answer:?}");
         assert_balanced(&wallet).await;
     }
+}
+
+/// Whether a swap with this answer is refused for good, once its inputs are unspent and its outputs
+/// not signed.
+fn is_refusal(CodedAnswer { status, code, .. }: CodedAnswer) -> bool {
+    match status {
+        408 | 425 | 429 => false,
+        400..=499 => true,
+        500..=599 => code.is_some_and(|code| (10_000..40_000).contains(&code)),
+        _ => false,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_status_and_code_is_a_refusal_or_unknown_and_loses_nothing() {
+    let env = TestEnv::new().await;
+    let wallet = env.wallet().await;
+    let codes =
+        [None, Some(1), Some(9_999), Some(11_001), Some(20_008), Some(40_000), Some(u32::MAX)];
+    let statuses = (200..600).step_by(17).chain([408, 425, 429, 500, 503]);
+    for (status, code) in statuses.zip(codes.into_iter().cycle()) {
+        let answer = CodedAnswer { status, code, done: false };
+        let (order, token) = (OrderId::random(), env.token(21).await);
+        let before = available(&wallet).await;
+        env.proxy.plan("v1/swap", NetworkFault::Coded(answer), 0, 100);
+        let outcome = refusal(&wallet, &order, &token).await;
+        let swaps = env.proxy.met();
+        env.proxy.clear();
+        assert!(swaps <= MAX_SWAPS, "{answer:?}: {swaps} swaps");
+        if is_refusal(answer) {
+            assert!(matches!(outcome, Err(Some(_))), "{answer:?}: {outcome:?}");
+            assert_eq!(open_operations(&wallet).await, 0, "{answer:?}");
+            assert_eq!(refusal(&wallet, &OrderId::random(), &token).await, Ok(Sat(20)));
+        } else {
+            assert_eq!(outcome, Err(None), "{answer:?}");
+            let resolution = resolved(&wallet, &order, &token).await;
+            assert_eq!(received(&resolution), Some(Sat(20)), "{answer:?}");
+        }
+        assert_eq!(available(&wallet).await, before + 20, "{answer:?}");
+    }
+    assert_balanced(&wallet).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ mod attack;
 mod copies;
 mod locks;
 mod operator;
+mod proxied;
 mod receive;
 mod refunds;
 

@@ -10,7 +10,7 @@ use crate::support::testbed::{
 };
 use crate::{PASSWORD, in_workloads};
 use serde_json::{Value, json};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -341,6 +341,80 @@ fn pods_of_a_tier_with_an_allow_list_reach_it_and_dns_and_nothing_else() {
     assert!(policies.contains(&lease), "{policies} is of {}", listed.name);
     in_workloads(&["delete", "jobs", "--all", "--wait"]);
     wait_for("the policy to be collected", ENFORCED, || policies_of_leases().is_empty());
+}
+
+/// Where NodeLocal DNS listens on each node.
+const NODE_CACHE: &str = "169.254.20.10";
+const NODE_CACHE_PORTS: [u16; 2] = [53, 5_353];
+/// The address that it gives for every name.
+const CACHED: [u8; 4] = [203, 0, 113, 77];
+
+/// In the place of NodeLocal DNS, at its port and at another one; its address is gone with this.
+struct NodeCache;
+
+impl NodeCache {
+    fn start() -> Self {
+        Self::remove();
+        ip(&format!("address add {NODE_CACHE}/32 dev lo"));
+        for port in NODE_CACHE_PORTS {
+            let socket = UdpSocket::bind((NODE_CACHE, port)).unwrap();
+            std::thread::spawn(move || {
+                let mut query = [0; 512];
+                while let Ok((length, from)) = socket.recv_from(&mut query) {
+                    let _ = socket.send_to(&Self::answer(&query[..length]), from);
+                }
+            });
+        }
+        Self
+    }
+
+    /// To a query for the IPv4 address of a name.
+    fn answer(query: &[u8]) -> Vec<u8> {
+        // An empty label ends the name; type and class follow.
+        let name = query[12..].iter().position(|byte| *byte == 0).unwrap();
+        let question = &query[12..12 + name + 5];
+        let (flags, counts) = ([0x81, 0x80], [0, 1, 0, 1, 0, 0, 0, 0]);
+        // The question's name, type A, class IN, for a minute, four bytes.
+        let record = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4];
+        [&query[..2], &flags[..], &counts[..], question, &record[..], &CACHED[..]].concat()
+    }
+
+    fn remove() {
+        let arguments = ["address", "delete", "169.254.20.10/32", "dev", "lo"];
+        let _ = Command::new("ip").args(arguments).output();
+    }
+}
+
+impl Drop for NodeCache {
+    fn drop(&mut self) {
+        Self::remove();
+    }
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn pods_resolve_names_at_the_cache_of_their_node_and_reach_no_other_port_of_it() {
+    let _alone = CLUSTER.lock();
+    NetworkPolicies::apply();
+    let (_cache, testbed) = (NodeCache::start(), Testbed::start("network-node-cache", &[]));
+    let pod = Sold::buy(&testbed);
+    let answers = |port: &u16| {
+        let query = format!("timeout 3 nslookup -type=a cached.example {NODE_CACHE}:{port}");
+        pod.ssh.run(&query).0.contains("203.0.113.77")
+    };
+    let is_so = |expected: &[u16]| {
+        wait_for(&format!("answers from the ports {expected:?}"), ENFORCED, || {
+            NODE_CACHE_PORTS.into_iter().filter(answers).collect::<Vec<_>>() == expected
+        });
+    };
+    is_so(&[53]);
+    let removed = NetworkPolicies::removed();
+    is_so(&[53, 5_353]);
+    // With another address in its place.
+    apply(&NetworkPolicies::text().replace(NODE_CACHE, "192.0.2.10"));
+    is_so(&[]);
+    drop(removed);
+    is_so(&[53]);
 }
 
 /// `k8s/base/network.yaml`, in namespaces of this test: it is about other pods' ways in as well.

@@ -13,6 +13,7 @@ mod backends;
 #[allow(dead_code, unreachable_pub, reason = "the tests of policies use more of it")]
 #[path = "../support/fake.rs"]
 mod fake;
+mod locks;
 mod run;
 mod scenario;
 mod service;
@@ -24,10 +25,10 @@ use paygress_core::model::order::{Order, RefundEnd, State};
 use paygress_core::model::units::Sat;
 use paygress_core::orders::Capture;
 use paygress_policy::{Host, PolicyDir, PolicyEngine};
-use paygress_sandbox::{MintAnswer, NetworkFault, TestMint};
+use paygress_sandbox::{CodedAnswer, MintAnswer, NetworkFault, TestMint};
 use run::{run_scenario, runtime};
 use scenario::{Action, DAY, Outcome, ProcessRun, Scenario};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -108,13 +109,16 @@ fn number(name: &str, default: u64) -> u64 {
 /// The clock is one for all tests of this program: they take turns.
 static CLOCK: Mutex<()> = Mutex::new(());
 
+/// The mint of the environment, or one of cdk.
+async fn mint() -> AnyMint {
+    match (std::env::var("FAULT_MINT"), std::env::var("FAULT_MINT_DATABASE")) {
+        (Ok(url), Ok(database)) => AnyMint::Nutshell { url, database: database.into() },
+        _ => AnyMint::Cdk(TestMint::start(100).await.unwrap()),
+    }
+}
+
 fn world(outside: &Runtime) -> World {
-    let mint = outside.block_on(async {
-        match (std::env::var("FAULT_MINT"), std::env::var("FAULT_MINT_DATABASE")) {
-            (Ok(url), Ok(database)) => AnyMint::Nutshell { url, database: database.into() },
-            _ => AnyMint::Cdk(TestMint::start(100).await.unwrap()),
-        }
-    });
+    let mint = outside.block_on(mint());
     let sources = PolicyDir::new(default_policies(), BTreeMap::new()).sources().unwrap();
     World { mint, policy: Host::load(PolicyEngine::start(None).unwrap(), &sources).unwrap() }
 }
@@ -194,6 +198,39 @@ fn a_refund_that_nobody_redeems_is_the_operators_again_after_its_time() {
 }
 
 #[test]
+fn both_times_of_capture_are_among_a_few_seeds() {
+    let of_seeds: Vec<Capture> = (1..=24).map(|seed| Scenario::of(seed).capture).collect();
+    for capture in [Capture::BeforeLaunch, Capture::OnceReady] {
+        assert!(of_seeds.contains(&capture), "{capture:?} is never tried");
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run_and_few_answers_are_the_same() {
+    let answers = |seeds: std::ops::RangeInclusive<u64>| -> Vec<CodedAnswer> {
+        let runs = seeds.flat_map(|seed| Scenario::of(seed).runs);
+        let faults = runs.filter_map(|run| run.mint.map(|(_, fault, ..)| fault));
+        let coded = faults.filter_map(|fault| match fault {
+            NetworkFault::Coded(answer) => Some(answer),
+            _ => None,
+        });
+        coded.collect()
+    };
+    let all = answers(1..=1_000);
+    assert_eq!(all, answers(1..=1_000));
+    let different: HashSet<(u16, Option<u32>)> =
+        all.iter().map(|answer| (answer.status, answer.code)).collect();
+    println!("1,000 runs have {} answers of {} kinds", all.len(), different.len());
+    assert!(different.len() > 100, "{} of {}", different.len(), all.len());
+    for class in 2..=5 {
+        for done in [true, false] {
+            let is_one = |answer: &CodedAnswer| answer.status / 100 == class && answer.done == done;
+            assert!(all.iter().any(is_one), "no {class}xx, done: {done}");
+        }
+    }
+}
+
+#[test]
 fn no_sat_is_lost_and_none_is_spent_twice() {
     // To look into a seed: FAULT_LOG=debug.
     if let Ok(filter) = std::env::var("FAULT_LOG") {
@@ -210,12 +247,15 @@ fn no_sat_is_lost_and_none_is_spent_twice() {
     for seed in first..first + runs {
         let begun = Instant::now();
         let scenario = Scenario::of(seed);
-        let what = format!("{scenario:?}");
+        let (what, capture) = (format!("{scenario:?}"), scenario.capture);
         match run_scenario(&world, &outside, scenario, kept) {
             Ok(outcome) => {
                 kept = outcome.outstanding;
-                for fault in outcome.met {
-                    *met.entry(fault).or_default() += 1;
+                // Of each time of capture apart.
+                let ends = outcome.orders.iter().map(|order| order.state().as_str());
+                let ends = ends.map(|end| format!("capture: {capture:?}: orders {end}"));
+                for what in ends.chain(outcome.met) {
+                    *met.entry(what).or_default() += 1;
                 }
             }
             Err(why) => panic!("seed {seed}: {why}\n{what}"),

@@ -6,7 +6,7 @@ use crate::backends::{AtWrite, ClusterFault, ScriptedCluster};
 use crate::scenario::{Outcome, ProcessRun, Scenario};
 use crate::service::{Sent, TIMEOUT, TestEnv, act};
 use paygress_core::model::units::set_clock_wrong;
-use paygress_sandbox::{FaultProxy, NetworkFault, TestWallet};
+use paygress_sandbox::{CodedAnswer, FaultProxy, NetworkFault, TestWallet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,10 +74,19 @@ fn killed_at(run: &ProcessRun) -> String {
     format!("killed {} a write", if before { "before" } else { "after" })
 }
 
+/// A kind of fault: of answers with any status and code there are too many to count each.
+fn name(fault: NetworkFault) -> String {
+    let NetworkFault::Coded(CodedAnswer { status, code, done }) = fault else {
+        return format!("{fault:?}");
+    };
+    let code = if code.is_some() { "any code" } else { "no code" };
+    format!("{}any {}xx with {code}", if done { "done, and " } else { "" }, status / 100)
+}
+
 /// What went wrong beside the process.
 fn note_faults(env: &TestEnv, run: &ProcessRun, met: &mut Vec<String>) {
     if let Some((_, fault, ..)) = run.mint.filter(|_| env.way.met() > 0) {
-        met.push(format!("mint: {fault:?}"));
+        met.push(format!("mint: {}", name(fault)));
     }
     if run.cluster != ClusterFault::None {
         let name = format!("{:?}", run.cluster);

@@ -5,7 +5,7 @@ use crate::backends::{AtWrite, ClusterFault};
 use paygress_core::model::order::Order;
 use paygress_core::orders::Capture;
 use paygress_core::protocol::Response;
-use paygress_sandbox::NetworkFault;
+use paygress_sandbox::{CodedAnswer, NetworkFault};
 use std::time::Duration;
 
 pub(crate) const DAY: i64 = 86_400;
@@ -141,7 +141,11 @@ fn mint_fault(rng: &mut SeededRng) -> Option<PlannedFault> {
     ]);
     let answers: Vec<_> = NetworkFault::answers().collect();
     let is_answer = rng.often(35);
-    let fault = rng.one_of(if is_answer { &answers } else { &faults });
+    let fault = match is_answer {
+        true if rng.often(50) => NetworkFault::Coded(coded_answer(rng)),
+        true => rng.one_of(&answers),
+        false => rng.one_of(&faults),
+    };
     rng.often(80).then(|| {
         (
             path,
@@ -150,6 +154,21 @@ fn mint_fault(rng: &mut SeededRng) -> Option<PlannedFault> {
             if rng.often(20) { 10_000 } else { 1 + rng.small(4) },
         )
     })
+}
+
+/// Any status but those before a response (1xx), with a code of the NUTs' table, with any code or with
+/// none.
+fn coded_answer(rng: &mut SeededRng) -> CodedAnswer {
+    let hundreds: u64 = rng.one_of(&[200, 300, 400, 400, 400, 500]);
+    let table: u64 = rng.one_of(&[10_000, 11_000, 12_000, 20_000, 30_000, 31_000]);
+    let status = u16::try_from(hundreds + rng.roll(100)).unwrap();
+    let code = match rng.roll(4) {
+        0 => None,
+        1 => Some(rng.roll(1 << 32)),
+        _ => Some(table + rng.roll(20)),
+    };
+    let code = code.map(|code| u32::try_from(code).unwrap());
+    CodedAnswer { status, code, done: rng.often(50) }
 }
 
 fn cluster_fault(rng: &mut SeededRng) -> ClusterFault {

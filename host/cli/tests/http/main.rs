@@ -3,6 +3,7 @@
 
 mod access;
 mod apps;
+mod attack;
 mod load;
 mod operator;
 mod pages;
