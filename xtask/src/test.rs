@@ -84,8 +84,11 @@ pub(crate) fn test(on_cluster: Option<Extent>, xtask: &clap::Command) -> Result<
     // Over both ways in which policies take their settings.
     let is_whole = matches!(on_cluster, Some(Extent::Whole));
     let (replays, rounds) = if is_whole { ("10000", "5") } else { ("300", "1") };
+    let messages = if is_whole { "10000" } else { "600" };
     let background = std::thread::spawn(move || in_background(replays));
-    on_this_machine(xtask, &[("POLICY_REPLAYS", replays), ("DISASTER_ROUNDS", rounds)])?;
+    let numbers =
+        [("POLICY_REPLAYS", replays), ("DISASTER_ROUNDS", rounds), ("RELAY_MESSAGES", messages)];
+    on_this_machine(xtask, &numbers)?;
     packages.join().unwrap_or_else(|_| bail!("the installation of the packages panicked"))?;
     // A fast part of what `cargo xtask faults` does at length.
     faults::faults(COMPILER, 1, FAULT_RUNS, NUTSHELL_RUNS)?;
