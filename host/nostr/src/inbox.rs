@@ -86,6 +86,13 @@ pub struct Inbox {
     backfill_again: HashSet<RelayUrl>,
     /// Relays that closed the inbox while their backfill was running: it may have missed messages.
     closed_meanwhile: HashSet<RelayUrl>,
+    /// Where the backfills of relays have stopped whose connection, or inbox, was lost. They go on
+    /// from there: one that began anew each time would never end at a relay that is lost more often
+    /// than a flood takes to read.
+    interrupted: HashMap<RelayUrl, Timestamp>,
+    /// Relays whose backfill has gone on after that. What was sent meanwhile may be dated after
+    /// where it went on: they get one more after it, from the newest.
+    resumed: HashSet<RelayUrl>,
     backfill_pauses: RelayDelays,
     /// Relays that have sent all that they had stored: they are synced, and their cursors moved on, as
     /// soon as all that was received by then is served, whatever has come since.
@@ -133,6 +140,8 @@ impl Inbox {
             backfilled: mpsc::channel(QUEUE),
             backfill_again: HashSet::new(),
             closed_meanwhile: HashSet::new(),
+            interrupted: HashMap::new(),
+            resumed: HashSet::new(),
             backfill_pauses: backfill_pauses(),
             sent_all: HashMap::new(),
             synced: HashSet::new(),
@@ -304,7 +313,6 @@ impl Inbox {
         if passed_over > 0 {
             tracing::warn!(%relay, seconds = passed_over, "the relay has more of a second than it gives at once; what it has beyond that is not read");
         }
-        let is_due_again = self.backfill_again.remove(&relay);
         let was_closed = self.closed_meanwhile.remove(&relay);
         if let Err(error) = &result {
             self.synced.remove(&relay);
@@ -314,22 +322,42 @@ impl Inbox {
             }
         }
         match result {
-            _ if is_due_again => self.start_backfill(&relay, None),
+            Ok(()) if self.is_due_again(&relay) => self.start_backfill(&relay, None),
             // It is read when it is subscribed again.
-            _ if was_closed => {}
+            Ok(()) if was_closed => {}
             Ok(()) => {
                 self.sent_all.insert(relay, None);
             }
-            Err(error) if error.goes_on() => self.start_backfill(&relay, Some(reached)),
-            Err(_) => {}
+            Err(error) if error.goes_on() && !was_closed => {
+                self.start_backfill(&relay, Some(reached));
+            }
+            Err(_) => {
+                self.interrupted.insert(relay.clone(), reached);
+                // It was subscribed again before this was known.
+                if self.backfill_again.remove(&relay) {
+                    self.on_sent_all(&relay);
+                }
+            }
         }
+    }
+
+    /// Whether one more backfill follows one that has read all.
+    fn is_due_again(&mut self, relay: &RelayUrl) -> bool {
+        let was_resumed = self.resumed.remove(relay);
+        self.backfill_again.remove(relay) || was_resumed
+    }
+
+    fn on_sent_all(&mut self, relay: &RelayUrl) {
+        let reached = self.interrupted.remove(relay);
+        if reached.is_some() {
+            self.resumed.insert(relay.clone());
+        }
+        self.start_backfill(relay, reached);
     }
 
     async fn on_message(&mut self, relay: &RelayUrl, message: &RelayMessage<'_>) {
         match message {
-            RelayMessage::EndOfStoredEvents(id) if **id == self.id => {
-                self.start_backfill(relay, None);
-            }
+            RelayMessage::EndOfStoredEvents(id) if **id == self.id => self.on_sent_all(relay),
             RelayMessage::Closed { subscription_id, message } if **subscription_id == self.id => {
                 // Nothing of it is read until it is open again. Authentication opens it by itself,
                 // if it succeeds.

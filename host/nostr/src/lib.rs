@@ -14,7 +14,8 @@
 //!   visits to external ones, bounded. `address.rs`: which of them we connect to. `relay_auth.rs`:
 //!   how often a relay is authenticated to.
 //! - `inbox.rs` and `inbox/`: subscriptions that lose nothing, and the cursor of what was read.
-//! - `replies.rs`: responses, and who waits for whom. `delivery.rs`: the way of one response.
+//! - `replies.rs`: responses, and who waits for whom; `replies/admission.rs`: which of those that are
+//!   not in the ledger are sent. `delivery.rs`: the way of one response.
 //!   `offers.rs`: what is published. `offer_dates.rs`: its dates. `pod_reply.rs`: what a pod is given
 //!   to write by itself.
 //! - `http_auth.rs`: NIP-98 signatures, for the HTTP transport. `receipt.rs`: signed receipts.

@@ -3,17 +3,19 @@
 //! own relays, responses that are in the ledger go first, and those that customers can request as
 //! often as they like go last.
 
+mod admission;
+
 use crate::connection::Connection;
 use crate::delivery::Inbox;
 use crate::error::ReplyError;
 use crate::gift_wrap;
 use crate::visits::Priority;
+use admission::ReplyAdmission;
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
 use futures::FutureExt;
 use nostr_sdk::{Event, EventId, PublicKey, RelayUrl};
 use paygress_core::backend::responder::{PodReply, ReplyTo, Responder, SendError};
-use paygress_core::keyed_limit::{KeyedLimit, Permit};
 use paygress_core::model::ids::Customer;
 use paygress_core::protocol::{PodAccessDetails, Response};
 use paygress_core::recent::Recent;
@@ -21,18 +23,8 @@ use std::error::Error;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
-/// Responses in flight that are not in the ledger, to customers who have not paid: errors of
-/// requests that never became orders. More are dropped.
-const UNPAID_IN_FLIGHT: usize = 128;
-/// Responses of one customer that are in flight or being made, and not in the ledger.
-const IN_FLIGHT_OF_CUSTOMER: usize = 32;
-/// Responses to one customer within [`UNPAID_WINDOW`] that nobody has paid for; more are dropped.
-const UNPAID_OF_CUSTOMER: u32 = 30;
-const UNPAID_WINDOW: Duration = Duration::from_secs(60);
-/// Customers whose unpaid responses are counted.
-const CUSTOMERS_COUNTED: usize = 10_000;
 /// Responses of [`Priority::Unpaid`] that are on their way to the customers' own relays, each to
 /// three at the most. When there are more, those are left out: our relay has the response.
 const UNPAID_BESIDE: usize = 32;
@@ -47,37 +39,27 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Sends responses to customers.
 pub struct ReplyPublisher {
     connection: Arc<Connection>,
-    unpaid: Arc<Semaphore>,
+    admission: ReplyAdmission,
     unpaid_beside: Arc<Semaphore>,
-    in_flight: KeyedLimit<Customer>,
-    unpaid_counts: Mutex<Recent<Customer>>,
     held: Mutex<Recent<HeldKey>>,
 }
 
 /// A request, and a hash of its response: a request may have a second one, its pod's refund.
 type HeldKey = (Option<EventId>, u64);
 
-/// A response's place among those in flight, until it is dropped.
-struct InFlight {
-    _of_customer: Permit<Customer>,
-    _unpaid: Option<OwnedSemaphorePermit>,
-}
-
 impl ReplyPublisher {
     pub(crate) fn new(connection: Arc<Connection>) -> Self {
         Self {
             connection,
-            unpaid: Arc::new(Semaphore::new(UNPAID_IN_FLIGHT)),
+            admission: ReplyAdmission::new(),
             unpaid_beside: Arc::new(Semaphore::new(UNPAID_BESIDE)),
-            in_flight: KeyedLimit::default(),
-            unpaid_counts: Mutex::new(Recent::new(CUSTOMERS_COUNTED, UNPAID_WINDOW)),
             held: Mutex::new(Recent::new(HELD, HELD_KEPT)),
         }
     }
 
     /// Sends a response that is not in the ledger, a few times at most.
     pub(crate) fn send_soon(self: &Arc<Self>, to: ReplyTo, response: Response) {
-        let Some(in_flight) = self.admit(&to, &response) else { return };
+        let Some(in_flight) = self.admission.admit(&to, &response) else { return };
         let replies = Arc::clone(self);
         tokio::spawn(async move {
             replies.send_repeatedly(&to, &response).await;
@@ -85,14 +67,15 @@ impl ReplyPublisher {
         });
     }
 
-    /// As [`ReplyPublisher::send_soon`], once there is a response: of an order or a pod of this
+    /// As [`ReplyPublisher::send_soon`], once there is a response: about an order or a pod of this
     /// customer, so that their number is bounded.
     pub(crate) fn send_when(
         self: &Arc<Self>,
         to: ReplyTo,
+        about: String,
         response: impl Future<Output = Option<Response>> + Send + 'static,
     ) {
-        let Some(waiting) = self.admit_of_customer(&to) else { return };
+        let Some(waiting) = self.admission.admit_wait(&to, about) else { return };
         let replies = Arc::clone(self);
         tokio::spawn(async move {
             let response = response.await;
@@ -101,34 +84,6 @@ impl ReplyPublisher {
                 replies.send_soon(to, response);
             }
         });
-    }
-
-    /// `None`: it is dropped.
-    fn admit(&self, to: &ReplyTo, response: &Response) -> Option<InFlight> {
-        let of_customer = self.admit_of_customer(to)?;
-        if response.is_paid() {
-            return Some(InFlight { _of_customer: of_customer, _unpaid: None });
-        }
-        let mut counts = self.unpaid_counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.insert(to.customer.as_ref()?) > UNPAID_OF_CUSTOMER {
-            tracing::debug!("a customer who has not paid causes too many responses");
-            return None;
-        }
-        let Ok(unpaid) = Arc::clone(&self.unpaid).try_acquire_owned() else {
-            tracing::warn!(
-                "too many responses are in flight; one that nobody paid for was dropped"
-            );
-            return None;
-        };
-        Some(InFlight { _of_customer: of_customer, _unpaid: Some(unpaid) })
-    }
-
-    fn admit_of_customer(&self, to: &ReplyTo) -> Option<Permit<Customer>> {
-        let permit = self.in_flight.try_acquire(to.customer.clone()?, IN_FLIGHT_OF_CUSTOMER);
-        if permit.is_none() {
-            tracing::warn!("too many responses to one customer are in flight; one was dropped");
-        }
-        permit
     }
 
     async fn send_repeatedly(&self, to: &ReplyTo, response: &Response) {

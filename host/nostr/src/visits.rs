@@ -9,7 +9,7 @@ use nostr_sdk::message::MachineReadablePrefix;
 use nostr_sdk::{
     ClientMessage, Event, EventBuilder, EventId, JsonUtil, Keys, PublicKey, RelayMessage, RelayUrl,
 };
-use paygress_core::keyed_limit::KeyedLimit;
+use paygress_core::keyed_limit::{KeyedLimit, Permit};
 use paygress_core::recent::Recent;
 use paygress_core::sanitize::plain;
 use paygress_http_client::Reach;
@@ -71,6 +71,39 @@ impl VisitSlots {
     fn failed(&self) -> MutexGuard<'_, Recent<RelayUrl>> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The right to visit this relay for this customer.
+    async fn acquire(
+        &self,
+        relay: &RelayUrl,
+        customer: PublicKey,
+        priority: Priority,
+    ) -> Result<VisitPermit<'_>, RelayError> {
+        if self.failed().contains(relay) {
+            return Err(RelayError::FailedLately);
+        }
+        // First what is the customer's own fault, so that nobody waits in others' way.
+        let host = relay.host().ok_or(RelayError::Busy)?.to_string();
+        let host = self.hosts.try_acquire(host, VISITS_OF_HOST).ok_or(RelayError::Busy)?;
+        let customer = self.customers.try_acquire(customer, VISITS_OF_CUSTOMER);
+        let customer = customer.ok_or(RelayError::Busy)?;
+        let slot = slot(&self.all, priority).await?;
+        Ok(VisitPermit { _host: host, _customer: customer, _slot: slot })
+    }
+
+    /// Notes a relay that has failed, whatever it was sent.
+    fn note_failed(&self, relay: &RelayUrl, visited: &Result<(), RelayError>) {
+        if visited.as_ref().is_err_and(RelayError::is_the_relays) {
+            self.failed().insert(relay);
+        }
+    }
+}
+
+/// One visit, until it is dropped.
+struct VisitPermit<'a> {
+    _host: Permit<String>,
+    _customer: Permit<PublicKey>,
+    _slot: SemaphorePermit<'a>,
 }
 
 /// Brings events to external relays. They do not learn who we are.
@@ -102,21 +135,11 @@ impl Visits {
             Priority::Paid => &self.paid,
             Priority::Unpaid => &self.unpaid,
         };
-        if slots.failed().contains(relay) {
-            return Err(RelayError::FailedLately);
-        }
-        // First what is the customer's own fault, so that nobody waits in others' way.
-        let host = relay.host().ok_or(RelayError::Busy)?.to_string();
-        let host = slots.hosts.try_acquire(host, VISITS_OF_HOST).ok_or(RelayError::Busy)?;
-        let own = slots.customers.try_acquire(customer, VISITS_OF_CUSTOMER);
-        let own = own.ok_or(RelayError::Busy)?;
-        let slot = slot(&slots.all, priority).await?;
+        let permit = slots.acquire(relay, customer, priority).await?;
         let sent = tokio::time::timeout(VISIT_TIMEOUT, visit(relay, event, self.reach)).await;
         let sent = sent.unwrap_or(Err(RelayError::Timeout));
-        if sent.as_ref().is_err_and(RelayError::is_the_relays) {
-            slots.failed().insert(relay);
-        }
-        drop((host, own, slot));
+        slots.note_failed(relay, &sent);
+        drop(permit);
         sent
     }
 }
@@ -189,3 +212,6 @@ async fn receive(socket: &mut Socket) -> Result<Option<RelayMessage<'static>>, R
         Some(Err(error)) => Err(RelayError::connection(error)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -121,8 +121,9 @@ impl BackfillError {
         Self::Relay(sdk_error(error))
     }
 
-    /// Whether the next backfill may go on where this one has stopped: the subscription has been open
-    /// all the time, so that nothing new is stored behind that.
+    /// Whether the next backfill may go on at once where this one has stopped: the subscription has been
+    /// open all the time, so that nothing new is stored behind that. After the others it goes on when
+    /// the relay is subscribed again, and one more from the newest follows.
     pub(super) fn goes_on(&self) -> bool {
         match self {
             Self::TooMany | Self::Timeout | Self::Closed(_) => true,

@@ -81,8 +81,9 @@ impl MessageHandler {
                 // Who owns no pod is answered at once: only owners have somebody wait for them.
                 self.orders.status(&pod, customer).await?;
                 // A pod takes its time to end, and the next customer does not wait for it.
+                let name = pod.to_string();
                 let stopped = stop(Arc::clone(&self.orders), pod, customer.clone());
-                self.replies.send_when(to.clone(), async move { Some(stopped.await) });
+                self.replies.send_when(to.clone(), name, async move { Some(stopped.await) });
                 Ok(None)
             }
             Request::Buy { token: None, .. } => Err(unpaid()),
@@ -116,7 +117,8 @@ impl MessageHandler {
                 Ok(None)
             }
             submission @ Submission::Joined(..) => {
-                self.replies.send_when(to.clone(), submission.answer());
+                let order = submission.order().to_string();
+                self.replies.send_when(to.clone(), order, submission.answer());
                 Ok(None)
             }
             // The other replica responds.

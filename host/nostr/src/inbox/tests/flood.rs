@@ -23,9 +23,11 @@ struct Stored {
     live: Mutex<Vec<Event>>,
     /// Whether it sends pages without their end.
     is_endless: AtomicBool,
-    /// Pages that were asked for, and the one of them that it closes instead.
+    /// Pages that were requested, and the one of them instead of which it closes that, or the
+    /// connection.
     pages: AtomicUsize,
     closed_page: AtomicUsize,
+    lost_page: AtomicUsize,
 }
 
 impl StoredRelay {
@@ -41,7 +43,8 @@ impl StoredRelay {
                     let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
                     while let Some(Ok(message)) = socket.next().await {
                         let Message::Text(text) = message else { continue };
-                        for answer in stored.answers(&text) {
+                        let Some(answers) = stored.answers(&text) else { return };
+                        for answer in answers {
                             if socket.send(Message::text(answer.as_json())).await.is_err() {
                                 return;
                             }
@@ -55,16 +58,19 @@ impl StoredRelay {
 }
 
 impl Stored {
-    fn answers(&self, text: &str) -> Vec<RelayMessage<'static>> {
+    /// `None`: the connection is closed.
+    fn answers(&self, text: &str) -> Option<Vec<RelayMessage<'static>>> {
         match ClientMessage::from_json(text.as_bytes()).unwrap() {
             ClientMessage::Req { subscription_id, filters } => {
                 let id = subscription_id.into_owned();
                 let limit = filters.iter().filter_map(|filter| filter.limit).min();
-                if limit.is_some()
-                    && self.pages.fetch_add(1, Ordering::SeqCst).saturating_add(1)
-                        == self.closed_page.load(Ordering::SeqCst)
-                {
-                    return vec![RelayMessage::closed(id, "rate-limited: slow down")];
+                let page =
+                    limit.map(|_| self.pages.fetch_add(1, Ordering::SeqCst).saturating_add(1));
+                if page == Some(self.lost_page.load(Ordering::SeqCst)) {
+                    return None;
+                }
+                if page == Some(self.closed_page.load(Ordering::SeqCst)) {
+                    return Some(vec![RelayMessage::closed(id, "rate-limited: slow down")]);
                 }
                 let mut found = self.events.lock().unwrap().clone();
                 found.retain(|event| {
@@ -80,13 +86,13 @@ impl Stored {
                 if limit.is_none() {
                     answers.extend(self.live.lock().unwrap().iter().cloned().map(sent));
                 }
-                answers
+                Some(answers)
             }
             ClientMessage::Event(event) => {
                 let message = Cow::Borrowed("");
-                vec![RelayMessage::Ok { event_id: event.id, status: true, message }]
+                Some(vec![RelayMessage::Ok { event_id: event.id, status: true, message }])
             }
-            _ => Vec::new(),
+            _ => Some(Vec::new()),
         }
     }
 }
@@ -234,6 +240,71 @@ async fn a_relay_that_closes_a_page_is_read_on_from_there() {
     assert!(received.contains(&newest) && !more.contains(&newest), "not from the newest again");
     received.extend(more);
     assert!(ids(&relay).is_subset(&received));
+}
+
+/// The library connects again by itself, after some ten seconds.
+#[tokio::test]
+async fn a_relay_whose_connection_is_lost_is_read_on_from_there_and_then_once_more() {
+    let (mut inbox, relay) = inbox_of((0..200).map(|n| 60 + n)).await;
+    relay.stored.lost_page.store(3, Ordering::SeqCst);
+    inbox.backfill_pauses.forgiven = Duration::ZERO;
+    connect(&inbox).await;
+    let (url, sent_all) = (relay.url.clone(), RelayMessage::eose(inbox.id.clone()));
+    inbox.on_message(&url, &sent_all).await;
+    let (mut received, first) = backfill(&mut inbox).await;
+    assert!(matches!(first.result, Err(BackfillError::Disconnected)), "{:?}", first.result);
+    inbox.on_backfilled(first);
+    assert_eq!(inbox.backfilling.count(&url), 0, "it waits for the relay");
+    // Dated between where it has stopped and what comes with the subscription.
+    let meanwhile = wrap(&inbox, 130, None);
+    relay.stored.events.lock().unwrap().push(meanwhile.clone());
+    inbox.connection.ours.wait_for_connection(Duration::from_secs(60)).await;
+    inbox.on_message(&url, &sent_all).await;
+    let (more, second) = backfill(&mut inbox).await;
+    assert!(second.result.is_ok(), "{:?}", second.result);
+    let read_before = relay.stored.events.lock().unwrap()[70].id;
+    assert!(received.contains(&read_before) && !more.contains(&read_before), "not anew");
+    received.extend(more);
+    assert!(!received.contains(&meanwhile.id));
+    inbox.on_backfilled(second);
+    assert!(inbox.sent_all.is_empty(), "one more is due");
+    let (more, last) = backfill(&mut inbox).await;
+    assert!(last.result.is_ok(), "{:?}", last.result);
+    received.extend(more);
+    assert!(ids(&relay).is_subset(&received));
+    inbox.on_backfilled(last);
+    assert_eq!(inbox.sent_all.len(), 1);
+}
+
+/// A bound of two pages stands for connections that last no longer.
+#[tokio::test]
+async fn a_relay_that_is_lost_more_often_than_its_flood_takes_to_read_is_read_to_its_end() {
+    let (mut inbox, relay) = inbox_of((0..400).map(|n| 60 + n)).await;
+    inbox.backfill_bounds.pages = 2;
+    inbox.backfill_pauses.forgiven = Duration::ZERO;
+    connect(&inbox).await;
+    let (url, sent_all) = (relay.url.clone(), RelayMessage::eose(inbox.id.clone()));
+    let (mut received, mut losses) = (HashSet::new(), 0);
+    inbox.on_message(&url, &sent_all).await;
+    while !ids(&relay).is_subset(&received) {
+        let (more, mut ended) = backfill(&mut inbox).await;
+        received.extend(more);
+        assert!(matches!(ended.result, Err(BackfillError::TooMany)), "{:?}", ended.result);
+        ended.result = Err(BackfillError::Disconnected);
+        losses += 1;
+        assert!(losses < 10, "{} of 400 are read", received.len());
+        // It is subscribed again before, or after that is known.
+        if losses % 2 == 0 {
+            inbox.on_message(&url, &sent_all).await;
+        }
+        inbox.on_backfilled(ended);
+        if losses % 2 == 1 {
+            inbox.on_message(&url, &sent_all).await;
+        }
+        assert_eq!(inbox.backfilling.count(&url), 1, "it goes on");
+    }
+    println!("400 messages, two pages of {CAP} for each connection: read in {losses} connections");
+    assert!(inbox.sent_all.is_empty() && inbox.synced.is_empty(), "more may have come meanwhile");
 }
 
 #[tokio::test]
