@@ -1,4 +1,4 @@
-/* A shell for an image with musl: of each line it runs the words, and knows variables. */
+/* A shell for an image with musl: each line is a program with its arguments, or variables. */
 
 #include <pwd.h>
 #include <stdio.h>
@@ -7,13 +7,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define WORDS 64
+#define ARGUMENTS 64
 
-static char *expanded(char *word)
+static char *expanded(char *part)
 {
-    char *value = word;
-    if (word[0] == '$')
-        value = getenv(word + 1);
+    char *value = part;
+    if (part[0] == '$')
+        value = getenv(part + 1);
     return value ? value : "";
 }
 
@@ -27,21 +27,22 @@ static int whoami(void)
 
 static int run(char *line)
 {
-    char *words[WORDS + 1];
+    char *arguments[ARGUMENTS + 1];
     int count = 0, status = 0;
-    for (char *word = strtok(line, " \n"); word && count < WORDS; word = strtok(NULL, " \n"))
-        words[count++] = expanded(word);
-    words[count] = NULL;
+    char *part = strtok(line, " \n");
+    for (; part && count < ARGUMENTS; part = strtok(NULL, " \n"))
+        arguments[count++] = expanded(part);
+    arguments[count] = NULL;
     if (count == 0)
         return 0;
-    if (strcmp(words[0], "exit") == 0)
-        exit(count > 1 ? atoi(words[1]) : 0);
-    if (strcmp(words[0], "whoami") == 0)
+    if (strcmp(arguments[0], "exit") == 0)
+        exit(count > 1 ? atoi(arguments[1]) : 0);
+    if (strcmp(arguments[0], "whoami") == 0)
         return whoami();
     pid_t child = fork();
     if (child == 0) {
-        execvp(words[0], words);
-        perror(words[0]);
+        execvp(arguments[0], arguments);
+        perror(arguments[0]);
         _exit(127);
     }
     if (child < 0 || waitpid(child, &status, 0) < 0)
