@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Programs that the tests run, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 20] = [
+const PROGRAMS: [(&str, &str); 21] = [
     ("bwrap", "bubblewrap"),
     ("ssh", "openssh-client"),
     ("sshpass", "sshpass"),
@@ -22,6 +22,7 @@ const PROGRAMS: [(&str, &str); 20] = [
     ("plink", "putty-tools"),
     ("rsync", "rsync"),
     ("busybox", "busybox-static"),
+    ("musl-gcc", "musl-tools"),
     ("node", "nodejs"),
     ("npm", "npm"),
     ("python3", "python3-venv"),

@@ -1,15 +1,16 @@
 //! Whether pods reach what no customer may: the init container of a pod of its own tries.
 //!
-//! It knows the API server by itself; the service names the kubelets, at all addresses of the nodes.
+//! It knows the API server by itself; the service names the kubelets, at all addresses of the nodes,
+//! and the SSH port of another probe pod, as of a neighbour.
 //! Where NetworkPolicies are not enforced it reaches one of them, and where nodes have public
 //! addresses that the policy does not except it reaches these. Images of earlier versions, and
 //! templates with a server of their own, try nothing.
 
 use crate::objects::Objects;
 use crate::ssh_server::INIT_CONTAINER;
-use crate::status::init_message;
+use crate::status::{init_message, is_ready};
 use k8s_openapi::api::core::v1::{EnvVar, Node, Pod};
-use paygress_core::backend::cluster::NetworkIsolation;
+use paygress_core::backend::cluster::{Neighbours, NetworkIsolation};
 use paygress_core::model::units::Seconds;
 use paygress_sshd::{MAX_ADDRESSES, REACH_VARIABLE, ReachReport, ReachTask};
 use std::net::{IpAddr, SocketAddr};
@@ -54,10 +55,17 @@ pub(crate) fn report(pod: &Pod) -> Option<ReachReport> {
     init_message(pod).and_then(ReachReport::find)
 }
 
-pub(crate) fn isolation(report: Option<&ReachReport>) -> NetworkIsolation {
+/// Where the SSH server of this pod listens; nowhere unless it is ready.
+pub(crate) fn listening(pod: &Pod, port: u16) -> Vec<SocketAddr> {
+    let Some(status) = pod.status.as_ref().filter(|_| is_ready(pod)) else { return Vec::new() };
+    let ips = status.pod_ips.iter().flatten().filter_map(|it| it.ip.parse::<IpAddr>().ok());
+    ips.map(|ip| SocketAddr::new(ip, port)).collect()
+}
+
+pub(crate) fn isolation(report: Option<&ReachReport>, neighbours: Neighbours) -> NetworkIsolation {
     match report {
         None | Some(ReachReport { tried: 0, .. }) => NetworkIsolation::Unknown,
-        Some(report) if report.reached.is_empty() => NetworkIsolation::Enforced,
+        Some(report) if report.reached.is_empty() => NetworkIsolation::Enforced(neighbours),
         Some(_) => NetworkIsolation::NotEnforced,
     }
 }
@@ -126,7 +134,10 @@ mod tests {
         };
         let keys = "ssh-ed25519 AAAA\n";
         for (line, expected) in [
-            (r#"paygress-reach {"tried":2,"reached":[]}"#, NetworkIsolation::Enforced),
+            (
+                r#"paygress-reach {"tried":2,"reached":[]}"#,
+                NetworkIsolation::Enforced(Neighbours::NoRoom),
+            ),
             (
                 r#"paygress-reach {"tried":2,"reached":["10.96.0.1:443"]}"#,
                 NetworkIsolation::NotEnforced,
@@ -137,9 +148,24 @@ mod tests {
             ("", NetworkIsolation::Unknown),
         ] {
             let found = report(&pod(&format!("{keys}{line}\n")));
-            assert_eq!(isolation(found.as_ref()), expected, "{line}");
+            assert_eq!(isolation(found.as_ref(), Neighbours::NoRoom), expected, "{line}");
             assert_eq!(expected.warning().is_some(), line.contains("10.96.0.1"), "{line}");
         }
-        assert_eq!(isolation(report(&Pod::default()).as_ref()), NetworkIsolation::Unknown);
+        let none = report(&Pod::default());
+        assert_eq!(isolation(none.as_ref(), Neighbours::Tried), NetworkIsolation::Unknown);
+    }
+
+    #[test]
+    fn a_neighbour_is_tried_at_each_of_its_addresses_once_it_is_ready() {
+        let pod = |ready: &str| -> Pod {
+            let ips = json!([{"ip": "10.0.0.7"}, {"ip": "2001:db8::7"}, {"ip": ""}]);
+            let ready = json!([{"type": "Ready", "status": ready}]);
+            serde_json::from_value(json!({"status": {"podIPs": ips, "conditions": ready}})).unwrap()
+        };
+        let expected: Vec<SocketAddr> =
+            ["10.0.0.7:2222", "[2001:db8::7]:2222"].map(|it| it.parse().unwrap()).to_vec();
+        assert_eq!(listening(&pod("True"), 2_222), expected);
+        assert!(listening(&pod("False"), 2_222).is_empty());
+        assert!(listening(&Pod::default(), 2_222).is_empty());
     }
 }

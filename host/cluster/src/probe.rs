@@ -11,9 +11,11 @@
 //!
 //! Where orders may have `run: image`, another one is launched after it as for such an order. If that
 //! one does not start, such orders are refused, and all others go on. A last one, with a copy of the
-//! server, tries what no customer may reach (`isolation`): nobody waits for it.
+//! server, tries what no customer may reach (`isolation`), and yet another one as its neighbour
+//! (`network`): nobody waits for them.
 
-use crate::isolation::{report, try_addresses};
+mod network;
+
 use crate::kubernetes::Kubernetes;
 use crate::objects::{Objects, ttl};
 use crate::pod_reply::ReplyStep;
@@ -60,8 +62,8 @@ impl Probe for Kubernetes {
         }
     }
 
-    async fn try_network(&self, plan: &LeasePlan) {
-        if let Err(problem) = self.probe_network(plan).await {
+    async fn try_network(&self, plan: &LeasePlan, neighbour: Option<&LeasePlan>) {
+        if let Err(problem) = self.probe_network(plan, neighbour).await {
             tracing::info!(
                 ?problem,
                 "what pods reach is not known: the pod that tries does not start"
@@ -165,29 +167,6 @@ impl Kubernetes {
                 Some(ProbeProblem::NoImagePrograms)
             }
         }
-    }
-
-    /// One whose container that copies the server tries the API server and the nodes.
-    async fn probe_network(&self, plan: &LeasePlan) -> Result<()> {
-        let form = PodForm { volume: ServerVolume::Copy, ..self.form() };
-        let objects = self.objects(plan, form, ReplyStep::Absent);
-        let mut objects = objects.map_err(|error| problem(&error, None))?;
-        let Settings { ttl, ready_within, .. } = self.settings();
-        if as_probe(&mut objects, plan.placement.container_port, *ttl) == Server::Own {
-            // Nothing in it would try.
-            self.note_isolation(None);
-            return Ok(());
-        }
-        try_addresses(&mut objects, self.kubelets().await, *ready_within);
-        let started = self.start_probe(plan, objects).await;
-        let pod = plan.lease.pod_name();
-        if started.is_ok()
-            && let Ok(pods) = self.pods_of(&pod).await
-        {
-            self.note_isolation(pods.first().and_then(report));
-        }
-        self.remove_probe(&pod).await;
-        started.map(drop).map_err(|failure| failure.problem)
     }
 
     pub(crate) async fn remove_probe(&self, pod: &PodName) {

@@ -9,7 +9,7 @@ use anyhow::Result;
 use paygress_cashu::{CashuWallet, Seed, WalletStore};
 use paygress_cluster::{Kubernetes, PodRoot};
 use paygress_core::Cluster;
-use paygress_core::backend::cluster::{NetworkIsolation, ProbeProblem};
+use paygress_core::backend::cluster::{Neighbours, NetworkIsolation, ProbeProblem};
 use paygress_core::error_chain;
 use paygress_core::orders::{Backends, OrderService, ProbeFindings};
 use paygress_policy::Publisher;
@@ -25,8 +25,8 @@ const NAMESPACES: Area = Area::new(Group::Pods, "user namespaces");
 const NETWORK: Area = Area::new(Group::Pods, "network");
 
 /// Pods that are launched one after the other at most: with and without root, with the server mounted
-/// and copied, with the image's program, and one that tries the network.
-const PODS: u64 = 6;
+/// and copied, with the image's program, and two that try the network.
+const PODS: u64 = 7;
 
 pub(super) async fn checks(config: &Config, cluster: Option<&Arc<Kubernetes>>) -> Vec<Check> {
     let directory = match temporary_directory(config) {
@@ -175,8 +175,15 @@ fn namespaces(config: &Config, findings: ProbeFindings) -> Check {
 
 fn network(isolation: NetworkIsolation) -> Check {
     match isolation {
-        NetworkIsolation::Enforced => {
-            NETWORK.ok("a probe pod reaches neither the API server nor a node")
+        NetworkIsolation::Enforced(neighbours @ Neighbours::Tried) => {
+            NETWORK.ok(neighbours.text())
+        }
+        NetworkIsolation::Enforced(neighbours @ Neighbours::NoRoom) => NETWORK.warn(
+            neighbours.text(),
+            "make room for two pods of the default tier, on nodes and in quotas, and try again",
+        ),
+        NetworkIsolation::Enforced(neighbours @ Neighbours::NotStarted) => {
+            NETWORK.warn(neighbours.text(), "see what is above, and try again")
         }
         NetworkIsolation::NotEnforced => {
             NETWORK.message(Outcome::Fail, isolation.warning().unwrap_or("pods are not isolated"))
@@ -196,9 +203,22 @@ mod tests {
     fn pods_that_reach_the_api_server_are_a_failure_with_what_to_do() {
         let check = network(NetworkIsolation::NotEnforced);
         assert_eq!(check.outcome, Outcome::Fail);
-        assert_eq!(check.text, "customers' pods reach the API server or a node");
+        assert_eq!(check.text, "customers' pods reach the API server, a node or each other");
         assert!(check.remedy.unwrap().contains("k8s/base/network.yaml"));
-        assert_eq!(network(NetworkIsolation::Enforced).outcome, Outcome::Ok);
         assert_eq!(network(NetworkIsolation::Unknown).outcome, Outcome::Warn);
+    }
+
+    #[test]
+    fn neighbours_that_were_not_tried_are_named() {
+        for (neighbours, outcome, end) in [
+            (Neighbours::Tried, Outcome::Ok, "nor another probe pod"),
+            (Neighbours::NoRoom, Outcome::Warn, "neighbours not tried: no room"),
+            (Neighbours::NotStarted, Outcome::Warn, "the other probe pod does not start"),
+        ] {
+            let check = network(NetworkIsolation::Enforced(neighbours));
+            assert_eq!(check.outcome, outcome, "{neighbours:?}");
+            assert!(check.text.ends_with(end), "{}", check.text);
+            assert_eq!(check.remedy.is_some(), outcome == Outcome::Warn, "{neighbours:?}");
+        }
     }
 }

@@ -94,6 +94,10 @@ fn a_healthy_cluster_is_ok_and_no_probe_pod_is_left() {
     {
         assert!(of_area(&report, area).count() > 0, "{area}: {report:#}");
     }
+    let walls = of_area(&report, "network").map(|check| check["text"].as_str().unwrap());
+    let walls: Vec<&str> = walls.collect();
+    let tried = "a probe pod reaches neither the API server nor a node, nor another probe pod";
+    assert!(walls.contains(&tried), "{walls:?}");
     assert_eq!(probe_pods().trim(), "");
     pods_that_are_not_isolated_are_named(&doctor);
     assert_eq!(probe_pods().trim(), "");
@@ -107,7 +111,7 @@ fn pods_that_are_not_isolated_are_named(doctor: &Doctor) {
         let (report, succeeded) = doctor.report(&[]);
         let mut failed = of_area(&report, "network").filter(|check| check["outcome"] == "fail");
         let is_named = failed.any(|check| {
-            check["text"] == "customers' pods reach the API server or a node"
+            check["text"] == "customers' pods reach the API server, a node or each other"
                 && check["remedy"].as_str().unwrap().contains("k8s/base/network.yaml")
         });
         is_named && !succeeded

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 const SERVER: &str = "paygress.local/ssh:1";
 /// How long policies may take to be enforced, or not to be any more.
 const ENFORCED: Duration = Duration::from_secs(30);
-/// How long two probe pods may take.
+/// How long a probe pod may take, or the two that try the network.
 const PROBES: Duration = Duration::from_secs(120);
 
 const INTERNET: &str = "203.0.113.2";
@@ -477,7 +477,8 @@ fn an_operator_sees_whether_pods_reach_the_cluster() {
     NetworkPolicies::apply();
     let (ready, log) = probed("network-enforced");
     assert_eq!(ready["warnings"], Value::Null, "{ready}");
-    assert!(log.contains("reaches neither the API server nor a node"), "{log}");
+    let enforced = "reaches neither the API server nor a node, nor another probe pod";
+    assert!(log.contains(enforced), "{log}");
 
     let removed = NetworkPolicies::removed();
     let (ready, log) = probed("network-open");
@@ -491,4 +492,5 @@ fn an_operator_sees_whether_pods_reach_the_cluster() {
     let kubelet = format!("{}:10250", node_address());
     assert_eq!(lines.len(), 1, "once: {log}");
     assert!(lines[0].contains("10.96.0.1:443") && lines[0].contains(&kubelet), "{}", lines[0]);
+    assert!(lines[0].contains(":2222"), "its neighbour's SSH port: {}", lines[0]);
 }

@@ -7,7 +7,7 @@ use crate::support::fake::{
 };
 use async_trait::async_trait;
 use paygress_core::backend::cluster::{
-    EndReason, LeasePlan, NetworkIsolation, Probe, ProbeProblem,
+    EndReason, LeasePlan, Neighbours, NetworkIsolation, Probe, ProbeProblem,
 };
 use paygress_core::backend::store::{
     LeaseStore, LeaseUpdate, OrderStore, PortAllocator, Repetition,
@@ -33,6 +33,8 @@ use tokio::task::JoinHandle;
 /// Probes that end when the test says so, and find what it says.
 struct Probes {
     probed: Mutex<Vec<LeasePlan>>,
+    /// The pods that tried the network, each with its neighbour.
+    tried: Mutex<Vec<(PodName, Option<PodName>)>>,
     findings: tokio::sync::Mutex<mpsc::UnboundedReceiver<Option<ProbeProblem>>>,
     isolation: Mutex<NetworkIsolation>,
 }
@@ -42,6 +44,11 @@ impl Probe for Probes {
     async fn run(&self, plan: &LeasePlan) -> Option<ProbeProblem> {
         self.probed.lock().unwrap().push(plan.clone());
         self.findings.lock().await.recv().await.flatten()
+    }
+
+    async fn try_network(&self, plan: &LeasePlan, neighbour: Option<&LeasePlan>) {
+        let name = |plan: &LeasePlan| plan.lease.pod_name();
+        self.tried.lock().unwrap().push((name(plan), neighbour.map(name)));
     }
 
     fn network_isolation(&self) -> NetworkIsolation {
@@ -81,7 +88,8 @@ impl Service {
         let (findings, receiver) = mpsc::unbounded_channel();
         let receiver = tokio::sync::Mutex::new(receiver);
         let isolation = Mutex::new(NetworkIsolation::Unknown);
-        let probes = Arc::new(Probes { probed: Mutex::default(), findings: receiver, isolation });
+        let (probed, tried) = (Mutex::default(), Mutex::default());
+        let probes = Arc::new(Probes { probed, tried, findings: receiver, isolation });
         let cluster = Arc::new(FakeCluster { probe: Some(probes.clone()), ..cluster });
         let images = Arc::new(Images::new("image:1"));
         let backends = Backends {
@@ -359,7 +367,8 @@ async fn what_is_not_known_or_less_than_it_might_be_closes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_that_reach_the_cluster_are_a_warning() {
     for (isolation, is_warned) in [
-        (NetworkIsolation::Enforced, false),
+        (NetworkIsolation::Enforced(Neighbours::Tried), false),
+        (NetworkIsolation::Enforced(Neighbours::NoRoom), false),
         (NetworkIsolation::Unknown, false),
         (NetworkIsolation::NotEnforced, true),
     ] {
@@ -371,6 +380,21 @@ async fn pods_that_reach_the_cluster_are_a_warning() {
         assert_eq!(service.orders.network_warning(), isolation.warning());
         let warnings = service.orders.overview(UnixTime(0)).await.unwrap().warnings;
         assert_eq!(warnings.len(), usize::from(is_warned), "{isolation:?}: {warnings:?}");
+    }
+}
+
+/// Two pods at once would take a place that is sold where there is room for one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_tries_the_network_has_a_neighbour_where_there_is_room_for_both() {
+    for (room, has_neighbour) in [(None, true), (Some(2), true), (Some(1), false)] {
+        let service = Service::start(room).await;
+        service.findings.send(None).unwrap();
+        let (pod, neighbour) = until("the network is not tried", async || {
+            service.probes.tried.lock().unwrap().first().cloned()
+        })
+        .await;
+        assert_eq!(neighbour.is_some(), has_neighbour, "{room:?}");
+        assert_ne!(neighbour.as_ref(), Some(&pod), "each has a name of its own");
     }
 }
 

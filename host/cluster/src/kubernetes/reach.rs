@@ -5,7 +5,7 @@ use crate::isolation;
 use crate::requests::request;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
-use paygress_core::backend::cluster::NetworkIsolation;
+use paygress_core::backend::cluster::{Neighbours, NetworkIsolation};
 use paygress_sshd::ReachReport;
 use std::net::SocketAddr;
 use std::sync::PoisonError;
@@ -33,16 +33,14 @@ impl Kubernetes {
 
     /// Notes what a pod that has started has reached; none: it has tried nothing. The log has it once,
     /// until it changes.
-    pub(crate) fn note_isolation(&self, report: Option<ReachReport>) {
-        let found = isolation::isolation(report.as_ref());
+    pub(crate) fn note_isolation(&self, report: Option<ReachReport>, neighbours: Neighbours) {
+        let found = isolation::isolation(report.as_ref(), neighbours);
         let before = self.isolation.lock().unwrap_or_else(PoisonError::into_inner).replace(found);
         if before == Some(found) {
             return;
         }
         match found {
-            NetworkIsolation::Enforced => {
-                tracing::info!("a probe pod reaches neither the API server nor a node");
-            }
+            NetworkIsolation::Enforced(neighbours) => tracing::info!("{}", neighbours.text()),
             NetworkIsolation::NotEnforced => {
                 let reached = report.map(|report| report.reached).unwrap_or_default();
                 let remedy = found.warning();

@@ -1,6 +1,6 @@
 //! The cluster: leases are dry-run, launched, extended and observed.
 
-pub use crate::backend::probe::{NetworkIsolation, ProbeProblem};
+pub use crate::backend::probe::{Neighbours, NetworkIsolation, ProbeProblem};
 pub use crate::model::lease::{EndReason, Ending, PortKind};
 
 use crate::backend::capacity::{Capacity, Demand, Tier};
@@ -185,8 +185,9 @@ pub trait Probe: Send + Sync {
     /// logins, and removes it. None: nothing is wrong.
     async fn run(&self, plan: &LeasePlan) -> Option<ProbeProblem>;
 
-    /// Launches a pod that tries what no customer may reach, waits until it has, and removes it.
-    async fn try_network(&self, _plan: &LeasePlan) {}
+    /// Launches a pod that tries what no customer may reach, waits until it has, and removes it. This
+    /// neighbour, if there is room for it, is launched before, tried too, and removed with it.
+    async fn try_network(&self, _plan: &LeasePlan, _neighbour: Option<&LeasePlan>) {}
 
     /// What the latest pod that has tried has shown.
     fn network_isolation(&self) -> NetworkIsolation {

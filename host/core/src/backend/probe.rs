@@ -94,15 +94,44 @@ impl ProbeProblem {
     }
 }
 
-/// Whether pods are kept from what no customer may reach: the API server and the nodes.
+/// Whether the pod that tries what no customer may reach has tried another pod too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Neighbours {
+    /// It has, and that one was there.
+    Tried,
+    /// No node, or no quota, has room for another one.
+    NoRoom,
+    /// The other one does not start, or has ended.
+    NotStarted,
+}
+
+/// Whether pods are kept from what no customer may reach: the API server, the nodes and each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkIsolation {
     /// A pod has tried in vain.
-    Enforced,
+    Enforced(Neighbours),
     /// A pod has reached some of it.
     NotEnforced,
     /// No pod has tried.
     Unknown,
+}
+
+impl Neighbours {
+    /// What a pod has found that has reached nothing, for the operator.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Tried => {
+                "a probe pod reaches neither the API server nor a node, nor another probe pod"
+            }
+            Self::NoRoom => {
+                "a probe pod reaches neither the API server nor a node; neighbours not tried: no room"
+            }
+            Self::NotStarted => {
+                "a probe pod reaches neither the API server nor a node; neighbours not tried: the other probe pod does not start"
+            }
+        }
+    }
 }
 
 impl NetworkIsolation {
@@ -112,9 +141,9 @@ impl NetworkIsolation {
     pub fn warning(self) -> Option<&'static str> {
         match self {
             Self::NotEnforced => Some(
-                "customers' pods reach the API server or a node: use a network plugin that enforces NetworkPolicies, apply k8s/base/network.yaml, and add the public addresses of nodes and API server to its `except`; the log has what is reached",
+                "customers' pods reach the API server, a node or each other: use a network plugin that enforces NetworkPolicies, apply k8s/base/network.yaml, and add the public addresses of nodes and API server to its `except`; the log has what is reached",
             ),
-            Self::Enforced | Self::Unknown => None,
+            Self::Enforced(_) | Self::Unknown => None,
         }
     }
 }

@@ -183,13 +183,26 @@ impl OrderService {
         }
     }
 
-    /// What a pod of these policies reaches. Pods are sold meanwhile.
+    /// What a pod of these policies reaches, another one of them included. Pods are sold meanwhile.
     async fn probe_network(&self, probe: &dyn Probe, set: Arc<dyn PolicySet>, order: &OrderId) {
-        match self.probe_plan(&*set, order, &LeaseId::of_probe()).await {
-            Ok(plan) => probe.try_network(&plan).await,
-            Err(refusal) => {
+        let plan = self.probe_plan(&*set, order, &LeaseId::of_probe()).await;
+        let neighbour = self.probe_plan(&*set, order, &LeaseId::of_probe()).await;
+        match (plan, neighbour) {
+            (Ok(plan), Ok(neighbour)) => {
+                let has_room = self.has_room_for_two(&plan).await;
+                probe.try_network(&plan, has_room.then_some(&neighbour)).await;
+            }
+            (Err(refusal), _) | (_, Err(refusal)) => {
                 tracing::info!(%refusal, "no pod can be made that tries the network");
             }
+        }
+    }
+
+    /// Whether two of these take no place that is sold, and find one each.
+    async fn has_room_for_two(&self, plan: &LeasePlan) -> bool {
+        match self.free_capacity().await {
+            Ok(Some(free)) => free.count(&Tier::from(plan), 2) == 2,
+            Ok(None) | Err(_) => true,
         }
     }
 
@@ -318,26 +331,32 @@ fn again_after(problem: Option<ProbeProblem>, isolation: NetworkIsolation) -> Op
     match (problem, isolation) {
         (Some(problem), _) if problem.may_pass() => Some(limits::PROBE_AGAIN),
         (Some(_), _) | (None, NetworkIsolation::NotEnforced) => Some(limits::PROBE_SELDOM),
-        (None, NetworkIsolation::Enforced | NetworkIsolation::Unknown) => None,
+        (None, NetworkIsolation::Enforced(_) | NetworkIsolation::Unknown) => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::cluster::Neighbours;
 
     /// One bad moment of a node must not keep customers from being root until the next restart.
     #[test]
     fn whatever_is_wrong_is_looked_at_again() {
         use NetworkIsolation::{Enforced, NotEnforced, Unknown};
         for (problem, isolation, expected) in [
-            (None, Enforced, None),
+            (None, Enforced(Neighbours::Tried), None),
+            (None, Enforced(Neighbours::NoRoom), None),
             (None, Unknown, None),
             (None, NotEnforced, Some(limits::PROBE_SELDOM)),
             (Some(ProbeProblem::Image), Unknown, Some(limits::PROBE_AGAIN)),
             (Some(ProbeProblem::Image), NotEnforced, Some(limits::PROBE_AGAIN)),
             (Some(ProbeProblem::Unavailable), Unknown, Some(limits::PROBE_AGAIN)),
-            (Some(ProbeProblem::NoUserNamespaces), Enforced, Some(limits::PROBE_SELDOM)),
+            (
+                Some(ProbeProblem::NoUserNamespaces),
+                Enforced(Neighbours::Tried),
+                Some(limits::PROBE_SELDOM),
+            ),
             (Some(ProbeProblem::NoImagePrograms), Unknown, Some(limits::PROBE_AGAIN)),
         ] {
             assert_eq!(again_after(problem, isolation), expected, "{problem:?}, {isolation:?}");

@@ -148,6 +148,20 @@ impl Site {
         ssh
     }
 
+    /// A session of Alice that has begun, and goes on as long as its input.
+    async fn session(&self) -> Child {
+        let mut ssh = self.ssh(&alice(), "echo in; exec cat");
+        ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let begin = move || {
+            let mut client = ssh.spawn().unwrap();
+            let mut begun = [0; 3];
+            client.stdout.as_mut().unwrap().read_exact(&mut begun).unwrap();
+            assert_eq!(&begun, b"in\n");
+            client
+        };
+        tokio::task::spawn_blocking(begin).await.unwrap()
+    }
+
     /// A login that must fail, with this in its message.
     async fn is_refused(&self, jump_as: &PodName, message: &str) {
         let done = output(self.ssh(jump_as, "echo in > in; echo in")).await;
@@ -209,6 +223,32 @@ async fn another_lease_s_key_is_refused() {
     assert_eq!(site.gateway.counts.sessions(Way::JumpHost), 1);
     assert_eq!(site.gateway.counts.rejections(Rejection::NotPermitted), 1);
     site.gateway.stop().await;
+}
+
+/// A session must end by itself, and its client show this.
+async fn is_cut(mut client: Child, message: &str) {
+    let end = move || {
+        let input = client.stdin.take();
+        let done = client.wait_with_output().unwrap();
+        drop(input);
+        text(&done.stderr)
+    };
+    let shown = tokio::task::spawn_blocking(end).await.unwrap();
+    assert!(shown.contains(message), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_shows_why_its_session_was_cut() {
+    let site = Site::start().await;
+    site.configure_well(BOTH_BY_KEY);
+    let session = site.session().await;
+    site.gateway.leases.end(&alice());
+    is_cut(session, "the lease of the pod has ended: order a new pod").await;
+
+    site.gateway.leases.add(alice(), vec![site.customer.own.clone()], Some(SECRET));
+    let session = site.session().await;
+    site.gateway.stop().await;
+    is_cut(session, "the gateway is being stopped: connect again").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,9 @@
 //! Logins in images that have little or nothing of what a login needs.
 
 use crate::rootfs::{Container, Rootfs, shown};
+use crate::server::are_there;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -160,4 +161,93 @@ fn names_are_resolved_without_the_images_nsswitch() {
     ssh.args(["-W", &format!("a.name.of.hosts:{}", container.port), "alice@127.0.0.1"]);
     let banner = shown(&ssh.output().unwrap());
     assert!(banner.starts_with("SSH-2.0-"), "{banner}");
+}
+
+/// Where images that are linked with musl have its loader, which is its C library as well.
+fn loader_of_musl() -> PathBuf {
+    let files = std::fs::read_dir("/lib").unwrap().map(|file| file.unwrap());
+    let mut loaders =
+        files.filter(|file| file.file_name().to_string_lossy().starts_with("ld-musl-"));
+    loaders.next().expect("musl-tools brings it").path()
+}
+
+/// As an image of Alpine has its shell. What it runs besides is the server's busybox.
+#[test]
+fn the_shell_of_an_image_may_be_linked_with_musl() {
+    if !are_there(&["musl-gcc"]) {
+        return;
+    }
+    let Some(image) = Rootfs::scratch(0, "an image with musl") else { return };
+    image.file("etc/passwd", "root:x:0:0:of musl:/root:/bin/ash\n");
+    image.file("usr/src/shell.c", include_str!("shell.c"));
+    std::fs::create_dir_all(image.path("bin")).unwrap();
+    let (source, shell) = (image.path("usr/src/shell.c"), image.path("bin/ash"));
+    let compiled = Command::new("musl-gcc").arg("-o").args([&shell, &source]).status();
+    assert!(compiled.unwrap().success());
+    let loader = loader_of_musl();
+    let named = loader.to_str().unwrap().as_bytes();
+    let program = std::fs::read(&shell).unwrap();
+    assert!(program.windows(named.len()).any(|bytes| bytes == named), "{}", loader.display());
+    image.copy(&loader);
+    std::os::unix::fs::symlink("ash", image.path("bin/sh")).unwrap();
+
+    let container = image.start("rw", &["IMAGE=musl"]);
+    for (script, expected) in [
+        ("whoami", "root\n"),
+        ("echo $IMAGE $SHELL $HOME $USER", "musl /bin/ash /root alice\n"),
+        ("id -u", "0\n"),
+        ("/bin/sh -c whoami", "root\n"),
+    ] {
+        assert_eq!(container.run("alice", &[], script), expected, "{script}");
+    }
+    assert!(container.run("alice", &["-tt"], "tty").starts_with("/dev/pts/"));
+    assert_eq!(login_shell(&container, "echo $HOME\nwhoami\n"), "/root\nroot\n");
+    let mut ssh = container.client("ssh", "-p");
+    let ended = ssh.args(["alice@127.0.0.1", "exit 7"]).status().unwrap();
+    assert_eq!(ended.code(), Some(7));
+    moves_files(&container);
+}
+
+/// The layout of an image of Ubuntu, with Debian's programs: directories below `usr`, and a user.
+fn ubuntu(uid: u32) -> Option<Rootfs> {
+    let image = Rootfs::scratch(uid, "the layout of Ubuntu")?;
+    for name in ["bin", "sbin", "lib", "lib64"] {
+        let (place, below) = (image.path(name), image.path("usr").join(name));
+        std::fs::create_dir_all(image.path("usr")).unwrap();
+        // The server's libraries are there, where it is not static.
+        match place.exists() {
+            true => std::fs::rename(&place, below).unwrap(),
+            false => std::fs::create_dir(below).unwrap(),
+        }
+        std::os::unix::fs::symlink(format!("usr/{name}"), place).unwrap();
+    }
+    image.program(Path::new("/bin/bash"));
+    image.program(Path::new("/bin/dash"));
+    std::os::unix::fs::symlink("dash", image.path("usr/bin/sh")).unwrap();
+    image.file("etc/os-release", "NAME=\"Ubuntu\"\nVERSION_ID=\"24.04\"\nID=ubuntu\n");
+    image.file(
+        "etc/passwd",
+        "root:x:0:0:root:/root:/bin/bash\nubuntu:x:1000:1000:Ubuntu:/home/ubuntu:/bin/bash\n",
+    );
+    for home in ["root", "home/ubuntu"] {
+        image.file(&format!("{home}/.bashrc"), "case $- in *i*) ;; *) return ;; esac\n");
+    }
+    image.give_to_user("home/ubuntu");
+    Some(image)
+}
+
+#[test]
+fn the_layout_and_the_user_of_ubuntu_are_used_as_they_are() {
+    for (uid, name, home) in [(1000, "ubuntu", "/home/ubuntu"), (0, "root", "/root")] {
+        let Some(image) = ubuntu(uid) else { continue };
+        let container = image.start("rw", &[]);
+        let script = "echo $USER $HOME $SHELL; . /etc/os-release; echo $ID; id -un; readlink /bin";
+        let expected = format!("alice {home} /bin/bash\nubuntu\n{name}\nusr/bin\n");
+        assert_eq!(container.run("alice", &[], script), expected);
+        let shell = "echo ${BASH_VERSION:+by bash}; type -p dash; /bin/sh -c 'echo by $0'";
+        let shells = "by bash\n/usr/bin/dash\nby /bin/sh\n";
+        assert_eq!(container.run("alice", &[], shell), shells, "{name}");
+        assert_eq!(login_shell(&container, "id -un\n"), format!("{name}\n"));
+        moves_files(&container);
+    }
 }

@@ -113,7 +113,8 @@ impl Rootfs {
         self.libraries(program);
     }
 
-    fn copy(&self, file: &Path) {
+    /// A file of this machine, at the same place.
+    pub(crate) fn copy(&self, file: &Path) {
         let place = self.directory.path().join(file.strip_prefix("/").unwrap());
         std::fs::create_dir_all(place.parent().unwrap()).unwrap();
         std::fs::copy(file, place).unwrap();
