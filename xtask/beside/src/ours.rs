@@ -1,13 +1,11 @@
 //! The policy host, as the service uses it: compiled components are cached, calls start from
-//! snapshots of configured ones, on a thread that may be blocked.
+//! snapshots of configured ones, and quick calls stay on the thread that makes them.
 
 use crate::files::{Files, Prices};
 use crate::runtime::{Runtime, failed};
 use anyhow::{Context as _, Result, bail};
 use paygress_core::Policy;
-use paygress_core::backend::policy::{
-    Configured, Context, Fault, FaultKind, PolicyError, PolicySet, Slot,
-};
+use paygress_core::backend::policy::{Configured, Context, Fault, FaultKind, PolicyError, Slot};
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::UnixTime;
 use paygress_policy::{Call, CallResult, Harness, Host, PolicyEngine, Source, Sources, SwapError};
