@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: runs the benchmarks, and prints what the host adds to the bare libraries. With
-//! `--languages`: what a call costs in each language.
+//! `cargo xtask bench`: runs the benchmarks, and prints what the host adds to the bare libraries.
+//! With `--languages`: what a call costs in each language.
 
 use crate::run::{ALL, cargo, step, target};
 use anyhow::{Context, Result, bail};

@@ -137,8 +137,8 @@ enum Command {
         /// with those stored. Needs valgrind and bubblewrap.
         #[arg(long, conflicts_with = "beside")]
         counts: bool,
-        /// Measure a pricing call in each language instead, of new projects. Needs Node, Python, Go, and
-        /// clang with lld.
+        /// Measure a pricing call in each language instead, of new projects. Needs Node, Python, Go,
+        /// and clang with lld.
         #[arg(long, conflicts_with_all = ["beside", "counts"])]
         languages: bool,
         /// Store the counts, to be compared with from now on.

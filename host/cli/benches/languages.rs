@@ -1,5 +1,5 @@
-//! A pricing call from a snapshot in each language, of the projects that `paygress policy new` makes.
-//! Printed by `cargo xtask bench --languages`. The languages must be installed.
+//! A pricing call from a snapshot in each language, of the projects that `paygress policy new`
+//! makes. Printed by `cargo xtask bench --languages`. The languages must be installed.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
 use paygress::config::default_policies;

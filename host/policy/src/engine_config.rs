@@ -48,9 +48,9 @@ pub(crate) fn config(metering: Metering) -> Config {
     config
 }
 
-/// Opens what tells which pages calls have written to, for all engines of this process. To be called
-/// before the process forbids that its memory is read, after which it may not open that itself.
-/// Engines are slower without it, and otherwise the same.
+/// Opens what tells which pages calls have written to, for all engines of this process. To be
+/// called before the process forbids that its memory is read, after which it may not open that
+/// itself. Engines are slower without it, and otherwise the same.
 pub fn open_page_map() {
     // It stays open.
     let _ = PoolingAllocationConfig::is_pagemap_scan_available();

@@ -129,8 +129,8 @@ async fn jco_recomputes_a_receipt_and_names_what_differs() {
     assert!(refused.contains("not recomputed: pricing.wasm has not the SHA-256"), "{refused}");
 }
 
-/// Of a receipt that the service has signed with another price, another time and other refund terms,
-/// these fields, as the program names them.
+/// Of a receipt that the service has signed with another price, another time and other refund
+/// terms, these fields, as the program names them.
 async fn what_differs_is_named(sandbox: &Sandbox, answer: &Value, components: &str) {
     let changed = &sign_changed(sandbox, answer, |order| {
         let decision = &mut order["decision"];
