@@ -1,4 +1,5 @@
 //! `cargo xtask bench`: runs the benchmarks, and prints what the host adds to the bare libraries.
+//! With `--languages`: what a call costs in each language.
 
 use crate::run::{ALL, cargo, step, target};
 use anyhow::{Context, Result, bail};
@@ -55,6 +56,12 @@ pub(crate) fn bench() -> Result<()> {
         println!("{line}");
     }
     step("live orders", &mut benchmark("live")?)
+}
+
+/// Builds a pricing policy in each language, and measures its calls.
+pub(crate) fn languages() -> Result<()> {
+    crate::plugins::build_defaults()?;
+    step("a pricing policy in five languages", &mut benchmark("languages")?)
 }
 
 fn benchmark(name: &str) -> Result<Command> {

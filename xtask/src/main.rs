@@ -137,6 +137,10 @@ enum Command {
         /// with those stored. Needs valgrind and bubblewrap.
         #[arg(long, conflicts_with = "beside")]
         counts: bool,
+        /// Measure a pricing call in each language instead, of new projects. Needs Node, Python, Go,
+        /// and clang with lld.
+        #[arg(long, conflicts_with_all = ["beside", "counts"])]
+        languages: bool,
         /// Store the counts, to be compared with from now on.
         #[arg(long, requires = "counts")]
         bless: bool,
@@ -191,9 +195,9 @@ fn main() -> Result<()> {
         Command::Fuzz { seconds, target } => fuzz::fuzz(seconds, target.as_deref()),
         Command::Bench { beside: true, .. } => beside::bench(),
         Command::Bench { counts: true, bless, .. } => {
-            let replace = bless.then_some(counts::Baseline::Replace);
-            counts::count(replace.unwrap_or(counts::Baseline::Compare))
+            counts::count(if bless { counts::Baseline::Replace } else { counts::Baseline::Compare })
         }
+        Command::Bench { languages: true, .. } => bench::languages(),
         Command::Bench { .. } => bench::bench(),
         Command::Check { workflows, commands } => {
             checks::source()?;

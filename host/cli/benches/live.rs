@@ -21,6 +21,7 @@ use paygress_core::backend::policy::{Context, FaultKind, PolicyError, Slot};
 use paygress_core::model::order::OrderView;
 use paygress_policy::{DEADLINE, Host, PolicyDir, PolicyEngine, Source, Sources, read_component};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,12 @@ const SPINS: usize = 20;
 /// The first try of a call that may be quick, the ticks of both, and the others on its core.
 const ALLOWANCE: Duration = Duration::from_millis(30);
 
+/// The service's way: what is compiled is kept, and calls start from snapshots.
+fn host(directory: &Path, sources: &Sources) -> Arc<Host> {
+    let engine = PolicyEngine::start(Some(&directory.join("compiled"))).unwrap();
+    Host::load(engine.with_snapshots(), sources).unwrap()
+}
+
 fn sources() -> Sources {
     PolicyDir::new(default_policies(), BTreeMap::new()).sources().unwrap()
 }
@@ -45,7 +52,7 @@ fn percentile(times: &mut [Duration], percent: usize) -> Duration {
 
 async fn shadow() {
     let directory = tempfile::tempdir().unwrap();
-    let host = Host::load(PolicyEngine::start(None).unwrap(), &sources()).unwrap();
+    let host = host(directory.path(), &sources());
     let backends = FakeBackends::new(directory.path(), host.clone()).await;
     let mut times = [Vec::new(), Vec::new(), Vec::new()];
     let mut compared = 0;
@@ -98,7 +105,8 @@ async fn spinning() {
     let hostile = default_policies().join("../plugins-for-tests/hostile.wasm");
     let mut sources = sources();
     sources.insert(Slot::Pricing, Source::plain(read_component(&hostile).unwrap()));
-    let host = Host::load(PolicyEngine::start(None).unwrap(), &sources).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let host = host(directory.path(), &sources);
     let order = |tier: &str| OrderView {
         id: "a".to_owned(),
         tier: Some(tier.to_owned()),

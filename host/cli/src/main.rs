@@ -132,6 +132,8 @@ fn main() -> ExitCode {
     if let Command::PolicyCompiler(arguments) = &cli.command {
         return compiler::run(arguments);
     }
+    // While it may.
+    paygress_policy::open_page_map();
     if let Err(error) = forbid_core_dumps() {
         print_note(format_args!("paygress: core dumps cannot be turned off: {error}"));
         return ExitCode::FAILURE;

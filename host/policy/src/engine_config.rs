@@ -2,11 +2,11 @@
 //! one has compiled the other loads.
 
 use crate::limits::{
-    BACKTRACE_FRAMES, CALLS, COUNTED_INSTANCES, INSTANCES, MEMORY_BYTES, SPARE_INSTANCES,
-    STACK_BYTES, TABLE_ELEMENTS, TABLES,
+    BACKTRACE_FRAMES, CALLS, COUNTED_INSTANCES, IMAGE_BYTES, INSTANCES, MEMORY_BYTES,
+    RESIDENT_BYTES, SPARE_INSTANCES, STACK_BYTES, TABLE_ELEMENTS, TABLES, WRITTEN_BYTES,
 };
 use std::num::NonZeroUsize;
-use wasmtime::{Config, PoolingAllocationConfig, WasmBacktraceDetails};
+use wasmtime::{Config, Enabled, PoolingAllocationConfig, WasmBacktraceDetails};
 
 /// Whether the engine counts instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,7 @@ pub(crate) fn compiler_config(metering: Metering) -> Config {
         .max_wasm_stack(STACK_BYTES)
         .wasm_backtrace_max_frames(None)
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .memory_guaranteed_dense_image_size(IMAGE_BYTES)
         // The same input gives the same decision, on every processor.
         .cranelift_nan_canonicalization(true)
         .wasm_relaxed_simd(false);
@@ -38,8 +39,21 @@ pub(crate) fn compiler_config(metering: Metering) -> Config {
 /// The same, of an engine that calls components.
 pub(crate) fn config(metering: Metering) -> Config {
     let mut config = compiler_config(metering);
-    config.allocation_strategy(pool(CALLS.saturating_add(SPARE_INSTANCES)));
+    let mut pool = pool(CALLS.saturating_add(SPARE_INSTANCES));
+    // Only what a call has written to is made as it was, wherever that is.
+    if PoolingAllocationConfig::is_pagemap_scan_available() {
+        pool.pagemap_scan(Enabled::Auto).linear_memory_keep_resident(WRITTEN_BYTES);
+    }
+    config.allocation_strategy(pool);
     config
+}
+
+/// Opens what tells which pages calls have written to, for all engines of this process. To be
+/// called before the process forbids that its memory is read, after which it may not open that
+/// itself. Engines are slower without it, and otherwise the same.
+pub fn open_page_map() {
+    // It stays open.
+    let _ = PoolingAllocationConfig::is_pagemap_scan_available();
 }
 
 /// The same, of an engine that calls components in a processor that another program emulates: it has
@@ -63,7 +77,7 @@ fn pool(instances: u32) -> PoolingAllocationConfig {
         .max_tables_per_component(TABLES)
         .max_memory_size(MEMORY_BYTES)
         .table_elements(TABLE_ELEMENTS)
-        .linear_memory_keep_resident(1 << 20)
+        .linear_memory_keep_resident(RESIDENT_BYTES)
         .table_keep_resident(1 << 16);
     pool
 }

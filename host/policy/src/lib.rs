@@ -81,7 +81,7 @@ pub use directory::{
     PolicyDir, ReadError, SourceError, read_component, read_signature, signature_path,
 };
 pub use engine::{BoxError, EngineError, PolicyEngine, TemplateGuard};
-pub use engine_config::Metering;
+pub use engine_config::{Metering, open_page_map};
 pub use files::DirectoryError;
 pub use harness::{Call, CallRecord, CallResult, Harness, Output, WrongSlot};
 pub use history::{StoreError, history};

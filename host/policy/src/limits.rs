@@ -43,6 +43,17 @@ pub(crate) const CALLS: u32 = 16;
 pub(crate) const SPARE_INSTANCES: u32 = 8;
 /// Instances in an engine that instructions are counted of: one call at a time, and one to spare.
 pub(crate) const COUNTED_INSTANCES: u32 = 2;
+/// Memory of an instance that stays with the process for the next one, where the kernel does not
+/// tell what has been written to: the first bytes, which are copied anew after each call.
+pub(crate) const RESIDENT_BYTES: usize = 1 << 20;
+/// The same where it tells: pages that calls have written to. Pages beyond these, and beyond 32
+/// places, go back to the kernel, and each costs the next call a fault. An interpreter writes to
+/// some hundred.
+pub(crate) const WRITTEN_BYTES: usize = 4 << 20;
+/// Initial memory that is mapped copy-on-write, however little of it is not zero; what extends over
+/// more, and is less than half full, is copied for each call. The image of an interpreter extends
+/// over 8 to 12 MiB before it is configured.
+pub(crate) const IMAGE_BYTES: u64 = 32 << 20;
 /// Size of a component: a JavaScript engine fits, with room to spare.
 pub const COMPONENT_BYTES: usize = 32 << 20;
 /// Size of the settings, as the contract specifies it.
@@ -56,7 +67,7 @@ pub(crate) const SNAPSHOT_BYTES: usize = COMPONENT_BYTES;
 pub(crate) const SNAPSHOT_RUNS: usize = 4 << 20;
 /// The way in which snapshots are made. To be raised when it changes: those that are cached are then
 /// made again.
-pub(crate) const SNAPSHOT_FORMAT: u32 = 1;
+pub(crate) const SNAPSHOT_FORMAT: u32 = 2;
 /// Wall-clock time of one compilation: the largest interpreters need two minutes of a debug build on
 /// a busy machine.
 pub(crate) const COMPILE_TIME: Duration = Duration::from_secs(600);

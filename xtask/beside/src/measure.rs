@@ -20,7 +20,7 @@ const THROUGHPUT_SLICE: Duration = Duration::from_secs(1);
 const SPINS: usize = 20;
 /// An even number: the usual policy is active afterwards.
 const SWAPS: usize = 6;
-/// Calls between one swap and the next.
+/// Calls that begin between one swap and the next.
 const CALLS_PER_SWAP: usize = 200;
 /// How many times faster the policy host is to be.
 const GOAL: f64 = 5.0;
@@ -128,77 +128,138 @@ pub(crate) fn stops(runtimes: &Runtimes<'_>) -> Result<Vec<Row>> {
 
 /// Exchanges the policy several times while two threads call it.
 pub(crate) fn swaps(runtimes: &Runtimes<'_>) -> Result<Vec<Row>> {
-    let (mut failed, mut longest) = ([0.0; 3], [0.0; 3]);
-    let values = failed.iter_mut().zip(&mut longest);
-    for (runtime, (failed, longest)) in runtimes.iter().zip(values) {
-        let swaps = under_load(*runtime)?;
-        *failed = f64::from(swaps.failed);
-        *longest = swaps.longest.as_secs_f64();
+    let (mut lost, mut longest) = ([0.0; 3], [0.0; 3]);
+    let values = lost.iter_mut().zip(&mut longest);
+    for (runtime, (lost, longest)) in runtimes.iter().zip(values) {
+        let (calls, swaps) = under_load(*runtime)?;
+        let count = calls.iter().filter(|call| is_lost(call, &swaps)).count();
+        *lost = f64::from(u32::try_from(count)?);
+        let times = swaps.iter().map(|swap| swap.ended.duration_since(swap.begun));
+        *longest = times.max().unwrap_or_default().as_secs_f64();
     }
     Ok(vec![
-        row(format!("calls lost by {SWAPS} swaps under load"), Unit::Number, Better::Less, failed),
+        row(format!("calls lost by {SWAPS} swaps under load"), Unit::Number, Better::Less, lost),
         row("a swap under load, longest".to_owned(), Unit::Seconds, Better::Less, longest),
     ])
 }
 
-struct Swaps {
-    /// Calls that failed, or were decided by a policy that was no longer active when they began.
-    failed: u32,
-    longest: Duration,
+/// A call of one of the threads.
+struct Call {
+    begun: Instant,
+    ended: Instant,
+    /// None: it failed.
+    price: Option<u64>,
 }
 
-fn under_load(runtime: &dyn Runtime) -> Result<Swaps> {
+impl Call {
+    fn of(runtime: &dyn Runtime) -> Self {
+        let begun = Instant::now();
+        let price = runtime.quote().ok();
+        Self { begun, ended: Instant::now(), price }
+    }
+}
+
+/// An exchange of the policy.
+struct Swap {
+    begun: Instant,
+    ended: Instant,
+    prices: Prices,
+}
+
+fn under_load(runtime: &dyn Runtime) -> Result<(Vec<Call>, Vec<Swap>)> {
     let ended = AtomicBool::new(false);
     let (sender, receiver) = channel();
-    std::thread::scope(|scope| {
+    let (mut calls, mut swaps) = (Vec::new(), Vec::new());
+    let exchanged = std::thread::scope(|scope| {
         for _ in 0..THREADS {
             let (sender, ended) = (sender.clone(), &ended);
             scope.spawn(move || {
-                while !ended.load(Ordering::Relaxed) {
-                    if sender.send(runtime.quote()).is_err() {
-                        return;
-                    }
-                }
+                while !ended.load(Ordering::Relaxed) && sender.send(Call::of(runtime)).is_ok() {}
             });
         }
         drop(sender);
-        let swaps = exchange(runtime, &receiver);
+        let exchanged = exchange(runtime, &receiver, &mut calls, &mut swaps);
         ended.store(true, Ordering::Relaxed);
-        let mut swaps = swaps?;
-        swaps.failed += receiver.iter().map(|call| u32::from(is_lost(&call))).sum::<u32>();
-        Ok(swaps)
-    })
+        exchanged
+    });
+    exchanged?;
+    calls.extend(receiver);
+    Ok((calls, swaps))
 }
 
-fn exchange(runtime: &dyn Runtime, calls: &Receiver<Result<u64>>) -> Result<Swaps> {
-    let mut swaps = Swaps { failed: 0, longest: Duration::ZERO };
+fn exchange(
+    runtime: &dyn Runtime,
+    receiver: &Receiver<Call>,
+    calls: &mut Vec<Call>,
+    swaps: &mut Vec<Swap>,
+) -> Result<()> {
+    receive(receiver, calls, Instant::now());
     for prices in [Prices::Double, Prices::Usual].into_iter().cycle().take(SWAPS) {
-        for call in calls.iter().take(CALLS_PER_SWAP) {
-            swaps.failed += u32::from(is_lost(&call));
-        }
         let begun = Instant::now();
         runtime.publish(prices)?;
-        swaps.longest = swaps.longest.max(begun.elapsed());
-        let is_new = runtime.quote().is_ok_and(|price| price == prices.msat());
-        swaps.failed += u32::from(!is_new);
+        let ended = Instant::now();
+        swaps.push(Swap { begun, ended, prices });
+        receive(receiver, calls, ended);
     }
-    Ok(swaps)
+    Ok(())
 }
 
-/// Whether neither policy has decided the call.
-fn is_lost(call: &Result<u64>) -> bool {
-    let known = [Prices::Usual, Prices::Double].map(Prices::msat);
-    call.as_ref().map_or(true, |price| !known.contains(price))
+/// Receives calls until enough have begun since then.
+fn receive(receiver: &Receiver<Call>, calls: &mut Vec<Call>, since: Instant) {
+    let mut count = 0;
+    while count < CALLS_PER_SWAP
+        && let Ok(call) = receiver.recv()
+    {
+        count += usize::from(call.begun >= since);
+        calls.push(call);
+    }
+}
+
+/// Whether a call has failed, or has another price than that of the policy that was active when it
+/// began, or of one that became active while it ran.
+fn is_lost(call: &Call, swaps: &[Swap]) -> bool {
+    let before = swaps.iter().rfind(|swap| swap.ended <= call.begun);
+    let active = before.map_or(Prices::Usual, |swap| swap.prices);
+    let meanwhile = swaps.iter().filter(|swap| swap.ended > call.begun && swap.begun < call.ended);
+    let mut right = meanwhile.map(|swap| swap.prices).chain([active]);
+    !right.any(|prices| Some(prices.msat()) == call.price)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::percentile;
+    use super::{Call, Prices, Swap, is_lost, percentile};
+    use std::time::{Duration, Instant};
 
     #[test]
     fn a_percentile_is_one_of_the_values() {
         let values: Vec<f64> = (1..=200).rev().map(f64::from).collect();
         let found = [50, 99, 100].map(|percent| percentile(&values, percent));
         assert_eq!(found, [100.0, 198.0, 200.0]);
+    }
+
+    #[test]
+    fn a_call_that_begins_after_a_swap_has_the_new_price() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let swaps = [(10, 20, Prices::Double), (30, 40, Prices::Usual)]
+            .map(|(begun, ended, prices)| Swap { begun: at(begun), ended: at(ended), prices });
+        let (old, new) = (Some(Prices::Usual.msat()), Some(Prices::Double.msat()));
+        for (begun, ended, price, lost) in [
+            (0, 5, old, false),
+            (0, 5, new, true),
+            (0, 15, old, false),
+            (0, 15, new, false),
+            (12, 18, old, false),
+            (20, 25, new, false),
+            (20, 25, old, true),
+            (20, 35, old, false),
+            (41, 45, new, true),
+            (41, 45, old, false),
+            (41, 45, Some(1), true),
+            (41, 45, None, true),
+        ] {
+            let call = Call { begun: at(begun), ended: at(ended), price };
+            assert_eq!(is_lost(&call, &swaps), lost, "{begun}..{ended}: {price:?}");
+        }
     }
 }

@@ -1,12 +1,12 @@
 //! The policy host, as the service uses it: compiled components are cached, calls start from
-//! snapshots of configured ones, on a thread that may be blocked.
+//! snapshots of configured ones, and quick calls stay on the thread that makes them.
 
 use crate::files::{Files, Prices};
 use crate::runtime::{Runtime, failed};
 use anyhow::{Context as _, Result, bail};
 use paygress_core::Policy;
 use paygress_core::backend::policy::{
-    CallFault, Configured, Context, FaultKind, PolicyError, PolicySet, Slot,
+    CallFault, Configured, Context, FaultKind, PolicyError, Slot,
 };
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::UnixTime;

@@ -8,7 +8,7 @@ use std::future::ready;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use wasmtime::component::{Component, ComponentExportIndex, Instance, Lift, Linker};
-use wasmtime::{Config, Engine, PoolingAllocationConfig, Store, WasmBacktraceDetails};
+use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig, Store, WasmBacktraceDetails};
 use wasmtime_wizer::{ComponentInstanceState, Wizer};
 
 /// The contract as wasmtime alone takes it.
@@ -72,6 +72,9 @@ fn engine() -> Engine {
         .max_memory_size(64 << 20)
         .linear_memory_keep_resident(1 << 20)
         .table_keep_resident(1 << 16);
+    if PoolingAllocationConfig::is_pagemap_scan_available() {
+        pool.pagemap_scan(Enabled::Auto).linear_memory_keep_resident(4 << 20);
+    }
     let mut config = Config::new();
     config
         .allocation_strategy(pool)

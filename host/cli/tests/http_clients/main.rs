@@ -2,19 +2,18 @@
 //! `cargo xtask test`, which installs them.
 #![cfg(test)]
 
+mod receipts;
+#[path = "../support/mod.rs"]
 mod support;
 
 use paygress::sandbox::Sandbox;
-use paygress_core::backend::receipt::ReceiptSigner;
-use paygress_core::model::units::UnixTime;
 use paygress_core::testing::HOST_KEY;
-use paygress_nostr::{Keys, ServiceReceipts};
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
-use support::command::{built, paygress, published, text};
+use support::command::text;
 use support::customer::{Buyer, Running, until};
 use support::testbed::{root, wait_for};
 use support::web::Web;
@@ -155,133 +154,6 @@ async fn the_example_of_version_0_1_0_buys_by_each_way() {
     assert_eq!(answer["type"], "access_details", "{answer}");
     assert!(answer["ssh_password"].is_string() && answer["ssh_port"].is_u64(), "{answer}");
     assert_eq!(old.run(&["state", sandbox.mint.url(), &token]).await, "SPENT");
-}
-
-/// The answers to a purchase, to more time and to a stop.
-async fn answers(sandbox: &Sandbox, web: &Web) -> [Value; 3] {
-    let buyer = Buyer::new(sandbox).await;
-    let bought = web.spawn(json!({"cashu_token": buyer.token(9).await})).await.good();
-    let (pod, bearer) = (&bought["pod_name"], bought["bearer_token"].as_str().unwrap());
-    let authorization = format!("Bearer {bearer}");
-    let headers = [("authorization", authorization.as_str())];
-    let more = json!({"pod_name": pod, "cashu_token": buyer.token(5).await}).to_string();
-    let extended = web.ask("POST", "/top-up-pod", &headers, &more).await.good();
-    let pod = format!("/pods/{}", pod.as_str().unwrap());
-    let stopped = web.ask("DELETE", &pod, &headers, "").await.good();
-    [bought, extended, stopped]
-}
-
-/// Verifies an answer's receipt with the example, which has no code in common with the service.
-async fn verify(sandbox: &Sandbox, answer: &Value, arguments: &[&str]) -> Output {
-    let service = sandbox.config.keys.public_key().to_hex();
-    verify_json(sandbox, &answer.to_string(), &service, arguments).await
-}
-
-async fn verify_json(sandbox: &Sandbox, json: &str, service: &str, arguments: &[&str]) -> Output {
-    let file = sandbox.directory.path().join("answer.json");
-    std::fs::write(&file, json).unwrap();
-    let mut command = Command::new("timeout");
-    command.args(["60", "node"]).arg(root().join("examples/receipts/verify.mjs"));
-    command.arg(&file).arg(service).args(arguments);
-    run(command).await
-}
-
-/// Signs an answer's receipt anew, after a change of its order.
-fn sign_changed(sandbox: &Sandbox, answer: &Value, change: impl FnOnce(&mut Value)) -> Value {
-    let content = answer["receipt"]["content"].as_str().unwrap();
-    let mut content: Value = serde_json::from_str(content).unwrap();
-    change(&mut content["orders"][0]);
-    let signer = ServiceReceipts::new(sandbox.config.keys.clone());
-    let mut changed = answer.clone();
-    changed["receipt"] = json!(signer.sign(content.to_string(), UnixTime(7)).unwrap());
-    changed
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs npm's packages: run `cargo xtask test`"]
-async fn nostr_tools_verifies_receipts_and_names_what_is_wrong() {
-    let (sandbox, _running, web) = opened(&[]).await;
-    let [bought, extended, stopped] = answers(&sandbox, &web).await;
-    for (answer, kind) in [(&bought, "access"), (&extended, "top_up"), (&stopped, "stop")] {
-        let good = verify(&sandbox, answer, &[]).await;
-        assert!(good.status.success(), "{kind}: {}", text(&good.stderr));
-        let printed = text(&good.stdout);
-        assert!(printed.starts_with(&format!("good: {kind} of ")), "{printed}");
-        assert!(printed.contains("nothing was recomputed"), "{printed}");
-    }
-    let service = sandbox.config.keys.public_key().to_hex();
-    let other = Keys::generate().public_key().to_hex();
-    let mut forged = bought.clone();
-    forged["receipt"]["created_at"] = json!(1);
-    let other_terms = sign_changed(&sandbox, &bought, |order| {
-        order["stop_terms"] = json!({"step": 60, "percent": 1});
-    });
-    let whole = bought.to_string();
-    for (json, service, reason) in [
-        (forged.to_string().as_str(), &service, "its id or its signature is forged"),
-        (other_terms.to_string().as_str(), &service, "stop_terms"),
-        (&whole[..whole.len() / 2], &service, "it is not JSON"),
-        (whole.as_str(), &other, "another key than the service's"),
-    ] {
-        let refused = verify_json(&sandbox, json, service, &[]).await;
-        let reasons = text(&refused.stderr);
-        assert_eq!(refused.status.code(), Some(1), "{reason}: {reasons}");
-        assert!(refused.stdout.is_empty() && reasons.contains(reason), "{reason}: {reasons}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs npm's packages: run `cargo xtask test`"]
-async fn jco_recomputes_a_receipt_and_names_what_differs() {
-    let sandbox = Sandbox::new(&[], "").await.unwrap();
-    let app = sandbox.app().await.unwrap();
-    let components = published(&sandbox, &app.policies);
-    let web = Web::new(app.http_address().unwrap());
-    let _running = Running::start(app);
-    // The receipt of the stop has both orders: the one of the pod, and the one of more time.
-    let [bought, _, stopped] = answers(&sandbox, &web).await;
-    let recomputed = ["--components", &components];
-    let good = verify(&sandbox, &stopped, &recomputed).await;
-    assert!(good.status.success(), "{}", text(&good.stderr));
-    let printed = text(&good.stdout);
-    assert!(printed.contains("image, price, time and refund terms were recomputed"), "{printed}");
-
-    let changed = sign_changed(&sandbox, &bought, |order| {
-        let decision = &mut order["decision"];
-        for field in [&["quote", "price", "msat"][..], &["grant", "seconds"]] {
-            let value = field.iter().fold(&mut *decision, |value, name| &mut value[*name]);
-            *value = json!(value.as_u64().unwrap().saturating_mul(3));
-        }
-        decision["refund"]["percent"] = json!(1);
-        order["stop_terms"] = order["decision"]["refund"].clone();
-    });
-    let signed = verify(&sandbox, &changed, &[]).await;
-    assert!(signed.status.success(), "the service has signed that: {}", text(&signed.stderr));
-    what_differs_is_named(&sandbox, &changed, &components).await;
-
-    let other = Path::new(&components).join("pricing.wasm");
-    std::fs::copy(built("plugins/duration.wasm"), other).unwrap();
-    let refused = text(&verify(&sandbox, &bought, &recomputed).await.stderr);
-    assert!(refused.contains("not recomputed: pricing.wasm has not the SHA-256"), "{refused}");
-}
-
-/// Price, time and refund terms, as the program names them.
-async fn what_differs_is_named(sandbox: &Sandbox, changed: &Value, components: &str) {
-    let output = verify(sandbox, changed, &["--components", components]).await;
-    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
-    // Each begins with the order.
-    let lines = text(&output.stderr);
-    let found: Vec<&str> =
-        lines.lines().filter_map(|line| line.split_once(": ")).map(|(_, found)| found).collect();
-    let [price, time, terms] = found.as_slice() else { panic!("{lines}") };
-    assert!(price.starts_with("decision.quote.price.msat: the receipt has "), "{lines}");
-    assert!(time.starts_with("decision.grant.seconds: the receipt has "), "{lines}");
-    assert_eq!(*terms, "decision.refund.percent: the receipt has 1, and must have 100");
-    let file = sandbox.directory.path().join("answer.json").to_string_lossy().into_owned();
-    let by_program = ["receipt", "verify", &file, "--components", components];
-    let by_program = text(&paygress(sandbox, &by_program).await.stdout);
-    let expected = by_program.lines().filter(|line| line.contains("must have")).map(str::trim);
-    assert_eq!(found, expected.collect::<Vec<_>>(), "{by_program}");
 }
 
 /// The port of what a customer runs in their pod: pods of these tests share the machine's network.
