@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use std::fs;
 use std::process::Command;
 
-/// Its module is all of Prometheus. Without these tags it has the clients of twenty clouds too.
+/// Its module is all of Prometheus. With this tag it is compiled without the clients of clouds.
 const PROMTOOL: GoProgram = GoProgram {
     package: "github.com/prometheus/prometheus/cmd/promtool",
     version: "v0.316.0",

@@ -42,7 +42,7 @@ fn assert_refused(testbed: &Testbed, token: &str) {
     assert_eq!(testbed.state(token), "UNSPENT");
 }
 
-/// What is asked of the service meanwhile, until it is over.
+/// What happens meanwhile, until it is over.
 fn outage(testbed: &Testbed, stopped: &str, tokens: &[String]) {
     let begun = Instant::now();
     assert_refused(testbed, &tokens[0]);

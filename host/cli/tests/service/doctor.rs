@@ -150,7 +150,7 @@ async fn a_mint_without_what_is_needed_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_postgres_is_asked_for_what_it_has_and_named_when_it_is_away() {
+async fn what_a_postgres_has_is_shown_and_one_that_is_away_is_named() {
     let server = Postgres::start().unwrap();
     let mnemonic = "legal winner thank year wave sausage worth useful legal winner thank yellow";
     let database = server.new_database().unwrap();
