@@ -1,23 +1,20 @@
-//! GitHub's workflows, by actionlint: compiled from its Go module, once for each version.
+//! GitHub's workflows, by actionlint.
 
-use crate::run::{root, step, target};
+use crate::go_program::GoProgram;
+use crate::run::{root, step};
 use anyhow::Result;
 use std::fs;
 use std::process::Command;
 
-const PACKAGE: &str = "github.com/rhysd/actionlint/cmd/actionlint";
-const VERSION: &str = "v1.7.12";
+const ACTIONLINT: GoProgram = GoProgram {
+    package: "github.com/rhysd/actionlint/cmd/actionlint",
+    version: "v1.7.12",
+    tags: "",
+};
 const WORKFLOWS: &str = ".github/workflows";
 
 pub(crate) fn check() -> Result<()> {
-    let directory = target().join("tools").join(format!("actionlint-{VERSION}"));
-    let program = directory.join("actionlint");
-    if !program.exists() {
-        let mut install = Command::new("go");
-        install.arg("install").arg(format!("{PACKAGE}@{VERSION}")).env("GOBIN", &directory);
-        step("compile actionlint", &mut install)?;
-    }
-    let mut lint = Command::new(program);
+    let mut lint = Command::new(ACTIONLINT.path()?);
     // Other programs, which are not installed everywhere: what is found would depend on it.
     lint.args(["-no-color", "-shellcheck=", "-pyflakes="]).current_dir(root());
     for entry in fs::read_dir(root().join(WORKFLOWS))? {

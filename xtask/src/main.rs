@@ -12,8 +12,10 @@ mod demo;
 mod faults;
 mod fuzz;
 mod generate;
+mod go_program;
 mod images;
 mod plugins;
+mod promtool;
 mod publish_wit;
 mod python;
 #[cfg(test)]
@@ -25,7 +27,7 @@ mod test;
 mod web;
 
 use anyhow::Result;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use compiler::Compiler;
 use std::path::PathBuf;
 
@@ -147,19 +149,39 @@ enum Command {
     },
     /// Check the source: vocabulary, layers, licenses, cycles between modules, sizes, types of
     /// errors, links, the Dockerfile, the workflows, subjects of commits.
-    Check {
-        /// Check the workflows with actionlint too, which is compiled by Go.
-        #[arg(long)]
-        workflows: bool,
-        /// Check the commands in the documents too, against the built `paygress`.
-        #[arg(long)]
-        commands: bool,
-    },
+    Check(CheckArguments),
     /// List the retired terms that are left, as `file:line: term`.
     Vocabulary {
         /// Only below this path.
         path: Option<String>,
     },
+}
+
+#[derive(Args)]
+struct CheckArguments {
+    /// Check the workflows with actionlint too, which is compiled by Go.
+    #[arg(long)]
+    workflows: bool,
+    /// Check the alerts with promtool too, which is compiled by Go.
+    #[arg(long)]
+    alerts: bool,
+    /// Check the commands in the documents too, against the built `paygress`.
+    #[arg(long)]
+    commands: bool,
+}
+
+fn check(arguments: &CheckArguments) -> Result<()> {
+    checks::source()?;
+    if arguments.workflows {
+        actionlint::check()?;
+    }
+    if arguments.alerts {
+        promtool::check()?;
+    }
+    if !arguments.commands {
+        return Ok(());
+    }
+    checks::documented_commands(&run::target().join("debug/paygress"), &Cli::command())
 }
 
 fn main() -> Result<()> {
@@ -199,16 +221,7 @@ fn main() -> Result<()> {
         }
         Command::Bench { languages: true, .. } => bench::languages(),
         Command::Bench { .. } => bench::bench(),
-        Command::Check { workflows, commands } => {
-            checks::source()?;
-            if workflows {
-                actionlint::check()?;
-            }
-            if !commands {
-                return Ok(());
-            }
-            checks::documented_commands(&run::target().join("debug/paygress"), &Cli::command())
-        }
+        Command::Check(arguments) => check(&arguments),
         Command::Vocabulary { path } => checks::vocabulary::print(path.as_deref()),
     }
 }

@@ -6,7 +6,8 @@ use crate::run::{
     ALL, at_lowest_priority, cargo, is_ci, output, step, target, test_programs, toolchain,
 };
 use crate::{
-    actionlint, checks, cluster, demo, faults, fuzz, generate, plugins, python, space, web,
+    actionlint, checks, cluster, demo, faults, fuzz, generate, plugins, promtool, python, space,
+    web,
 };
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -85,7 +86,7 @@ pub(crate) fn test(on_cluster: Option<Extent>, xtask: &clap::Command) -> Result<
     // Only some steps use both cores all the time.
     let testbed = on_cluster.is_some().then(cluster::build_in_background);
     // Both wait for the network.
-    let packages = std::thread::spawn(|| packages().and_then(|()| actionlint::check()));
+    let packages = std::thread::spawn(|| packages().and_then(|()| programs_of_go()));
     web::page()?;
     // All that the steps below run, and what nothing runs: benchmarks, libraries for their own sake.
     let mut build = COMPILER.cargo(&["build", "--quiet", "--all-targets"])?;
@@ -181,6 +182,12 @@ fn packages() -> Result<()> {
     web::packages("host/sshd/tests/clients")?;
     web::packages("examples/receipts")?;
     web::packages("examples/customer-js")
+}
+
+/// Each is compiled once.
+fn programs_of_go() -> Result<()> {
+    actionlint::check()?;
+    promtool::check()
 }
 
 fn on_the_cluster(extent: Extent) -> Result<()> {

@@ -53,8 +53,7 @@ impl ConstHistogram {
     }
 
     fn of_logins(times: &LoginTimes) -> Self {
-        let bounds = LOGIN_BUCKETS.iter().map(|bound| Duration::from_secs(bound.0));
-        Self::new(Duration::from_secs(times.total.0), bounds, &times.buckets)
+        Self::new(times.total, LOGIN_BUCKETS.iter().copied(), &times.buckets)
     }
 }
 

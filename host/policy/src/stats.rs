@@ -115,7 +115,7 @@ mod tests {
         );
         assert_eq!(
             (report.percentile_us(50), report.percentile_us(80), report.percentile_us(99)),
-            (Some(100), Some(1_000), None)
+            (Some(75), Some(1_000), None)
         );
     }
 }

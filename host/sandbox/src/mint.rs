@@ -129,6 +129,14 @@ impl TestMint {
             .map_err(during("read the mint's totals"))?)))
     }
 
+    /// Announces from now on that it does not restore signatures (NUT-09).
+    pub async fn announce_no_restore(&self) -> Result<()> {
+        let mut info =
+            self.mint.mint_info().await.map_err(during("read the mint's information"))?;
+        info.nuts.nut09.supported = false;
+        self.mint.set_mint_info(info).await.map_err(during("change the mint's information"))
+    }
+
     #[must_use]
     pub fn mint(&self) -> &Arc<Mint> {
         &self.mint

@@ -262,3 +262,123 @@ fn shorten(transaction: &mut dyn Transaction, beyond: &[Value]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use rusqlite::{Connection, StatementStatus, params, params_from_iter};
+    use std::collections::BTreeSet;
+
+    const LEASES: u32 = 5_000;
+    const OF_A_CUSTOMER: u32 = LEASES / 100;
+    const LIMIT: u32 = 50;
+    /// Steps of SQLite's machine for a row that is looked at, and for one that a page has: what is
+    /// read grows with them, however fast the machine is.
+    const STEPS_OF_A_ROW: u32 = 8;
+    const STEPS_OF_A_LEASE: u32 = 25;
+
+    fn customer(n: u32) -> Customer {
+        Customer::parse(&format!("{:064}", n % 100)).unwrap()
+    }
+
+    /// The ledger with so many leases of 100 customers, of which these have ended.
+    fn ledger(has_ended: fn(u32) -> bool) -> Connection {
+        let mut connection = Connection::open_in_memory().unwrap();
+        for step in SqlStore::SCHEMA.steps {
+            connection.execute_batch(step.sqlite).unwrap();
+        }
+        let transaction = connection.transaction().unwrap();
+        for n in 0..LEASES {
+            let id = LeaseId::of(&OrderId::random());
+            let state = if has_ended(n) { "ended" } else { "live" };
+            let insert = "INSERT INTO leases (id, pod, customer, state, created_at, body)
+                 VALUES (?1, ?1, ?2, ?3, ?4, '{}')";
+            // Some have begun in the same second.
+            let (id, customer) = (id.as_str(), customer(n).to_string());
+            transaction.execute(insert, params![id, customer, state, n / 3]).unwrap();
+        }
+        transaction.commit().unwrap();
+        connection
+    }
+
+    /// A page, and the steps that it took.
+    fn read(
+        connection: &Connection,
+        (statement, values): (String, Vec<Value>),
+    ) -> (Vec<LeasePlace>, u32) {
+        let mut prepared = connection.prepare(&statement).unwrap();
+        let rows = prepared.query_map(params_from_iter(values), |row| {
+            Ok((row.get::<_, u32>("created_at")?, row.get::<_, String>("id")?))
+        });
+        let rows: Vec<(u32, String)> = rows.unwrap().map(std::result::Result::unwrap).collect();
+        let places = rows.into_iter().map(|(created_at, id)| LeasePlace {
+            created_at: UnixTime(created_at.into()),
+            id: LeaseId::parse(id).unwrap(),
+        });
+        let steps = prepared.get_status(StatementStatus::VmStep);
+        (places.collect(), u32::try_from(steps).unwrap())
+    }
+
+    /// How many leases all pages have together, and the steps of each page.
+    fn pages(
+        connection: &Connection,
+        states: LeaseStates,
+        of: Option<&Customer>,
+    ) -> (u32, Vec<u32>) {
+        let (mut ids, mut steps, mut after) = (BTreeSet::new(), Vec::new(), None);
+        loop {
+            let (page, taken) = read(connection, page_of_leases(states, of, after.as_ref(), LIMIT));
+            steps.push(taken);
+            let is_full = page.len() == usize::try_from(LIMIT).unwrap();
+            for place in &page {
+                assert!(ids.insert(place.id.to_string()), "it is on two pages");
+            }
+            after = page.into_iter().last().filter(|_| is_full);
+            if after.is_none() {
+                return (u32::try_from(ids.len()).unwrap(), steps);
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_of_thousands_of_leases_reads_no_more_than_it_has() {
+        let customer = customer(7);
+        let nothing: fn(u32) -> bool = |_| false;
+        let most = LEASES - OF_A_CUSTOMER;
+        let rows: [(fn(u32) -> bool, _, _, _); 5] = [
+            (nothing, LeaseStates::Current, None, LEASES),
+            (nothing, LeaseStates::All, None, LEASES),
+            (|n| n % 100 == 0, LeaseStates::Current, None, most),
+            (|n| n % 100 != 0, LeaseStates::Ended, None, most),
+            (nothing, LeaseStates::Current, Some(&customer), OF_A_CUSTOMER),
+        ];
+        for (has_ended, states, of, expected) in rows {
+            let (found, steps) = pages(&ledger(has_ended), states, of);
+            assert_eq!(found, expected, "{states:?}");
+            let longest = steps.into_iter().max().unwrap();
+            // Those of a customer that began in the same second are sorted.
+            let bound = LIMIT * STEPS_OF_A_LEASE * if of.is_some() { 2 } else { 1 };
+            assert!(longest <= bound, "{states:?}: {longest} steps for a page");
+        }
+    }
+
+    /// All pages together look at each lease once.
+    #[test]
+    fn what_is_rare_among_thousands_of_leases_is_found_by_looking_at_each_once() {
+        let customer = customer(7);
+        let rows: [(fn(u32) -> bool, _, _, _); 5] = [
+            (|n| n % 100 == 0, LeaseStates::Ended, None, OF_A_CUSTOMER),
+            (|n| n % 100 != 0, LeaseStates::Current, None, OF_A_CUSTOMER),
+            (|_| true, LeaseStates::Current, None, 0),
+            (|_| true, LeaseStates::Ended, Some(&customer), OF_A_CUSTOMER),
+            (|_| false, LeaseStates::All, Some(&customer), OF_A_CUSTOMER),
+        ];
+        for (has_ended, states, of, expected) in rows {
+            let (found, steps) = pages(&ledger(has_ended), states, of);
+            assert_eq!(found, expected, "{states:?}");
+            let steps: u32 = steps.into_iter().sum();
+            assert!(steps <= LEASES * STEPS_OF_A_ROW, "{states:?}: {steps} steps");
+        }
+    }
+}

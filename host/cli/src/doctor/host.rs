@@ -5,6 +5,7 @@ use crate::config::{Config, GatewayProcess};
 use paygress_core::limits;
 use paygress_core::listen_addresses;
 use paygress_core::model::units::ClockOffset;
+use std::fmt;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
@@ -99,6 +100,11 @@ fn disk(config: &Config) -> Check {
     let Some((least, path)) = free.min_by_key(|(bytes, _)| *bytes) else {
         return DISK.warn("the room on the disks is not known", "look with `df`");
     };
+    room(least, &path)
+}
+
+/// What it means that so many bytes are free for this file.
+fn room(least: u64, path: &impl fmt::Display) -> Check {
     let mebibytes = least.checked_div(1 << 20).unwrap_or(0);
     let text = format!("{mebibytes} MiB are free for {path}");
     let remedy = "make room: below 64 MiB new orders are refused";
@@ -162,6 +168,25 @@ mod tests {
         let check = free("BIND_ADDR", address, bind(address));
         assert_eq!(check.outcome, Outcome::Fail);
         assert!(check.text.starts_with(&format!("BIND_ADDR: {address}")), "{check:?}");
+    }
+
+    #[test]
+    fn a_disk_is_full_where_orders_are_refused_and_nearly_full_before() {
+        let little = limits::DISK_RESERVE * LITTLE_ROOM;
+        for (free, outcome) in [
+            (0, Outcome::Fail),
+            (limits::DISK_RESERVE, Outcome::Fail),
+            (limits::DISK_RESERVE + 1, Outcome::Warn),
+            (little, Outcome::Warn),
+            (little + 1, Outcome::Ok),
+        ] {
+            let check = room(free, &"data/ledger.sqlite");
+            assert_eq!(check.outcome, outcome, "{check:?}");
+            let text = format!("{} MiB are free for data/ledger.sqlite", free >> 20);
+            assert_eq!(check.text, text);
+            let remedy = check.remedy.unwrap_or_default();
+            assert_eq!(remedy.contains("make room"), outcome != Outcome::Ok, "{remedy}");
+        }
     }
 
     #[test]

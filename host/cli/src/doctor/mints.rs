@@ -69,3 +69,32 @@ fn payout(config: &Config, mint: &MintUrl, offer: &MintOffer) -> Option<Check> {
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Outcome;
+
+    fn offer() -> MintOffer {
+        let melt = Some(MeltLimits { least: Some(Sat(1)), most: None });
+        MintOffer { input_fee_ppk: 100, missing: vec![], unused: vec![], melt, clock: None }
+    }
+
+    #[test]
+    fn what_a_mint_lacks_is_named_with_what_to_do() {
+        let mint = MintUrl::parse("https://mint.example").unwrap();
+        let missing = MintOffer { missing: vec![Nut(7), Nut(9)], ..offer() };
+        let unused = MintOffer { unused: vec![Nut(12)], melt: None, ..offer() };
+        for (offer, outcome, parts) in [
+            (offer(), Outcome::Ok, ["takes 100 ppk", "pays 1 to any sat by Lightning"]),
+            (missing, Outcome::Fail, ["https://mint.example", "does not support NUT-07, NUT-09"]),
+            (unused, Outcome::Warn, ["https://mint.example", "does not support NUT-12"]),
+        ] {
+            let checks = offered(&mint, &offer);
+            let worst = checks.iter().max_by_key(|check| check.outcome).unwrap();
+            assert_eq!(worst.outcome, outcome, "{checks:?}");
+            assert!(parts.iter().all(|part| worst.text.contains(part)), "{worst:?}");
+            assert_eq!(worst.remedy.is_some(), outcome != Outcome::Ok, "{worst:?}");
+        }
+    }
+}

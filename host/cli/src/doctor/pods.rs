@@ -199,6 +199,67 @@ fn network(isolation: NetworkIsolation) -> Check {
 mod tests {
     use super::*;
 
+    /// With these settings beside those that must be there.
+    fn config(settings: &[(&str, &str)]) -> Config {
+        let key = "1".repeat(64);
+        let required = [
+            ("NOSTR_PRIVATE_KEY", key.as_str()),
+            ("NOSTR_RELAYS", "wss://a.example"),
+            ("WHITELISTED_MINTS", "https://m.example"),
+            ("SSH_HOST", "h.example"),
+        ];
+        let all = required.iter().chain(settings);
+        let all = all.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        Config::read(None, all).unwrap()
+    }
+
+    fn findings(problem: Option<ProbeProblem>) -> ProbeFindings {
+        ProbeFindings { problem, root: false, isolation: NetworkIsolation::Enforced }
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_pulled_is_all_that_is_shown() {
+        for (problem, image, setting) in [
+            (ProbeProblem::Image, "the default image cannot be pulled", "SSH_BASE_IMAGE"),
+            (
+                ProbeProblem::ServerImage,
+                "the image of SSH_SERVER_IMAGE cannot be pulled",
+                "name one",
+            ),
+        ] {
+            let [check] =
+                <[Check; 1]>::try_from(found(&config(&[]), findings(Some(problem)))).unwrap();
+            assert_eq!((check.area, check.outcome), ("start", Outcome::Fail));
+            assert_eq!(check.text, image);
+            let remedy = check.remedy.unwrap();
+            assert!(
+                remedy.contains("load it on the nodes") && remedy.contains(setting),
+                "{remedy}"
+            );
+        }
+    }
+
+    #[test]
+    fn nodes_without_user_namespaces_are_a_warning_where_customers_would_be_root() {
+        let server = ("SSH_SERVER_IMAGE", "registry.example/ssh:1");
+        let none = findings(Some(ProbeProblem::NoUserNamespaces));
+        let root = ProbeFindings { root: true, ..findings(None) };
+        for (settings, findings, outcome, text) in [
+            (vec![server], none, Outcome::Warn, "customers are not root"),
+            (vec![server], root, Outcome::Ok, "customers are root of one"),
+            (vec![server, ("POD_ROOT", "never")], none, Outcome::Ok, "POD_ROOT=never"),
+            (vec![], none, Outcome::Ok, "without SSH_SERVER_IMAGE"),
+        ] {
+            let checks = found(&config(&settings), findings);
+            let check = checks.iter().find(|check| check.area == "user namespaces").unwrap();
+            assert_eq!(check.outcome, outcome, "{checks:?}");
+            assert!(check.text.contains(text), "{check:?}");
+            let remedy = check.remedy.as_deref().unwrap_or_default();
+            assert_eq!(remedy.contains("update the nodes"), outcome == Outcome::Warn, "{check:?}");
+            assert!(checks.iter().any(|it| it.area == "start" && it.outcome == Outcome::Ok));
+        }
+    }
+
     #[test]
     fn pods_that_reach_the_api_server_are_a_failure_with_what_to_do() {
         let check = network(NetworkIsolation::NotEnforced);

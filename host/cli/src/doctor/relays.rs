@@ -55,3 +55,65 @@ fn reported(relay: &RelayUrl, report: &RelayReport) -> Vec<Check> {
     }
     wrong
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Outcome;
+    use paygress_nostr::Error;
+
+    fn report() -> RelayReport {
+        let read_back = Some(Ok(ReadBack::Same));
+        let (written, inbox) = (Ok(()), Ok(()));
+        RelayReport { written, inbox, read_back, authenticated: false, max_message_bytes: None }
+    }
+
+    /// The only line about this relay.
+    fn shown(report: &RelayReport) -> Check {
+        let relay = RelayUrl::parse("wss://relay.example").unwrap();
+        let [check] = <[Check; 1]>::try_from(reported(&relay, report)).unwrap();
+        assert!(check.text.starts_with("wss://relay.example"), "{check:?}");
+        check
+    }
+
+    #[test]
+    fn a_relay_that_takes_small_messages_only_is_a_warning() {
+        for (most, outcome) in [
+            (None, Outcome::Ok),
+            (Some(NEEDED_BYTES), Outcome::Ok),
+            (Some(NEEDED_BYTES - 1), Outcome::Warn),
+            (Some(0), Outcome::Warn),
+        ] {
+            let check = shown(&RelayReport { max_message_bytes: most, ..report() });
+            assert_eq!(check.outcome, outcome, "{check:?}");
+            assert_eq!(check.remedy.is_some(), outcome != Outcome::Ok, "{check:?}");
+            assert!(outcome == Outcome::Ok || check.text.contains("takes no message of more than"));
+        }
+    }
+
+    #[test]
+    fn what_a_relay_does_not_do_is_named() {
+        let mut authenticated = report();
+        authenticated.authenticated = true;
+        let (closed, nothing) = (|| Err(Error::Closed), Some(Ok(ReadBack::Nothing)));
+        for (report, outcome, part) in [
+            (authenticated, Outcome::Ok, "after authentication"),
+            (
+                RelayReport { written: closed(), read_back: None, ..report() },
+                Outcome::Fail,
+                "no message",
+            ),
+            (RelayReport { inbox: closed(), ..report() }, Outcome::Fail, "inbox"),
+            (RelayReport { read_back: nothing, ..report() }, Outcome::Warn, "to its receiver"),
+            (
+                RelayReport { read_back: Some(Err(Error::Closed)), ..report() },
+                Outcome::Warn,
+                "a receiver",
+            ),
+        ] {
+            let check = shown(&report);
+            assert_eq!(check.outcome, outcome, "{check:?}");
+            assert!(check.text.contains(part), "{check:?}");
+        }
+    }
+}

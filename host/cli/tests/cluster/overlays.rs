@@ -1,6 +1,6 @@
 //! What the components of the overlays make in a copy of `k8s/overlays/cluster`.
 
-use crate::chart::{named, objects};
+use crate::chart::{chart, named, objects, template};
 use crate::support::testbed::{kubectl, root};
 use serde_json::{Value, json};
 
@@ -78,4 +78,25 @@ fn replicas_on_postgres_are_spread_and_leave_one_at_a_time() {
     assert!(volumes.contains(&data), "{volumes:?}");
     let mut kinds = objects(&manifests).into_values().map(|object| object["kind"].clone());
     assert!(kinds.all(|kind| kind != "PersistentVolumeClaim"));
+}
+
+/// So no pod of a customer evicts the service, wherever it comes from, nor the service one of them.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_service_and_the_gateways_process_have_the_priority() {
+    let kustomized = kustomized_copy("copy-priority", &["postgres", "gateway-process"]);
+    let values = "gateway.process.enabled=true,postgres.enabled=true,replicas=3";
+    let charted = template(&chart(), &["--set", values]);
+    for manifests in [kustomized, charted] {
+        let class = named(&manifests, "PriorityClass", "paygress");
+        assert_eq!(
+            (&class["value"], &class["preemptionPolicy"]),
+            (&json!(1_000_000), &json!("Never"))
+        );
+        assert!(class["globalDefault"].is_null(), "it is the customers' too");
+        for name in ["paygress", "paygress-gateway"] {
+            let pod = named(&manifests, "Deployment", name)["spec"]["template"]["spec"].clone();
+            assert_eq!(pod["priorityClassName"], "paygress", "{name}");
+        }
+    }
 }

@@ -93,17 +93,22 @@ async fn the_operator_sees_that_a_pod_exists_and_no_login() {
         "paygress_ready 1",
         "paygress_disk_has_room 1",
         "paygress_login_seconds_count 1",
+        "paygress_login_seconds_bucket{le=\"0.75\"}",
         "paygress_login_seconds_bucket{le=\"+Inf\"} 1",
         "paygress_leases 1",
         "paygress_orders{state=\"active\"} 1",
         "paygress_income_day_sats 19",
         "paygress_policy_call_seconds_count{slot=\"pricing\"",
+        "paygress_policy_call_seconds_bucket{le=\"0.000025\",slot=\"pricing\"",
         "paygress_policy_call_seconds_bucket{le=\"+Inf\",slot=\"pricing\"",
         "paygress_mint_up{",
         "paygress_http_requests_total{route=\"/spawn-pod\",method=\"POST\",status=\"200\"} 1",
     ] {
         assert!(metrics.body.contains(line), "{line} is missing:\n{}", metrics.body);
     }
+    // It is no number of whole seconds.
+    let sum = metrics.body.lines().find_map(|it| it.strip_prefix("paygress_login_seconds_sum "));
+    assert!(sum.unwrap().parse::<f64>().unwrap().fract() > 0.0, "{sum:?}");
     for shown in [&listing.body, &overview.body, &metrics.body] {
         for secret in [text(&bought, "ssh_password"), mine.token, "cashuB"] {
             assert!(!shown.contains(secret), "a secret is shown");

@@ -1,9 +1,19 @@
 //! What the operator sees of the past, searches for and does; and that nobody else does.
 
 use crate::service::{OPERATOR, opened, shared};
+use crate::support::customer::Running;
 use crate::support::web::{Answer, Web};
 use crate::text;
+use paygress::sandbox::Sandbox;
+use paygress_core::model::ids::{LeaseId, OrderId};
+use paygress_core::model::order::{Lease, LeaseState};
+use paygress_core::testing;
+use paygress_store::SqlStore;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+const LEASES: u32 = 5_000;
 
 async fn operator(web: &Web, method: &str, path: &str, body: &str) -> Answer {
     web.ask(method, path, &[("authorization", &format!("Bearer {OPERATOR}"))], body).await
@@ -134,4 +144,64 @@ async fn the_operator_pauses_sales_searches_and_ends_a_lease() {
     assert_eq!(pods(&current), [second]);
 
     check_history(&history.good());
+}
+
+/// Writes leases that are over, as an earlier process has left them.
+async fn leave_leases(ledger: &Path) {
+    drop(SqlStore::sqlite(ledger).await.unwrap());
+    let mut connection = rusqlite::Connection::open(ledger).unwrap();
+    let transaction = connection.transaction().unwrap();
+    for n in 0..LEASES {
+        let id = LeaseId::of(&OrderId::random());
+        let lease = Lease {
+            image: format!("debian:{n}"),
+            state: LeaseState::Ended,
+            ..testing::lease(id, u64::from(n / 3), u64::from(n))
+        };
+        let body = serde_json::to_string(&lease).unwrap();
+        let insert = "INSERT INTO leases (id, pod, customer, state, created_at, body)
+             VALUES (?1, ?2, '', 'ended', ?3, ?4)";
+        let (id, pod) = (lease.id.as_str(), lease.pod().to_string());
+        transaction.execute(insert, rusqlite::params![id, pod, n / 3, body]).unwrap();
+    }
+    transaction.commit().unwrap();
+}
+
+/// All pages of a search.
+async fn all_pages(web: &Web, query: &str) -> Vec<Value> {
+    let mut pages: Vec<Value> = Vec::new();
+    loop {
+        let after = pages.last().map(|page| format!("&after={}", text(page, "next")));
+        let path = format!("/operator/leases?{query}{}", after.unwrap_or_default());
+        let page = operator(web, "GET", &path, "").await.good();
+        let is_last = page["next"].is_null();
+        pages.push(page);
+        if is_last {
+            return pages;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_leases_are_searched_a_page_at_a_time() {
+    let settings = [("OPERATOR_TOKEN", OPERATOR), ("REQUESTS_PER_MINUTE", "100000")];
+    let sandbox = Sandbox::new(&settings, "").await.unwrap();
+    leave_leases(Path::new(&sandbox.environment["LEDGER_PATH"])).await;
+    let app = sandbox.app().await.unwrap();
+    let web = Web::new(app.http_address().unwrap());
+    let _running = Running::start(app);
+
+    let all = all_pages(&web, "state=all&limit=200").await;
+    let names: Vec<&str> = all.iter().flat_map(pods).collect();
+    let different: BTreeSet<&str> = names.iter().copied().collect();
+    assert_eq!((all.len(), names.len(), different.len()), (25, 5_000, 5_000));
+    assert!(all.iter().all(|page| pods(page).len() == 200));
+    // Behind all others: one request finds it.
+    let oldest = all_pages(&web, "state=ended&limit=200&q=debian:0").await;
+    let [oldest] = oldest.as_slice() else { panic!("{} pages", oldest.len()) };
+    assert_eq!((pods(oldest).len(), &oldest["leases"][0]["image"]), (1, &json!("debian:0")));
+    for query in ["state=all&q=fedora", "state=current"] {
+        let nothing = all_pages(&web, query).await;
+        assert!(nothing.len() == 1 && pods(&nothing[0]).is_empty(), "{query}: {nothing:?}");
+    }
 }

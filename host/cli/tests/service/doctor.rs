@@ -6,10 +6,13 @@ use iroh_relay::server::{RelayConfig, Server, ServerConfig};
 use paygress::sandbox::Sandbox;
 use paygress_gateway::{EndpointKey, GatewayHostKey};
 use paygress_sandbox::Relay;
+use paygress_store::db::testing::Server as Postgres;
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::TcpStream;
 
 const DOCTOR: [&str; 2] = ["doctor", "--no-cluster"];
 
@@ -93,6 +96,79 @@ async fn a_relay_that_takes_no_messages_is_named() {
     let url = relay.url().await.to_string();
     let sandbox = Sandbox::new(&[("NOSTR_RELAYS", &url)], "").await.unwrap();
     failure(&sandbox, "relays", &[url.as_str(), "takes no message", "members only"]).await;
+}
+
+/// To a relay that says of itself (NIP-11) that it takes messages of so many bytes; where it is.
+async fn saying_what_it_takes(relay: &Relay, bytes: u64) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let relay = relay.url().await.to_string();
+    let relay = relay.trim_start_matches("ws://").trim_end_matches('/').to_owned();
+    let information = json!({"limitation": {"max_message_length": bytes}}).to_string();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(pass_or_say(client, relay.clone(), information.clone()));
+        }
+    });
+    url
+}
+
+/// A connection that wants a WebSocket is the relay's; any other one gets this answer.
+async fn pass_or_say(mut client: TcpStream, relay: String, information: String) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let Ok(byte) = client.read_u8().await else { return };
+        head.push(byte);
+    }
+    if text(&head).to_lowercase().contains("upgrade: websocket") {
+        let mut relay = TcpStream::connect(relay).await.unwrap();
+        relay.write_all(&head).await.unwrap();
+        // Whoever ends it first.
+        let _ = copy_bidirectional(&mut client, &mut relay).await;
+        return;
+    }
+    let length = information.len();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    client.write_all((head + &information).as_bytes()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_takes_no_large_messages_is_a_warning() {
+    let relay = Relay::start().await.unwrap();
+    let url = saying_what_it_takes(&relay, 16_384).await;
+    let sandbox = Sandbox::new(&[("NOSTR_RELAYS", &url)], "").await.unwrap();
+    let report = printed(&sandbox, &DOCTOR).await;
+    assert!(has(&report, "warn", "relay", "takes no message of more than 16384 bytes"), "{report}");
+    assert!(report.contains("name another one beside it"), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mint_without_what_is_needed_is_named() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    sandbox.mint.announce_no_restore().await.unwrap();
+    failure(&sandbox, "mints", &[sandbox.mint.url(), "does not support NUT-09"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_postgres_has_is_shown_and_one_that_is_away_is_named() {
+    let server = Postgres::start().unwrap();
+    let mnemonic = "legal winner thank year wave sausage worth useful legal winner thank yellow";
+    let database = server.new_database().unwrap();
+    let settings = [("DATABASE_URL", database.expose()), ("WALLET_MNEMONIC", mnemonic)];
+    let mut sandbox = Sandbox::new(&settings, "").await.unwrap();
+    let report = printed(&sandbox, &DOCTOR).await;
+    for what in ["Postgres", "the ledger in Postgres: is empty", "the wallet in Postgres: is empty"]
+    {
+        assert!(has(&report, "ok", "database", what), "{what}: {report}");
+    }
+
+    let away = "postgres://paygress:hunter2@127.0.0.1:9/paygress";
+    sandbox.environment.insert("DATABASE_URL".to_owned(), away.to_owned());
+    failure(&sandbox, "host", &["Postgres at DATABASE_URL cannot be used"]).await;
+    let output = paygress(&sandbox, &DOCTOR).await;
+    for shown in [text(&output.stdout), text(&output.stderr)] {
+        assert!(!shown.contains("hunter2"), "the password is shown");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,5 @@
 //! The alerts and the dashboard of `k8s/overlays/monitoring` are about metrics that the service or a
-//! gateway in a process of its own has.
+//! gateway in a process of its own has; names and labels of these.
 
 use super::gateway::standalone_gateway;
 use crate::support::customer::Running;
@@ -7,7 +7,9 @@ use crate::support::testbed::root;
 use crate::support::web::Web;
 use paygress::sandbox::Sandbox;
 use paygress_core::model::order::State;
-use serde_json::Value;
+use paygress_core::model::refusal::ErrorType;
+use paygress_gateway::{Rejection, Way};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 const OPERATOR: &str = "a token of the operator of this test";
@@ -90,4 +92,97 @@ fn states_are_those_of_orders() {
         assert!(State::parse(state).is_some(), "{state}");
     }
     assert!(states.contains("refund-pending") && states.contains("payment-unknown"), "{states:?}");
+}
+
+/// `promtool` runs them.
+#[test]
+fn each_alert_has_a_test_in_which_it_fires() {
+    let rules: Value = serde_saphyr::from_str(&text("rules.yaml")).unwrap();
+    let rules = rules["spec"]["groups"][0]["rules"].as_array().unwrap();
+    let tests = std::fs::read_to_string(root().join("host/cli/tests/service/alerts.yaml")).unwrap();
+    let tests: Value = serde_saphyr::from_str(&tests).unwrap();
+    let fired = tests["tests"].as_array().unwrap().iter().flat_map(|test| {
+        let expected = test["promql_expr_test"].as_array().unwrap().iter();
+        expected.flat_map(|it| it["exp_samples"].as_array().unwrap())
+    });
+    let fired: Vec<&str> = fired.map(|sample| sample["labels"].as_str().unwrap()).collect();
+    for rule in rules {
+        let name = format!("alertname={}", rule["alert"]);
+        assert!(fired.iter().any(|labels| labels.contains(&name)), "{name}: {fired:?}");
+    }
+}
+
+/// What a label may be: what this project or the operator has named, never a client.
+fn is_bounded(name: &str, value: &str, mint: &str) -> bool {
+    let is_digest = value.len() == 64 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match name {
+        "le" => value == "+Inf" || value.parse::<f64>().is_ok_and(|bound| bound > 0.0),
+        "slot" => ["images", "pricing", "duration", "pod-template"].contains(&value),
+        "digest" => is_digest,
+        "code" => ErrorType::named(value).is_some(),
+        "state" => State::parse(value).is_some(),
+        "mint" => value.trim_end_matches('/') == mint.trim_end_matches('/'),
+        "method" => ["GET", "HEAD", "POST", "DELETE", "OPTIONS", "other"].contains(&value),
+        "status" => value.parse::<u16>().is_ok_and(|status| (100..600).contains(&status)),
+        // A pattern of the router.
+        "route" => value == "none" || value.starts_with('/'),
+        "way" => Way::ALL.iter().any(|way| way.as_str() == value),
+        "reason" => Rejection::ALL.iter().any(|reason| reason.as_str() == value),
+        _ => false,
+    }
+}
+
+/// The labels of a line, as Prometheus writes them.
+fn labels(line: &str) -> Vec<(&str, &str)> {
+    let Some((_, rest)) = line.split_once('{') else { return Vec::new() };
+    let (labels, _) = rest.rsplit_once('}').unwrap();
+    let labels = labels.strip_suffix('"').unwrap().split("\",");
+    labels.map(|label| label.split_once("=\"").unwrap()).collect()
+}
+
+/// By the conventions of Prometheus: base units, and `_total` for counters alone.
+fn assert_conventional(metrics: &str) {
+    for (name, kind) in types(metrics) {
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+        assert!(name.starts_with("paygress_") && name.bytes().all(is_plain), "{name}");
+        for unit in ["ms", "us", "milliseconds", "microseconds", "minutes", "kib", "mib", "percent"]
+        {
+            assert!(!name.ends_with(&format!("_{unit}")), "{name}");
+        }
+        assert_ne!(kind, "unknown", "{name}");
+        assert!(kind != "histogram" || name.ends_with("_seconds"), "{name}");
+        let other = match kind {
+            "counter" => name.to_owned(),
+            _ => format!("{name}_total"),
+        };
+        let mut samples = metrics.lines().filter_map(|line| line.split(['{', ' ']).next());
+        assert!(!samples.any(|sample| sample == other), "{kind} {other}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_conventional_and_no_client_makes_a_label() {
+    let sandbox = Sandbox::new(&SETTINGS, "").await.unwrap();
+    let app = sandbox.app().await.unwrap();
+    let web = Web::new(app.http_address().unwrap());
+    let _running = Running::start(app);
+    let chosen = "chosen-by-a-client";
+    for (method, path) in [
+        ("GET", format!("/{chosen}")),
+        ("GET", format!("/pods/{chosen}")),
+        ("BREW", "/offers".to_owned()),
+        ("GET", format!("/offers?{chosen}={chosen}")),
+    ] {
+        web.ask(method, &path, &[("user-agent", chosen)], "").await;
+    }
+    web.spawn(json!({"cashu_token": chosen, "pod_spec": chosen, "pod_image": chosen})).await;
+    let metrics = web.get("/metrics", OPERATOR).await;
+    assert!(!metrics.body.contains(chosen) && !metrics.body.contains("BREW"), "{}", metrics.body);
+    assert!(metrics.body.contains("method=\"other\""), "{}", metrics.body);
+    for line in metrics.body.lines().filter(|line| !line.starts_with('#')) {
+        for (name, value) in labels(line) {
+            assert!(is_bounded(name, value, sandbox.mint.url()), "{line}");
+        }
+    }
+    assert_conventional(&metrics.body);
 }

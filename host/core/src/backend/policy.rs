@@ -30,8 +30,8 @@ pub trait Policy: Send + Sync {
 
 /// The upper bounds of the latency buckets, in microseconds; what takes longer than the last is in
 /// one more bucket.
-pub const LATENCY_BUCKETS_US: [u64; 10] =
-    [50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 100_000];
+pub const LATENCY_BUCKETS_US: [u64; 13] =
+    [10, 25, 50, 75, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 100_000];
 
 /// When a component takes its settings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,7 +21,7 @@ pub(super) struct FreeCapacity {
 
 impl FreeCapacity {
     /// How many pods of this tier get a place; at most `most`.
-    fn count(&self, tier: &Tier, most: u32) -> u32 {
+    pub(super) fn count(&self, tier: &Tier, most: u32) -> u32 {
         self.capacity.count(&self.reserved, tier, most)
     }
 

@@ -98,7 +98,6 @@ use crate::model::ids::{Customer, MintUrl, OrderId};
 use crate::model::order::State;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Seconds, UnixTime};
-use crate::protocol::Response;
 use admission::{Admission, Source};
 use image_list::ImageList;
 use image_starts::ImageStarts;
@@ -110,6 +109,7 @@ use sold_out::SoldOut;
 use std::collections::HashMap;
 use std::error::Error;
 use std::sync::{Arc, Mutex, OnceLock};
+use submit::InFlight;
 use tokio::sync::{Semaphore, watch};
 use unknown::UnknownPayments;
 use unpaid_deliveries::UnpaidDeliveries;
@@ -209,7 +209,7 @@ pub struct OrderService {
     apps: OnceLock<Arc<dyn AppLinks>>,
     receipts: OnceLock<Arc<dyn ReceiptSigner>>,
     lease_ends: watch::Sender<()>,
-    in_flight: Mutex<HashMap<OrderId, watch::Receiver<Option<Response>>>>,
+    in_flight: Mutex<HashMap<OrderId, InFlight>>,
 }
 
 impl OrderService {

@@ -147,7 +147,7 @@ impl OrderService {
         self.backends.cluster.set_expiry(&pod, expires_at).await?;
         let active = OrderState::Active { paid: paid.clone(), expires_at };
         self.transition(order, active, LeaseUpdate::Keep).await?;
-        let took = UnixTime::now().since(order.created_at);
+        let took = self.time_of(order);
         self.login_times.lock().unwrap_or_else(PoisonError::into_inner).record(took);
         self.publish_end(&lease);
         Ok(())

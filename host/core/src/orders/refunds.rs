@@ -13,8 +13,8 @@ use crate::model::units::{Sat, UnixTime};
 /// Whose fault it is that an order was paid and not provisioned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Liability {
-    Ours,
-    /// The mint's or the customer's: if we bore the fees then, customers could cause them at will.
+    Provider,
+    /// The mint's or the customer's: if the provider bore the fees then, customers could cause them at will.
     Others,
 }
 

@@ -2,6 +2,7 @@
 
 use super::admission::{Place, Source};
 use super::lane::Lane;
+use super::login_times::Begun;
 use super::waiting_memory::held_bytes;
 use super::{OrderService, internal};
 use crate::backend::store::{LedgerError, OpenOutcome, Repetition};
@@ -16,6 +17,7 @@ use crate::protocol::Response;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// An order as a transport submits it.
@@ -76,6 +78,12 @@ impl Submission {
     }
 }
 
+/// What is known here of an order that is worked on.
+pub(super) struct InFlight {
+    answer: watch::Receiver<Option<Response>>,
+    begun: Begun,
+}
+
 /// Marks an order as worked on here, until it is dropped.
 pub(super) struct InFlightGuard {
     orders: Arc<OrderService>,
@@ -102,8 +110,12 @@ impl OrderService {
             Purchase::TopUp { pod } => Purchase::TopUp { pod: self.pod_of(pod).await? },
             spawn @ Purchase::Spawn { .. } => spawn,
         };
+        // Before the order has its date, so that its time is measured here alone.
+        let id = OrderId::random();
+        let guard =
+            self.claim(&id).ok_or_else(|| Refusal::new(ErrorType::InternalError, "try again"))?;
         let order = Order {
-            id: OrderId::random(),
+            id,
             message: incoming.message,
             reply_to: incoming.reply_to,
             purchase,
@@ -112,9 +124,6 @@ impl OrderService {
             state: OrderState::Received { token: incoming.token, password: incoming.password },
             delivered: false,
         };
-        let guard = self
-            .claim(&order.id)
-            .ok_or_else(|| Refusal::new(ErrorType::InternalError, "try again"))?;
         match self.open(&order, incoming.repetition).await.map_err(|error| internal(&error))? {
             OpenOutcome::Created => Ok(self.spawn(order, guard, Some(place))),
             OpenOutcome::Duplicate(known) => {
@@ -194,9 +203,11 @@ impl OrderService {
 
     /// The same order, for a customer who sent it again.
     async fn replay(self: &Arc<Self>, order: Order) -> Result<Submission, Refusal> {
-        let in_flight =
-            self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).get(&order.id).cloned();
-        match in_flight {
+        let answer = {
+            let in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+            in_flight.get(&order.id).map(|it| it.answer.clone())
+        };
+        match answer {
             Some(receiver) => Ok(Submission::Joined(order.id, receiver)),
             None => {
                 // Since it was read, the work on it may have ended here.
@@ -216,9 +227,18 @@ impl OrderService {
         if in_flight.contains_key(id) {
             return None;
         }
-        let (sender, receiver) = watch::channel(None);
-        in_flight.insert(id.clone(), receiver);
+        let (sender, answer) = watch::channel(None);
+        in_flight.insert(id.clone(), InFlight { answer, begun: Begun::now() });
         Some(InFlightGuard { orders: Arc::clone(self), id: id.clone(), sender })
+    }
+
+    /// How long ago this order came, which is worked on here.
+    pub(super) fn time_of(&self, order: &Order) -> Duration {
+        let begun = {
+            let in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+            in_flight.get(&order.id).map(|it| it.begun)
+        };
+        begun.unwrap_or_else(Begun::now).since(order.created_at, Instant::now())
     }
 }
 

@@ -1,0 +1,31 @@
+//! Programs of Go modules, compiled once for each version.
+
+use crate::run::{step, target};
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A program that `go install` compiles. Its module must not have `replace` or `exclude`.
+pub(crate) struct GoProgram {
+    pub(crate) package: &'static str,
+    pub(crate) version: &'static str,
+    /// What is left out or taken in when it is compiled, separated by commas.
+    pub(crate) tags: &'static str,
+}
+
+impl GoProgram {
+    /// Where it is, after it was compiled if it was not there.
+    pub(crate) fn path(&self) -> Result<PathBuf> {
+        let Self { package, version, tags } = *self;
+        let name = package.rsplit('/').next().context("a package has a name")?;
+        let directory = target().join("tools").join(format!("{name}-{version}"));
+        let program = directory.join(name);
+        if !program.exists() {
+            let mut install = Command::new("go");
+            install.args(["install", "-ldflags", "-s -w", "-tags", tags]);
+            install.arg(format!("{package}@{version}")).env("GOBIN", &directory);
+            step(&format!("compile {name}"), &mut install)?;
+        }
+        Ok(program)
+    }
+}
