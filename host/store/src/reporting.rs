@@ -278,12 +278,15 @@ mod tests {
     const STEPS_OF_A_ROW: u32 = 8;
     const STEPS_OF_A_LEASE: u32 = 25;
 
+    /// Whether this lease has ended.
+    type HasEnded = fn(u32) -> bool;
+
     fn customer(n: u32) -> Customer {
         Customer::parse(&format!("{:064}", n % 100)).unwrap()
     }
 
     /// The ledger with so many leases of 100 customers, of which these have ended.
-    fn ledger(has_ended: fn(u32) -> bool) -> Connection {
+    fn ledger(has_ended: HasEnded) -> Connection {
         let mut connection = Connection::open_in_memory().unwrap();
         for step in SqlStore::SCHEMA.steps {
             connection.execute_batch(step.sqlite).unwrap();
@@ -296,7 +299,8 @@ mod tests {
                  VALUES (?1, ?1, ?2, ?3, ?4, '{}')";
             // Some have begun in the same second.
             let (id, customer) = (id.as_str(), customer(n).to_string());
-            transaction.execute(insert, params![id, customer, state, n / 3]).unwrap();
+            // Of the connection, and not of our own trait.
+            Connection::execute(&transaction, insert, params![id, customer, state, n / 3]).unwrap();
         }
         transaction.commit().unwrap();
         connection
@@ -344,9 +348,9 @@ mod tests {
     #[test]
     fn a_page_of_thousands_of_leases_reads_no_more_than_it_has() {
         let customer = customer(7);
-        let nothing: fn(u32) -> bool = |_| false;
+        let nothing: HasEnded = |_| false;
         let most = LEASES - OF_A_CUSTOMER;
-        let rows: [(fn(u32) -> bool, _, _, _); 5] = [
+        let rows: [(HasEnded, _, _, _); 5] = [
             (nothing, LeaseStates::Current, None, LEASES),
             (nothing, LeaseStates::All, None, LEASES),
             (|n| n % 100 == 0, LeaseStates::Current, None, most),
@@ -367,7 +371,7 @@ mod tests {
     #[test]
     fn what_is_rare_among_thousands_of_leases_is_found_by_looking_at_each_once() {
         let customer = customer(7);
-        let rows: [(fn(u32) -> bool, _, _, _); 5] = [
+        let rows: [(HasEnded, _, _, _); 5] = [
             (|n| n % 100 == 0, LeaseStates::Ended, None, OF_A_CUSTOMER),
             (|n| n % 100 != 0, LeaseStates::Current, None, OF_A_CUSTOMER),
             (|_| true, LeaseStates::Current, None, 0),

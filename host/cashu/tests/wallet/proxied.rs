@@ -4,7 +4,7 @@
 use crate::FEE_PPK;
 use paygress_cashu::{CashuWallet, Seed, Settings, WalletStore};
 use paygress_core::backend::wallet::{Payments, TokenReader};
-use paygress_core::model::ids::OrderId;
+use paygress_core::model::ids::{MintUrl, OrderId};
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
@@ -80,7 +80,7 @@ async fn a_token_of_a_mint_elsewhere_is_received_through_the_proxy_of_the_enviro
 async fn a_wallet_behind_a_proxy() {
     let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
     let settings = Settings {
-        mints: vec![ELSEWHERE.to_owned(), DIRECT.to_owned()],
+        mints: [ELSEWHERE, DIRECT].map(|url| MintUrl::parse(url).unwrap()).to_vec(),
         max_balance: None,
         p2pk_secret_key: None,
     };

@@ -214,7 +214,11 @@ mod tests {
     }
 
     fn findings(problem: Option<ProbeProblem>) -> ProbeFindings {
-        ProbeFindings { problem, root: false, isolation: NetworkIsolation::Enforced }
+        ProbeFindings {
+            problem,
+            root: false,
+            isolation: NetworkIsolation::Enforced(Neighbours::Tried),
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::run::runtime;
 use crate::{CLOCK, mint};
 use paygress_cashu::{CashuWallet, Seed, Settings, WalletStore};
 use paygress_core::backend::wallet::{MintDirectory, Payments, TokenReader};
-use paygress_core::model::ids::OrderId;
+use paygress_core::model::ids::{MintUrl, OrderId};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, Seconds, UnixTime};
 use paygress_sandbox::{TestWallet, TokenLock};
@@ -14,7 +14,7 @@ use std::sync::PoisonError;
 /// A wallet with a key for locked tokens.
 async fn wallet(mint: &str, directory: &Path) -> CashuWallet {
     let settings = Settings {
-        mints: vec![mint.to_owned()],
+        mints: vec![MintUrl::parse(mint).unwrap()],
         max_balance: None,
         p2pk_secret_key: Some(Secret::new("7".repeat(64))),
     };
@@ -48,7 +48,7 @@ fn tokens_that_are_locked_to_the_service_are_received() {
         let customer = TestWallet::new(mint.url()).await.unwrap();
         customer.fill(400).await.unwrap();
         for (name, lock) in locks {
-            let token = Secret::new(customer.token_with_lock(21, &key, lock).await.unwrap());
+            let token = Secret::new(customer.token_with_lock(21, key.as_str(), lock).await.unwrap());
             let token_info = wallet.decode(&token).await.unwrap();
             let promised = wallet.verify(&token, &token_info).await.unwrap().net;
             let received = wallet.receive(&OrderId::random(), &token, &token_info).await;

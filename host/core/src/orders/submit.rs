@@ -1,6 +1,7 @@
 //! New orders, and the same order sent again.
 
 use super::admission::{Place, Source};
+use super::in_flight::InFlight;
 use super::lane::Lane;
 use super::login_times::Begun;
 use super::waiting_memory::held_bytes;
@@ -76,12 +77,6 @@ impl Submission {
             }
         }
     }
-}
-
-/// What is known here of an order that is worked on.
-pub(super) struct InFlight {
-    answer: watch::Receiver<Option<Response>>,
-    begun: Begun,
 }
 
 /// Marks an order as worked on here, until it is dropped.
