@@ -6,7 +6,7 @@ use crate::access::WithoutPorts;
 use crate::node::{Namespace, listening};
 use crate::support::testbed::{
     AdmissionParameters, CLUSTER, EgressOverlay, NetworkPolicies, Ssh, Testbed, apply, kubectl,
-    node_address, root, wait_for,
+    node_address, root, wait_for, wait_until_ready,
 };
 use crate::{PASSWORD, in_workloads};
 use serde_json::{Value, json};
@@ -107,8 +107,7 @@ impl Resolver {
             apply(&object.to_string());
         }
         let [option, namespace, pod, service] = RESOLVER;
-        let ready = ["--for=condition=Ready", "--timeout=60s"];
-        kubectl(&[&[option, namespace, "wait", pod], &ready[..]].concat());
+        wait_until_ready(namespace, "resolver");
         let field = |object: &str, path: &str| {
             kubectl(&[option, namespace, "get", object, "-o", &format!("jsonpath={{{path}}}")])
         };
