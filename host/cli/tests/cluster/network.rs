@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 const SERVER: &str = "paygress.local/ssh:1";
 /// How long policies may take to be enforced, or not to be any more.
-const ENFORCED: Duration = Duration::from_secs(30);
+const ENFORCED: Duration = Duration::from_secs(90);
 /// How long a probe pod may take, or the two that try the network.
 const PROBES: Duration = Duration::from_secs(120);
 
