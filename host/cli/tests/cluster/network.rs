@@ -426,8 +426,10 @@ fn pods_are_reached_at_the_ssh_port_alone() {
     let neighbour = walled.start("neighbour", &listening());
     let resolver = dns.start("resolver", &listening());
     let [ssh, other] = [format!("{neighbour}:2222"), format!("{neighbour}:8080")];
-    let (both, dns_port) = ([ssh.clone(), other.clone()], [format!("{resolver}:53")]);
-    assert_eq!(dns.reached("resolver", &both), both, "without a policy");
+    let (both, dns_port) = ([ssh, other.clone()], [format!("{resolver}:53")]);
+    wait_for("both ports to be reached without a policy", ENFORCED, || {
+        dns.reached("resolver", &both) == both
+    });
 
     let policies = std::fs::read_to_string(root().join("k8s/base/network.yaml")).unwrap();
     apply(&policies.replace("user-workloads", "walled").replace("kube-system", "dns"));
@@ -435,8 +437,9 @@ fn pods_are_reached_at_the_ssh_port_alone() {
         walled.reached("pod", &both).is_empty()
             && dns.reached("resolver", std::slice::from_ref(&other)).is_empty()
     });
-    assert_eq!(walled.reached("pod", &dns_port), dns_port);
-    assert_eq!(dns.reached("resolver", &both), [ssh]);
+    wait_for("what the policies allow to be reached", ENFORCED, || {
+        walled.reached("pod", &dns_port) == dns_port && dns.reached("resolver", &both) == both[..1]
+    });
     only_the_gateway_connects(&dns, &both);
 }
 
