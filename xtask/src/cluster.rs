@@ -19,7 +19,7 @@ pub(crate) enum Action {
     Up,
     /// Stop it and remove what it ran.
     Down,
-    /// Run all of its tests, on the testbed that is up. About 20 minutes.
+    /// Run all of its tests, on the testbed that is up. About 40 minutes.
     Test,
     /// Build the Debian image and run the tests of whole pods, on the testbed that is up. The image
     /// needs the network, once.

@@ -1,6 +1,6 @@
 //! Programs of Go modules, compiled once for each version.
 
-use crate::run::{step, target};
+use crate::run::{at_lowest_priority, step, target};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::process::Command;
@@ -24,7 +24,8 @@ impl GoProgram {
             let mut install = Command::new("go");
             install.args(["install", "-ldflags", "-s -w", "-tags", tags]);
             install.arg(format!("{package}@{version}")).env("GOBIN", &directory);
-            step(&format!("compile {name}"), &mut install)?;
+            let name = format!("compile {name}, at the lowest priority");
+            step(&name, &mut at_lowest_priority(&install))?;
         }
         Ok(program)
     }

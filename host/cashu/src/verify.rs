@@ -305,7 +305,7 @@ mod tests {
         }
         let begun = Instant::now();
         while refused.load(Ordering::SeqCst) == 0 {
-            assert!(begun.elapsed() < Duration::from_secs(10), "the mint serves all");
+            assert!(begun.elapsed() < Duration::from_secs(60), "the mint serves all");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let begun = Instant::now();

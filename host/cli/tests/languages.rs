@@ -97,14 +97,16 @@ fn build(project: &Path, language: Language, slot: Slot) {
     }
     run(&what, &mut check);
     if project.join("order.json").exists() {
-        evaluate_twice(&what, project, slot);
+        evaluate_again(&what, project, slot);
     }
     run(&what, Command::new(PAYGRESS).args(["policy", "test", "suite.yaml"]).current_dir(project));
 }
 
-/// The second time the component is in the cache.
-fn evaluate_twice(what: &str, project: &Path, slot: Slot) {
+/// From the second time on the component is in the cache. These tests have the lowest priority, so
+/// that it may be held up some times.
+fn evaluate_again(what: &str, project: &Path, slot: Slot) {
     const SECOND: Duration = Duration::from_secs(1);
+    const TRIES: usize = 10;
     let evaluate = || {
         let mut eval = Command::new(PAYGRESS);
         eval.args(["policy", "eval", slot.as_str(), "policy.wasm", "order.json"]);
@@ -113,8 +115,11 @@ fn evaluate_twice(what: &str, project: &Path, slot: Slot) {
         begun.elapsed()
     };
     evaluate();
-    let took = evaluate();
-    assert!(took < SECOND, "{what}: the second call took {took:?}");
+    let mut took: Vec<Duration> = Vec::new();
+    while took.last().is_none_or(|last| *last >= SECOND) {
+        assert!(took.len() < TRIES, "{what}: all calls after the first took long: {took:?}");
+        took.push(evaluate());
+    }
 }
 
 /// The same in every language.

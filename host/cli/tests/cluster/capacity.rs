@@ -3,7 +3,7 @@
 
 use crate::support::testbed::{
     Bought, CLUSTER, FakeNodes, Market, TOKEN_SAT, apply, is_left_out, items, kubectl, ready_nodes,
-    remove_pods, sized, wait_for,
+    remove_pods, sized, wait_for, wait_until_ready,
 };
 use crate::{objects, pods};
 use serde_json::{Value, json};
@@ -131,8 +131,7 @@ impl OtherPod {
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": Self::NAME, "namespace": "default"}, "spec": {"containers": [container]}});
         apply(&pod.to_string());
         let started = Self;
-        let name = format!("pod/{}", Self::NAME);
-        kubectl(&["wait", "--for=condition=Ready", &name, "--timeout=60s"]);
+        wait_until_ready("default", Self::NAME);
         started
     }
 }

@@ -118,7 +118,7 @@ impl<'a> Bought<'a> {
 
     /// It has ended, everywhere, and takes no more tokens.
     fn assert_gone(&self) {
-        wait_for("logins to be refused", Duration::from_secs(20), || {
+        wait_for("logins to be refused", Duration::from_secs(60), || {
             std::net::TcpStream::connect(("127.0.0.1", self.ssh.port)).is_err()
         });
         wait_for("Job, pod and Secret to be gone", Duration::from_secs(90), || {
@@ -342,7 +342,7 @@ fn a_pod_is_reached_by_a_node_port_where_the_template_says_so() {
     let host_ports = "jsonpath={.items[*].spec.containers[*].ports[*].hostPort}";
     assert_eq!(pods(host_ports), "");
     let ssh = Ssh { port, username: "alice", password: PASSWORD };
-    wait_for("the node port to lead to the pod", Duration::from_secs(20), || {
+    wait_for("the node port to lead to the pod", Duration::from_secs(60), || {
         ssh.run("echo hello").0 == "hello\n"
     });
 }

@@ -104,7 +104,7 @@ fn its_gateway_leads_to_pods(outside: &Outside, deployed: &mut Deployed) {
     let order =
         json!({"cashu_token": token, "ssh_username": "alice", "ssh_public_key": key.public()});
     let mut answer = Value::Null;
-    wait_for("the place of the probe pod", Duration::from_secs(60), || {
+    wait_for("the place of the probe pods", Duration::from_secs(180), || {
         answer = outside.ask(&deployed.npub, &order);
         answer["error_type"] != "resource_unavailable"
     });
@@ -121,7 +121,7 @@ fn its_gateway_leads_to_pods(outside: &Outside, deployed: &mut Deployed) {
     let shell = Shell { key: &key };
     for way in ways {
         // A new pod's policies may not be enforced yet: then the first one goes by the API server.
-        wait_for("a login by the network of pods", Duration::from_secs(30), || {
+        wait_for("a login by the network of pods", Duration::from_secs(90), || {
             let log = AuditLog::begin();
             assert_eq!(shell.run(way, "echo $USER is here"), "alice is here\n", "{way}");
             !requested(&log).contains("/portforward")

@@ -50,6 +50,7 @@ fn seconds(answer: &Value, field: &str) -> u64 {
 }
 
 /// `kubectl` where the customers' pods are.
+#[track_caller]
 fn in_workloads(arguments: &[&str]) -> String {
     kubectl(&[&["-n", "user-workloads"], arguments].concat())
 }

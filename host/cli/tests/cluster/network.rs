@@ -6,7 +6,7 @@ use crate::access::WithoutPorts;
 use crate::node::{Namespace, listening};
 use crate::support::testbed::{
     AdmissionParameters, CLUSTER, EgressOverlay, NetworkPolicies, Ssh, Testbed, apply, kubectl,
-    node_address, root, wait_for,
+    node_address, root, wait_for, wait_until_ready,
 };
 use crate::{PASSWORD, in_workloads};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 const SERVER: &str = "paygress.local/ssh:1";
 /// How long policies may take to be enforced, or not to be any more.
-const ENFORCED: Duration = Duration::from_secs(30);
+const ENFORCED: Duration = Duration::from_secs(90);
 /// How long a probe pod may take, or the two that try the network.
 const PROBES: Duration = Duration::from_secs(120);
 
@@ -107,8 +107,7 @@ impl Resolver {
             apply(&object.to_string());
         }
         let [option, namespace, pod, service] = RESOLVER;
-        let ready = ["--for=condition=Ready", "--timeout=60s"];
-        kubectl(&[&[option, namespace, "wait", pod], &ready[..]].concat());
+        wait_until_ready(namespace, "resolver");
         let field = |object: &str, path: &str| {
             kubectl(&[option, namespace, "get", object, "-o", &format!("jsonpath={{{path}}}")])
         };
@@ -427,8 +426,10 @@ fn pods_are_reached_at_the_ssh_port_alone() {
     let neighbour = walled.start("neighbour", &listening());
     let resolver = dns.start("resolver", &listening());
     let [ssh, other] = [format!("{neighbour}:2222"), format!("{neighbour}:8080")];
-    let (both, dns_port) = ([ssh.clone(), other.clone()], [format!("{resolver}:53")]);
-    assert_eq!(dns.reached("resolver", &both), both, "without a policy");
+    let (both, dns_port) = ([ssh, other.clone()], [format!("{resolver}:53")]);
+    wait_for("both ports to be reached without a policy", ENFORCED, || {
+        dns.reached("resolver", &both) == both
+    });
 
     let policies = std::fs::read_to_string(root().join("k8s/base/network.yaml")).unwrap();
     apply(&policies.replace("user-workloads", "walled").replace("kube-system", "dns"));
@@ -436,8 +437,9 @@ fn pods_are_reached_at_the_ssh_port_alone() {
         walled.reached("pod", &both).is_empty()
             && dns.reached("resolver", std::slice::from_ref(&other)).is_empty()
     });
-    assert_eq!(walled.reached("pod", &dns_port), dns_port);
-    assert_eq!(dns.reached("resolver", &both), [ssh]);
+    wait_for("what the policies allow to be reached", ENFORCED, || {
+        walled.reached("pod", &dns_port) == dns_port && dns.reached("resolver", &both) == both[..1]
+    });
     only_the_gateway_connects(&dns, &both);
 }
 

@@ -1,6 +1,6 @@
 //! What the node does for pods: namespaces of tests, and a root that is nobody outside.
 
-use crate::support::testbed::{CLUSTER, applied, apply, kubectl, wait_for};
+use crate::support::testbed::{CLUSTER, apply, kubectl, wait_for, wait_until_ready};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -15,22 +15,27 @@ impl Namespace {
         Self(name)
     }
 
+    #[track_caller]
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         kubectl(&[&["-n", self.0], arguments].concat())
     }
 
     /// Starts a pod, waits until it is ready, and returns its address.
+    #[track_caller]
     pub(crate) fn start(&self, name: &str, spec: &Value) -> String {
         let metadata = json!({"name": name, "namespace": self.0});
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
-        // A new namespace has no service account for a moment.
-        let pod = pod.to_string();
-        wait_for("the namespace to take a pod", Duration::from_secs(30), || applied(&pod));
-        self.kubectl(&["wait", "pod", name, "--for=condition=Ready", "--timeout=60s"]);
+        // A new namespace has none for a moment, and takes no pod until then.
+        wait_for("the namespace to have a service account", Duration::from_secs(60), || {
+            !self.kubectl(&["get", "serviceaccounts", "-o", "name"]).is_empty()
+        });
+        apply(&pod.to_string());
+        wait_until_ready(self.0, name);
         self.kubectl(&["get", "pod", name, "-o", "jsonpath={.status.podIP}"])
     }
 
     /// What this prints in a pod.
+    #[track_caller]
     fn shell(&self, pod: &str, script: &str) -> String {
         self.kubectl(&["exec", pod, "--", "sh", "-c", script])
     }
@@ -50,7 +55,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        kubectl(&["delete", "namespace", self.0, "--ignore-not-found"]);
+        kubectl(&["delete", "namespace", self.0, "--ignore-not-found", "--timeout=180s"]);
     }
 }
 

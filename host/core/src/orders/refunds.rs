@@ -14,7 +14,8 @@ use crate::model::units::{Sat, UnixTime};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Liability {
     Provider,
-    /// The mint's or the customer's: if the provider bore the fees then, customers could cause them at will.
+    /// The mint's or the customer's: if the provider bore the fees then, customers could cause them
+    /// at will.
     Others,
 }
 

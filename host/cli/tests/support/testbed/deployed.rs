@@ -2,7 +2,7 @@
 
 use super::{
     AdmissionParameters, NetworkPolicies, OPERATOR, Outside, Standard, apply, kubectl,
-    kubectl_command, kustomized, load, new_key, npub, output, root, wait_for,
+    kubectl_command, kustomized, load, new_key, npub, output, remove_pods, root, wait_for,
 };
 use crate::support::secrets;
 use serde_json::json;
@@ -38,7 +38,7 @@ impl Deployed {
 
     /// What is there before: the image, a volume, and the Secret.
     pub(super) fn prepare(outside: &Outside) {
-        kubectl(&["-n", "user-workloads", "delete", "jobs", "--all", "--wait"]);
+        remove_pods();
         Self::wait_for_the_end_of_the_last();
         load(&Self::image());
         // What a storage class would do: a volume that is the service's own.

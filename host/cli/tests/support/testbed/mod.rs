@@ -38,7 +38,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -79,11 +79,25 @@ fn state() -> PathBuf {
     std::env::var_os("TESTBED").map_or_else(|| PathBuf::from("/var/tmp/testbed"), PathBuf::from)
 }
 
+/// Fails the test. One that fails already prints this: a second panic would end the program, and
+/// with it what the first one says.
+#[track_caller]
+fn fail(why: &str) {
+    if std::thread::panicking() {
+        println!("{why}");
+    } else {
+        panic!("{why}");
+    }
+}
+
 /// Waits until it is so; fails, and says what for, when it does not become so in time.
+#[track_caller]
 pub fn wait_for(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
-        assert!(begun.elapsed() < limit, "waited {} s for {what}", limit.as_secs());
+        if begun.elapsed() >= limit {
+            return fail(&format!("waited {} s for {what}", limit.as_secs()));
+        }
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -98,15 +112,14 @@ pub fn in_namespace(namespace: Option<&str>, program: impl AsRef<OsStr>) -> Comm
 }
 
 /// What a program prints; it must succeed.
+#[track_caller]
 pub fn output(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    // Not the arguments: they may hold a token.
-    assert!(
-        output.status.success(),
-        "{:?} failed: {}",
-        command.get_program(),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    if !output.status.success() {
+        // Not the arguments: they may hold a token.
+        let (program, error) = (command.get_program(), String::from_utf8_lossy(&output.stderr));
+        fail(&format!("{program:?} failed: {error}"));
+    }
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -121,8 +134,24 @@ fn kubectl_command(arguments: &[&str]) -> Command {
 }
 
 /// As the cluster's administrator.
+#[track_caller]
 pub fn kubectl(arguments: &[&str]) -> String {
     output(&mut kubectl_command(arguments))
+}
+
+/// Waits until a pod is ready; fails with what the cluster knows of it and of its node.
+#[track_caller]
+pub fn wait_until_ready(namespace: &str, pod: &str) {
+    let run = |arguments: &[&str]| kubectl_command(arguments).output().unwrap();
+    let ready = ["--for=condition=Ready", "--timeout=180s"];
+    let waited = run(&[&["-n", namespace, "wait", "pod", pod], &ready[..]].concat());
+    if waited.status.success() {
+        return;
+    }
+    let (of_pod, of_nodes) =
+        (run(&["-n", namespace, "describe", "pod", pod]), run(&["describe", "nodes"]));
+    let known = [waited.stderr, of_pod.stdout, of_nodes.stdout].concat();
+    fail(&format!("{namespace}/{pod}: {}", String::from_utf8_lossy(&known)));
 }
 
 /// Helm of the testbed, as the cluster's administrator; `template` and `lint` need no cluster.
@@ -144,17 +173,26 @@ pub fn kill_container(id: &str) {
     output(ctr.args(["--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id]));
 }
 
-/// Whether the cluster takes this object.
-pub fn applied(object: &str) -> bool {
+fn try_to_apply(object: &str) -> Output {
     let mut command = kubectl_command(&["apply", "-f", "-"]);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(object.as_bytes()).unwrap();
-    child.wait().unwrap().success()
+    child.wait_with_output().unwrap()
 }
 
+/// Whether the cluster takes this object.
+pub fn applied(object: &str) -> bool {
+    try_to_apply(object).status.success()
+}
+
+#[track_caller]
 pub fn apply(object: &str) {
-    assert!(applied(object), "{object} was not taken");
+    let applied = try_to_apply(object);
+    if !applied.status.success() {
+        let error = String::from_utf8_lossy(&applied.stderr);
+        fail(&format!("{object} was not taken: {error}"));
+    }
 }
 
 fn free_port(host: &str) -> u16 {

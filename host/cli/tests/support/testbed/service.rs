@@ -2,7 +2,7 @@
 
 use super::{
     Daemon, GatewayDaemon, OPERATOR, Outside, Place, admin_kubeconfig, free_port, kubectl, new_key,
-    npub, output, root, state, wait_for,
+    npub, output, remove_pods, root, state, wait_for,
 };
 use crate::support::secrets;
 use rustix::process::{Pid, Signal, kill_process};
@@ -135,7 +135,7 @@ impl Testbed {
         settings: &str,
         environment: &[(&str, &str)],
     ) -> Self {
-        kubectl(&["-n", "user-workloads", "delete", "jobs", "--all", "--wait"]);
+        remove_pods();
         let outside = Outside::start_in(name, place);
         let bind = format!("127.0.0.1:{}", free_port("127.0.0.1"));
         let kubeconfig = Self::kubeconfig_of_the_service();
