@@ -34,7 +34,7 @@ impl WalletStore {
             .transact(move |transaction| {
                 let stored = tables::operation(transaction, &ended.id)?;
                 let open = stored.filter(|stored| stored.state == OperationState::Open);
-                if open.is_some_and(|open| open.data.requested_at != ended.data.requested_at) {
+                if open.is_some_and(|open| !open.data.has_request_of(&ended.data)) {
                     return Ok(EndResult::Renewed);
                 }
                 let result = tables::end_operation(transaction, &ended)?;
@@ -181,6 +181,19 @@ mod tests {
         forget(&store, 0, 1).await;
         let third = refused(&store, order(5), at(7), 1).await;
         assert_eq!(third.id, format!("{} #000002", order(5)));
+    }
+
+    #[tokio::test]
+    async fn of_two_requests_within_a_second_the_first_does_not_end_the_other() {
+        let (store, _directory) = store().await;
+        let mint = MintUrl::parse("https://mint.invalid").unwrap();
+        let operation = Operation::new(order(0), &mint, OperationData::default());
+        let begun = store.begin(operation, Vec::new(), None).await.unwrap();
+        let BeginResult::Begun(mut read) = begun else { panic!("it is not begun") };
+        let renewed = store.renew(&read).await.unwrap().unwrap();
+        read.data.requested_at = renewed.data.requested_at;
+        assert_eq!(store.fail(&read, &[]).await.unwrap(), EndResult::Renewed);
+        assert_eq!(store.fail(&renewed, &[]).await.unwrap(), EndResult::Ended);
     }
 
     /// Nobody waits for the next look at the wallet.

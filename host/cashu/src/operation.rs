@@ -85,6 +85,10 @@ pub(crate) struct OperationData {
     /// When its request was last made, or was about to be. None in those of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) requested_at: Option<UnixTime>,
+    /// Which request that was, at random: two replicas may make one within the same second. None in
+    /// those of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) request_id: Option<u64>,
     /// Set when it has failed because inputs were spent elsewhere.
     pub(crate) spent_elsewhere: bool,
     /// Set when it has failed, and nothing more may be begun for its purpose: the order is refused.
@@ -103,6 +107,17 @@ pub(crate) struct OperationData {
 impl OperationData {
     pub(crate) fn spender(&self) -> Spender {
         if self.has_own_inputs { Spender::Wallet } else { Spender::External }
+    }
+
+    /// Its request is about to be made.
+    pub(crate) fn note_request(&mut self) {
+        self.requested_at = Some(UnixTime::now());
+        self.request_id = getrandom::u64().ok();
+    }
+
+    /// Whether no request was made between the two.
+    pub(crate) fn has_request_of(&self, other: &Self) -> bool {
+        (self.requested_at, self.request_id) == (other.requested_at, other.request_id)
     }
 
     /// By how much its inputs are worth more than the outputs that are kept.
@@ -222,10 +237,12 @@ mod tests {
         assert_eq!((data.sent, data.received), (1, 2));
         assert_eq!(serde_json::to_string(&data).unwrap(), STORED);
         let requested_at = Some(UnixTime(7));
-        let newer = OperationData { has_proven_inputs: true, requested_at, ..data };
+        let request_id = Some(u64::MAX);
+        let newer = OperationData { has_proven_inputs: true, requested_at, request_id, ..data };
         let stored = serde_json::to_string(&newer).unwrap();
         let read: OperationData = serde_json::from_str(&stored).unwrap();
         assert_eq!((read.has_proven_inputs, read.requested_at), (true, requested_at));
+        assert_eq!(read.request_id, request_id);
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use crate::counters::Spender;
 use crate::error::MintWalletError;
-use crate::keyset::split;
+use crate::keyset::{ActiveKeyset, split};
 use crate::mint_wallet::{MAX_INPUTS, MintWallet, Result};
 use crate::operation::{Operation, OperationData, OperationOutcome, OperationState, total};
 use crate::purpose::Purpose;
-use cdk::nuts::{Proofs, State, Token};
+use crate::tables;
+use cdk::nuts::{Proof, Proofs, State, Token};
 use paygress_core::backend::wallet::RefundAmount;
 
 /// Attempts with new outputs, or with other inputs, each.
@@ -60,17 +61,65 @@ impl MintWallet {
             // The balance holds what is not spendable: it is not known what can be spared.
             return Err(MintWalletError::NotSpared);
         }
-        let mut exact = Vec::new();
-        let mut missing = amount;
-        for proof in unspent.iter().filter(|proof| proof.amount.to_u64() > 0) {
-            if let Some(left) = missing.checked_sub(proof.amount.to_u64()) {
-                exact.push(proof.clone());
-                missing = left;
-            }
-        }
-        if missing == 0 && exact.len() <= MAX_INPUTS {
+        if let Some(exact) = exact_proofs(&unspent, amount) {
             return Ok(Selection::Exact(exact));
         }
+        match self.select_for_swap(unspent, amount, fee_mode).await {
+            Err(error @ MintWalletError::InsufficientFunds { .. }) => {
+                Err(conflict.map_or(error, Into::into))
+            }
+            selected => selected,
+        }
+    }
+
+    /// As [`MintWallet::select_proofs`], for a token: whoever redeems it pays the mint for each proof
+    /// in it (NUT-02). Many small ones are sent as they are only where no swap leaves them more, and
+    /// others what they are owed.
+    async fn select_for_token(&self, amount: u64, fee_mode: FeeMode) -> Result<Selection> {
+        let exact = match self.select_proofs(amount, fee_mode).await? {
+            Selection::Exact(proofs) if !is_few(&proofs, amount) => proofs,
+            selected => return Ok(selected),
+        };
+        match self.select_better_swap(amount, fee_mode, &exact).await {
+            Ok(Some(swap)) => Ok(swap),
+            Ok(None) => Ok(Selection::Exact(exact)),
+            Err(error) => {
+                tracing::debug!(mint = %self.mint, %error, "many small proofs are sent as they are");
+                Ok(Selection::Exact(exact))
+            }
+        }
+    }
+
+    /// A swap that leaves whoever redeems a token more than these proofs do, if there is one.
+    async fn select_better_swap(
+        &self,
+        amount: u64,
+        fee_mode: FeeMode,
+        exact: &[Proof],
+    ) -> Result<Option<Selection>> {
+        let (unspent, _) = self.spendable().await?;
+        let held = total(&unspent);
+        let selected = self.select_for_swap(unspent, amount, fee_mode).await?;
+        let Selection::Swap { inputs, fee } = &selected else { return Ok(None) };
+        let keyset = self.active_keyset().await?;
+        let (amounts, sent_outputs) = swap_outputs(&keyset, amount, fee_mode, inputs, *fee)?;
+        let sent = amounts.get(..sent_outputs).unwrap_or_default();
+        let ppk = keyset.info.input_fee_ppk.saturating_mul(tables::length(sent));
+        let (spent, borne) = match fee_mode {
+            FeeMode::OnTop { reserve } => (amount.saturating_add(*fee).saturating_add(reserve), 0),
+            FeeMode::FromAmount => (amount, *fee),
+        };
+        let is_better = borne.saturating_add(ppk.div_ceil(1_000)) < self.fee(exact).await?;
+        Ok((held >= spent && is_better).then_some(selected))
+    }
+
+    /// Selects the largest of these proofs, as many as it takes.
+    async fn select_for_swap(
+        &self,
+        unspent: Proofs,
+        amount: u64,
+        fee_mode: FeeMode,
+    ) -> Result<Selection> {
         let mut inputs: Proofs = Vec::new();
         for proof in unspent.into_iter().take(MAX_INPUTS) {
             inputs.push(proof);
@@ -83,8 +132,7 @@ impl MintWallet {
                 return Ok(Selection::Swap { inputs, fee });
             }
         }
-        let insufficient = MintWalletError::InsufficientFunds { available: total(&inputs) };
-        Err(conflict.map_or(insufficient, Into::into))
+        Err(MintWalletError::InsufficientFunds { available: total(&inputs) })
     }
 
     /// Makes the token of a refund. Idempotent per purpose: the operation that was stored first
@@ -161,11 +209,11 @@ impl MintWallet {
     }
 
     async fn try_send(&self, purpose: &Purpose, amount: u64, fee_mode: FeeMode) -> Result<Attempt> {
-        let (selection, fee_mode) = match self.select_proofs(amount, fee_mode).await {
+        let (selection, fee_mode) = match self.select_for_token(amount, fee_mode).await {
             // The fee would take all of it: an amount so small is sent whole.
             Err(MintWalletError::InsufficientFunds { .. }) if fee_mode == FeeMode::FromAmount => {
                 let whole = FeeMode::OnTop { reserve: 0 };
-                (self.select_proofs(amount, whole).await?, whole)
+                (self.select_for_token(amount, whole).await?, whole)
             }
             selection => (selection?, fee_mode),
         };
@@ -215,14 +263,7 @@ impl MintWallet {
         fee: u64,
     ) -> Result<OperationOutcome> {
         let keyset = self.active_keyset().await?;
-        let rest = total(&inputs).saturating_sub(amount);
-        let (sent, change) = match fee_mode {
-            FeeMode::OnTop { .. } => (amount, rest.saturating_sub(fee)),
-            FeeMode::FromAmount => (amount.saturating_sub(fee), rest),
-        };
-        let mut amounts = split(sent, &keyset.keys, Spender::Wallet)?;
-        let sent_outputs = amounts.len();
-        amounts.extend(split(change, &keyset.keys, Spender::Wallet)?);
+        let (amounts, sent_outputs) = swap_outputs(&keyset, amount, fee_mode, &inputs, fee)?;
         let data = OperationData {
             inputs: inputs.clone(),
             has_own_inputs: true,
@@ -254,6 +295,44 @@ impl MintWallet {
         let states = self.states(&proofs).await?;
         Ok(states.contains(&State::Spent))
     }
+}
+
+/// Proofs whose sum is the amount, from the largest to the smallest; `None` if there are none, or too
+/// many for one request.
+fn exact_proofs(unspent: &[Proof], amount: u64) -> Option<Proofs> {
+    let mut exact = Vec::new();
+    let mut missing = amount;
+    for proof in unspent.iter().filter(|proof| proof.amount.to_u64() > 0) {
+        if let Some(left) = missing.checked_sub(proof.amount.to_u64()) {
+            exact.push(proof.clone());
+            missing = left;
+        }
+    }
+    (missing == 0 && exact.len() <= MAX_INPUTS).then_some(exact)
+}
+
+/// Whether there are no more proofs than the amount has in powers of two.
+fn is_few(proofs: &[Proof], amount: u64) -> bool {
+    u32::try_from(proofs.len()).is_ok_and(|proofs| proofs <= amount.count_ones())
+}
+
+/// The amounts of a swap's outputs, and how many of them, from the first, are sent.
+fn swap_outputs(
+    keyset: &ActiveKeyset,
+    amount: u64,
+    fee_mode: FeeMode,
+    inputs: &[Proof],
+    fee: u64,
+) -> Result<(Vec<u64>, usize)> {
+    let rest = total(inputs).saturating_sub(amount);
+    let (sent, change) = match fee_mode {
+        FeeMode::OnTop { .. } => (amount, rest.saturating_sub(fee)),
+        FeeMode::FromAmount => (amount.saturating_sub(fee), rest),
+    };
+    let mut amounts = split(sent, &keyset.keys, Spender::Wallet)?;
+    let sent_outputs = amounts.len();
+    amounts.extend(split(change, &keyset.keys, Spender::Wallet)?);
+    Ok((amounts, sent_outputs))
 }
 
 #[cfg(test)]

@@ -153,7 +153,12 @@ pub(crate) fn end_operation(
         }
     };
     // Spent inputs are worth nothing, and need not be kept. Nothing is requested any more.
-    let data = OperationData { inputs: Vec::new(), requested_at: None, ..operation.data.clone() };
+    let data = OperationData {
+        inputs: Vec::new(),
+        requested_at: None,
+        request_id: None,
+        ..operation.data.clone()
+    };
     let values = [
         Value::from(&operation.id),
         operation.state.as_str().into(),

@@ -18,7 +18,7 @@ use cdk::nuts::{Id, Proof, Proofs};
 use paygress_core::every_nth::EveryNth;
 use paygress_core::limits;
 use paygress_core::model::ids::MintUrl;
-use paygress_core::model::units::{Sat, UnixTime};
+use paygress_core::model::units::Sat;
 use paygress_store::db::{Database, DialectSql, Schema, SqliteError, Transaction};
 use paygress_store::dialect_sql;
 use std::path::Path;
@@ -212,7 +212,7 @@ impl WalletStore {
                 return Ok(BeginResult::NotSpared);
             }
             let mut operation = operation.clone();
-            operation.data.requested_at = Some(UnixTime::now());
+            operation.data.note_request();
             tables::require_unspent(transaction, &own_inputs)?;
             if let Some(keyset) = operation.data.keyset {
                 // Other outputs than those of the last attempt, which the mint may have refused.
@@ -234,7 +234,7 @@ impl WalletStore {
     /// Stores that the request of an operation is about to be made once more. `None` if it has ended.
     pub(crate) async fn renew(&self, operation: &Operation) -> Result<Option<Operation>> {
         let mut renewed = operation.clone();
-        renewed.data.requested_at = Some(UnixTime::now());
+        renewed.data.note_request();
         self.transact(move |transaction| {
             let is_open = tables::update_operation(transaction, &renewed)?;
             Ok(is_open.then(|| renewed.clone()))
@@ -448,6 +448,7 @@ mod tests {
     use cdk::nuts::SecretKey;
     use cdk::secret::Secret;
     use paygress_core::model::ids::OrderId;
+    use paygress_core::model::units::UnixTime;
 
     #[tokio::test]
     async fn an_operation_that_another_process_requests_meanwhile_does_not_fail() {

@@ -44,8 +44,13 @@ impl<K: Eq + Hash + Clone> Recent<K> {
     }
 
     pub fn contains(&mut self, key: &K) -> bool {
+        self.times(key) > 0
+    }
+
+    /// How many times the key was seen; 0 if it is not kept.
+    pub fn times(&mut self, key: &K) -> u32 {
         self.forget_old();
-        self.seen.contains_key(key)
+        self.seen.get(key).map_or(0, |seen| seen.times)
     }
 
     pub fn remove(&mut self, key: &K) {
@@ -76,6 +81,7 @@ mod tests {
         let mut recent = Recent::new(2, Duration::MAX);
         assert_eq!([1, 2, 2, 3].map(|key| recent.insert(&key)), [1, 1, 2, 1]);
         assert_eq!([1, 2, 3].map(|key| recent.contains(&key)), [false, true, true]);
+        assert_eq!([1, 2, 3].map(|key| recent.times(&key)), [0, 2, 1]);
         for key in 0..1_000 {
             recent.insert(&key);
             recent.remove(&key);

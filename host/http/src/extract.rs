@@ -213,6 +213,10 @@ fn authenticate(
                 body,
                 now: UnixTime::now(),
             };
+            // Which signatures were used is not remembered: within their minute they are good for the
+            // same request only, and what changes something does so once. A token pays for one
+            // order, and a pod stops once and has its name alone. So a client that got no answer
+            // may send its request again, at any replica; whoever else does has the token as well.
             let customer = app.verifier.verify(rest, &signed).map_err(|error| {
                 Problem::unauthorized(&format!("the NIP-98 signature is not good: {error}"))
             })?;

@@ -99,7 +99,12 @@ pub(crate) const APP_ALLOWANCE: u32 = 10;
 pub(crate) const APP_OPEN: Duration = Duration::from_secs(10);
 /// A pod that sends and takes nothing for so long is cut off, a WebSocket too.
 pub(crate) const APP_IDLE: Duration = Duration::from_secs(300);
-/// How long a link logs a browser in: it is opened at once, or comes by a message…
+/// How long a link logs a browser in: it is opened at once, or comes by a message.
 pub(crate) const APP_CODE: Seconds = Seconds(300);
-/// …and how long the browser stays logged in: a working day.
+/// How long it is remembered that a link was used: longer than it is good for by the clock of any
+/// replica…
+pub(crate) const USED_LOGINS_KEPT: Seconds = Seconds(3_600);
+/// …and how many are used between two looks at that.
+pub(crate) const USED_LOGINS_CHECK_EVERY: u32 = 64;
+/// How long the browser stays logged in: a working day.
 pub(crate) const APP_COOKIE: Seconds = Seconds(12 * 3_600);

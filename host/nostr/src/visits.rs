@@ -1,6 +1,7 @@
 //! Visits to relays that customers name. A visit is one future that owns its socket: whoever cuts
 //! it short has closed it. Visits are bounded in all, for each host and for each customer, and a
-//! relay that failed is left alone for a while.
+//! relay that failed is left alone for a while. Customers whose relays do nothing but fail share a
+//! part of the visits: what was paid for is sent again and again until a relay takes it.
 
 use crate::address::{Socket, connect, is_allowed};
 use crate::error::{REASON_CHARS, RelayError};
@@ -34,6 +35,14 @@ const VISIT_WAIT: Duration = Duration::from_secs(10);
 const VISITS_OF_HOST: usize = 8;
 /// …and for one customer: two responses to all relays of their list.
 const VISITS_OF_CUSTOMER: usize = 6;
+/// …and for all customers whose visits have failed so often since one last succeeded, as many times
+/// as their list has relays. They have paid for one order each, and repeat its delivery for days…
+const VISITS_OF_FAILING: usize = 8;
+const FAILURES_OF_CUSTOMER: u32 = 3;
+/// …so many customers…
+const FAILING_CUSTOMERS: usize = 10_000;
+/// …for so long.
+const FAILING_KEPT: Duration = Duration::from_secs(86_400);
 /// Relays that failed and are remembered…
 const FAILED_RELAYS: usize = 1_024;
 /// …for so long.
@@ -56,6 +65,10 @@ struct VisitSlots {
     hosts: KeyedLimit<String>,
     customers: KeyedLimit<PublicKey>,
     failed: Mutex<Recent<RelayUrl>>,
+    /// Those of customers whose relays only fail.
+    of_failing: Semaphore,
+    /// How often visits for a customer have failed since one succeeded.
+    failures: Mutex<Recent<PublicKey>>,
 }
 
 impl VisitSlots {
@@ -65,11 +78,17 @@ impl VisitSlots {
             hosts: KeyedLimit::default(),
             customers: KeyedLimit::default(),
             failed: Mutex::new(Recent::new(FAILED_RELAYS, FAILED_KEPT)),
+            of_failing: Semaphore::new(VISITS_OF_FAILING),
+            failures: Mutex::new(Recent::new(FAILING_CUSTOMERS, FAILING_KEPT)),
         }
     }
 
     fn failed(&self) -> MutexGuard<'_, Recent<RelayUrl>> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failures(&self) -> MutexGuard<'_, Recent<PublicKey>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The right to visit this relay for this customer.
@@ -83,18 +102,33 @@ impl VisitSlots {
             return Err(RelayError::FailedLately);
         }
         // First what is the customer's own fault, so that nobody waits in others' way.
+        let of_customer = self.customers.try_acquire(customer, VISITS_OF_CUSTOMER);
+        let of_customer = of_customer.ok_or(RelayError::Busy)?;
+        let is_failing = self.failures().times(&customer) >= FAILURES_OF_CUSTOMER;
+        let of_failing = match is_failing {
+            true => Some(slot(&self.of_failing, priority).await?),
+            false => None,
+        };
         let host = relay.host().ok_or(RelayError::Busy)?.to_string();
         let host = self.hosts.try_acquire(host, VISITS_OF_HOST).ok_or(RelayError::Busy)?;
-        let customer = self.customers.try_acquire(customer, VISITS_OF_CUSTOMER);
-        let customer = customer.ok_or(RelayError::Busy)?;
         let slot = slot(&self.all, priority).await?;
-        Ok(VisitPermit { _host: host, _customer: customer, _slot: slot })
+        Ok(VisitPermit {
+            _host: host,
+            _customer: of_customer,
+            _of_failing: of_failing,
+            _slot: slot,
+        })
     }
 
-    /// Notes a relay that has failed, whatever it was sent.
-    fn note_failed(&self, relay: &RelayUrl, visited: &Result<(), RelayError>) {
-        if visited.as_ref().is_err_and(RelayError::is_the_relays) {
-            self.failed().insert(relay);
+    /// Notes whether a relay has failed, whatever it was sent.
+    fn note(&self, relay: &RelayUrl, customer: &PublicKey, visited: &Result<(), RelayError>) {
+        match visited {
+            Ok(()) => self.failures().remove(customer),
+            Err(error) if error.is_the_relays() => {
+                self.failed().insert(relay);
+                self.failures().insert(customer);
+            }
+            Err(_) => {}
         }
     }
 }
@@ -103,6 +137,7 @@ impl VisitSlots {
 struct VisitPermit<'a> {
     _host: Permit<String>,
     _customer: Permit<PublicKey>,
+    _of_failing: Option<SemaphorePermit<'a>>,
     _slot: SemaphorePermit<'a>,
 }
 
@@ -138,7 +173,7 @@ impl Visits {
         let permit = slots.acquire(relay, customer, priority).await?;
         let sent = tokio::time::timeout(VISIT_TIMEOUT, visit(relay, event, self.reach)).await;
         let sent = sent.unwrap_or(Err(RelayError::Timeout));
-        slots.note_failed(relay, &sent);
+        slots.note(relay, &customer, &sent);
         drop(permit);
         sent
     }

@@ -8,7 +8,9 @@ use paygress_core::model::ids::MessageId;
 use paygress_core::model::sales::Sales;
 use paygress_core::model::units::UnixTime;
 
-const MESSAGES: Retention = Retention { table: "seen", time: "at", kind: "TRUE" };
+/// All but those of [`USED_LOGIN`](paygress_core::backend::store::USED_LOGIN).
+const MESSAGES: Retention =
+    Retention { table: "seen", time: "at", kind: "substr(id, 1, 10) <> 'app-login:'" };
 
 pub(crate) const CLAIM_MESSAGE: DialectSql = dialect_sql!("claim_message");
 
@@ -39,6 +41,15 @@ impl MessageLog for SqlStore {
     async fn forget_messages(&self, before: UnixTime, most: u32) -> Result<u64> {
         self.database
             .transact(move |transaction| Ok(MESSAGES.forget(transaction, before, most)?))
+            .await
+    }
+
+    async fn forget_used_logins(&self, before: UnixTime) -> Result<u64> {
+        self.database
+            .transact(move |transaction| {
+                let old = "DELETE FROM seen WHERE substr(id, 1, 10) = 'app-login:' AND at < ?1";
+                Ok(transaction.execute(old, &[time(before)])?)
+            })
             .await
     }
 }

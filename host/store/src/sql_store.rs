@@ -25,6 +25,7 @@ impl SqlStore {
             dialect_sql!(both "ledger_5"),
             dialect_sql!("ledger_6"),
             dialect_sql!("ledger_7"),
+            dialect_sql!(both "ledger_8"),
         ],
     };
 

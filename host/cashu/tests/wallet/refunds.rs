@@ -211,6 +211,36 @@ async fn a_refund_that_was_begun_is_finished_as_it_was_begun() {
     }
 }
 
+/// Whoever redeems a token pays the mint for each proof in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_of_many_small_proofs_is_swapped_if_that_leaves_its_customer_more() {
+    const SMALL: u64 = 21;
+    let less = RefundAmount::LessFee(Sat(SMALL));
+    let whole =
+        |reserve| RefundAmount::Whole { whole: Sat(SMALL), due: Sat(SMALL), reserve: Sat(reserve) };
+    for (name, large, amount, made, redeemed) in [
+        ("from a large one, at the customer's expense", 64, less, (20, 1), 19),
+        ("from a large one, at the operator's", 64, whole(63), (21, 1), 20),
+        ("what the swap costs is owed to others", 64, whole(64), (21, 0), 18),
+        ("the swap would cost as much", 0, less, (21, 0), 18),
+    ] {
+        let env = TestEnv::new().await;
+        let wallet = env.wallet().await;
+        let large = (large > 0).then_some(large + 1);
+        for sat in large.into_iter().chain((0..SMALL).map(|_| 2)) {
+            let token = env.token(sat).await;
+            let token_info = wallet.decode(&token).await.unwrap();
+            let net = wallet.receive(&OrderId::random(), &token, &token_info).await.unwrap();
+            assert_eq!(net, Sat(sat - 1));
+        }
+        let refund = wallet.refund(&OrderId::random(), &env.mint_url(), amount).await.unwrap();
+        assert_eq!((refund.amount.0, refund.fee.0), made, "{name}");
+        assert_balanced(&wallet).await;
+        let received = env.customer.receive(refund.token.expose()).await.unwrap();
+        assert_eq!(received, redeemed, "{name}");
+    }
+}
+
 /// Whoever can make orders fail has the operator pay fees: no more than others leave them.
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_that_fail_at_will_take_no_more_than_can_be_spared() {

@@ -1,11 +1,17 @@
 //! The HTTP ports of pods, each at a host of its own: for their customers alone, or for anybody.
 
 use crate::service::{OPERATOR, ORIGIN, opened};
-use crate::support::customer::{Buyer, TIMEOUT};
+use crate::support::customer::{Buyer, Running, TIMEOUT};
 use crate::support::web::{Answer, Web};
 use crate::text;
 use futures::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
+use paygress::sandbox::Sandbox;
+use paygress_core::backend::store::{MessageLog, USED_LOGIN};
+use paygress_core::model::ids::MessageId;
+use paygress_core::model::units::UnixTime;
+use paygress_store::SqlStore;
+use paygress_store::db::{Database, DatabaseError};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -200,6 +206,30 @@ async fn a_port_is_its_customers_alone_once_a_browser_has_opened_their_link() {
     let origin = format!("https://{}", other.host);
     let headers = [("cookie", &*cookie), ("origin", &origin)];
     mine.ask("POST", "/", &headers, "").await.is(403, "not_owner");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_that_were_used_long_ago_are_forgotten() {
+    let sandbox = Sandbox::new(&[DOMAIN], "").await.unwrap();
+    let path = &sandbox.config.ledger;
+    let ledger = SqlStore::sqlite(path).await.unwrap();
+    for (id, at) in [("old", UnixTime(1)), ("new", UnixTime::now())] {
+        let id = MessageId::parse(format!("{USED_LOGIN}{id}")).unwrap();
+        ledger.complete_message(&id, at).await.unwrap();
+    }
+    drop(ledger);
+    let app = sandbox.app().await.unwrap();
+    let web = Web::new(app.http_address().unwrap());
+    let (_running, buyer) = (Running::start(app), Buyer::new(&sandbox).await);
+    let program = PodProgram::start().await;
+    Bought::new(&web, &buyer, program.port, None).await.log_in().await;
+    let ledger = Database::sqlite_read_only(path, SqlStore::SCHEMA).await.unwrap();
+    let left = ledger.transact(|transaction| {
+        let of_test = "SELECT id FROM seen WHERE id IN ('app-login:old', 'app-login:new')";
+        let rows = transaction.query(of_test, &[])?;
+        rows.into_iter().map(|mut row| row.text()).collect::<Result<Vec<_>, DatabaseError>>()
+    });
+    assert_eq!(left.await.unwrap(), ["app-login:new"]);
 }
 
 /// Whoever shares an address with a customer, and has paid nothing, does not use up what the customer has.

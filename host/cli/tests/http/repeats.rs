@@ -2,6 +2,7 @@
 
 use crate::service::shared;
 use crate::{ready, says, text};
+use paygress_nostr::http_auth;
 use paygress_sandbox::token::{as_v3, without_dleq};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
@@ -42,6 +43,43 @@ async fn the_same_order_again_gets_the_same_answer_and_who_hangs_up_loses_nothin
     web.ask("POST", "/spawn-pod", &[], &body.replace('}', ",\"ssh_username\":\"bob\"}"))
         .await
         .is(409, "token_already_spent");
+}
+
+/// A signature is good for a minute: whoever has seen the request may send it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_request_that_is_sent_again_does_nothing_twice() {
+    let (_shared, web, buyer) = shared().await;
+    let sign = |method: &str, path: &str, body: &str| {
+        let keys = buyer.client.keys();
+        let evidence = http_auth::sign(keys, method, &web.url(path), body.as_bytes()).unwrap();
+        format!("Nostr {evidence}")
+    };
+    let send = async |signature: &str, method: &str, path: &str, body: &str| {
+        web.ask(method, path, &[("authorization", signature)], body).await
+    };
+    let order = json!({"cashu_token": buyer.token(6).await}).to_string();
+    let buying = sign("POST", "/spawn-pod", &order);
+    let bought = send(&buying, "POST", "/spawn-pod", &order).await.good();
+    assert_eq!(send(&buying, "POST", "/spawn-pod", &order).await.good(), bought);
+    let pod = text(&bought, "pod_name");
+
+    let more = json!({"pod_name": pod, "cashu_token": buyer.token(4).await}).to_string();
+    let extending = sign("POST", "/top-up-pod", &more);
+    let extended = send(&extending, "POST", "/top-up-pod", &more).await.good();
+    assert_eq!(send(&extending, "POST", "/top-up-pod", &more).await.good(), extended);
+    let path = format!("/pods/{pod}");
+    let status = send(&sign("GET", &path, ""), "GET", &path, "").await.good();
+    assert_eq!(text(&status, "expires_at"), text(&extended, "new_expires_at"));
+
+    let stopping = sign("DELETE", &path, "");
+    let stopped = send(&stopping, "DELETE", &path, "").await.good();
+    let again = send(&stopping, "DELETE", &path, "").await.good();
+    assert_eq!(again["refund_tokens"], stopped["refund_tokens"], "no second refund");
+    // Its order is not another one now, whatever the answer.
+    send(&buying, "POST", "/spawn-pod", &order).await;
+    let pods = send(&sign("GET", "/pods", ""), "GET", "/pods", "").await.good();
+    let others = pods["pods"].as_array().unwrap().iter().filter(|other| other["pod_name"] != pod);
+    assert_eq!(others.count(), 0, "{pods}");
 }
 
 /// The mint has seen the proofs, and whoever the token passed on its way.

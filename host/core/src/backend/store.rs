@@ -382,6 +382,10 @@ pub trait SalesStore: Send + Sync {
     async fn set_sales(&self, sales: Sales) -> Result<(), LedgerError>;
 }
 
+/// What the id of a used login link begins with, beside the messages. No message's id does: a flood
+/// of them has no link forgotten that could be used again.
+pub const USED_LOGIN: &str = "app-login:";
+
 /// Which incoming messages have been served.
 #[async_trait]
 pub trait MessageLog: Send + Sync {
@@ -393,8 +397,11 @@ pub trait MessageLog: Send + Sync {
     async fn complete_message(&self, id: &MessageId, now: UnixTime) -> Result<(), LedgerError>;
 
     /// Forgets messages that were claimed before this time, and all but the newest `most`; returns
-    /// how many.
+    /// how many. Those of [`USED_LOGIN`] stay.
     async fn forget_messages(&self, before: UnixTime, most: u32) -> Result<u64, LedgerError>;
+
+    /// Forgets those of [`USED_LOGIN`] that were claimed before this time; returns how many.
+    async fn forget_used_logins(&self, before: UnixTime) -> Result<u64, LedgerError>;
 }
 
 /// Small values that outlive the process, by name.

@@ -32,8 +32,9 @@ use headers::{Credentials, is_of_other_page, to_client, to_pod};
 use login::{AppLogins, LOGIN_PATH};
 use paygress_core::backend::apps::AppLinks;
 use paygress_core::backend::pod_streams::{ByteStream, OpenError, PodPort, PodStreams};
-use paygress_core::backend::store::MessageLog;
+use paygress_core::backend::store::{MessageLog, USED_LOGIN};
 use paygress_core::error_chain;
+use paygress_core::every_nth::EveryNth;
 use paygress_core::live_leases::LiveLeases;
 use paygress_core::logged_failures::LoggedFailures;
 use paygress_core::model::apps_domain::{AppHost, AppsDomain};
@@ -60,6 +61,8 @@ pub(crate) struct AppProxy {
     leases: Arc<LiveLeases>,
     streams: Arc<dyn PodStreams>,
     used_codes: Arc<dyn MessageLog>,
+    /// When they are forgotten, by how many there are.
+    codes_used: EveryNth,
     /// Held while a code is used: of two requests with the same code the second one fails.
     login: Mutex<()>,
     logins: Arc<AppLogins>,
@@ -92,6 +95,7 @@ impl AppProxy {
             rates: RequestRates::new(a_minute),
             customer_rates: CustomerRates::new(a_minute),
             permits: AppPermits::new(),
+            codes_used: EveryNth::new(limits::USED_LOGINS_CHECK_EVERY),
             login: Mutex::default(),
             ledger_failures: LoggedFailures::default(),
             app,
@@ -220,7 +224,7 @@ impl AppProxy {
 
     /// Fails if it was used before, at any replica.
     async fn use_code(&self, id: &str, now: UnixTime) -> Result<(), Problem> {
-        let id = MessageId::parse(format!("app-login:{id}")).map_err(|_| bad_code())?;
+        let id = MessageId::parse(format!("{USED_LOGIN}{id}")).map_err(|_| bad_code())?;
         let _one_by_one = self.login.lock().await;
         let claimed = async {
             let is_new = self.used_codes.claim_message(&id, now).await?;
@@ -230,7 +234,10 @@ impl AppProxy {
             Ok::<bool, paygress_core::backend::store::LedgerError>(is_new)
         };
         match claimed.await {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                self.forget_used_codes(now).await;
+                Ok(())
+            }
             Ok(false) => Err(bad_code()),
             Err(error) => {
                 if let Some(error) = self.ledger_failures.admit(error_chain(&error)) {
@@ -238,6 +245,17 @@ impl AppProxy {
                 }
                 Err(Problem::internal("the service cannot log you in right now; try again later"))
             }
+        }
+    }
+
+    async fn forget_used_codes(&self, now: UnixTime) {
+        if !self.codes_used.is_due() {
+            return;
+        }
+        let before = now.minus(limits::USED_LOGINS_KEPT);
+        if let Err(error) = self.used_codes.forget_used_logins(before).await {
+            let error = error_chain(&error);
+            tracing::warn!(error, "used login links could not be forgotten yet");
         }
     }
 

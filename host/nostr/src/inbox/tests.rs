@@ -41,6 +41,9 @@ impl MessageLog for FakeStore {
         self.forgets.fetch_add(1, Ordering::Relaxed);
         Ok(0)
     }
+    async fn forget_used_logins(&self, _: UnixTime) -> Result<u64, LedgerError> {
+        unreachable!("they are the HTTP server's")
+    }
 }
 
 #[async_trait]

@@ -98,6 +98,58 @@ async fn those_who_have_their_share_do_not_stand_before_others() {
     drop(visit);
 }
 
+/// Whoever names relays that never answer pays for an order, and has its delivery repeated for days.
+#[tokio::test(start_paused = true)]
+async fn customers_whose_relays_only_fail_leave_most_visits_to_others() {
+    const MANY: usize = 70;
+    const LEFT: usize = VISITS - VISITS_OF_FAILING - VISITS_OF_HOST;
+    let slots = VisitSlots::new();
+    let failing: Vec<PublicKey> = (0..MANY).map(|_| customer()).collect();
+    for (host, failing) in failing.iter().enumerate() {
+        for path in 0..3 {
+            slots.note(&relay(host, path), failing, &Err(RelayError::Timeout));
+        }
+    }
+    // Their lists have others by now.
+    let visits = failing.iter().enumerate().map(|(n, failing)| (relay(n, 3), *failing));
+    let mut permits = acquire(&slots, visits, Priority::Paid).await;
+    assert_eq!(permits.len(), VISITS_OF_FAILING);
+    // Those that wait keep nobody from a relay that they name.
+    let begun = Instant::now();
+    let shared = relay(MANY, 0);
+    let wait = |n: usize| Box::pin(slots.acquire(&shared, failing[n], Priority::Paid));
+    let mut waiting: Vec<_> = (MANY - VISITS_OF_HOST..MANY).map(wait).collect();
+    for visit in &mut waiting {
+        assert!(poll!(visit.as_mut()).is_pending());
+    }
+    let others = (0..VISITS_OF_HOST).map(|_| (shared.clone(), customer()));
+    let at_shared = acquire(&slots, others, Priority::Paid).await;
+    assert_eq!(at_shared.len(), VISITS_OF_HOST);
+    let others = (MANY + 1..MANY + VISITS).map(|host| (relay(host, 0), customer()));
+    let elsewhere = acquire(&slots, others.take(LEFT), Priority::Paid).await;
+    assert_eq!(elsewhere.len(), LEFT);
+    assert!(begun.elapsed().is_zero(), "nobody has waited for them");
+    drop((waiting, at_shared, elsewhere));
+    // Once one of their relays takes something they are as others are, and so they are in time.
+    slots.note(&relay(0, 3), &failing[0], &Ok(()));
+    permits.extend(slots.acquire(&relay(0, 4), failing[0], Priority::Paid).await.ok());
+    tokio::time::advance(FAILING_KEPT).await;
+    permits.extend(slots.acquire(&relay(1, 4), failing[1], Priority::Paid).await.ok());
+    assert_eq!(permits.len(), VISITS_OF_FAILING + 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_customer_with_one_relay_that_fails_is_not_one_whose_relays_only_fail() {
+    let slots = VisitSlots::new();
+    let customer = customer();
+    for path in 0..20 {
+        slots.note(&relay(0, path), &customer, &Err(RelayError::Timeout));
+        slots.note(&relay(1, 0), &customer, &Ok(()));
+        slots.note(&relay(0, path), &customer, &Err(RelayError::Refused("no".to_owned())));
+        assert!(slots.failures().times(&customer) < FAILURES_OF_CUSTOMER);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_nobody_paid_for_does_not_wait_and_takes_no_slot_of_what_was_paid_for() {
     let (_, visits) = greedy();
@@ -130,7 +182,7 @@ async fn a_relay_that_fails_is_left_alone_for_a_while() {
     ] {
         let (slots, text) = (VisitSlots::new(), error.to_string());
         let [failed, other] = [0, 1].map(|path| relay(0, path));
-        slots.note_failed(&failed, &Err(error));
+        slots.note(&failed, &customer(), &Err(error));
         let is_left_alone = async |relay: &RelayUrl| {
             let permit = slots.acquire(relay, customer(), Priority::Paid).await;
             matches!(permit.err(), Some(RelayError::FailedLately))
@@ -146,7 +198,7 @@ async fn a_relay_that_fails_is_left_alone_for_a_while() {
 async fn so_many_failed_relays_are_remembered() {
     let slots = VisitSlots::new();
     for host in 0..=FAILED_RELAYS {
-        slots.note_failed(&relay(host, 0), &Err(RelayError::Timeout));
+        slots.note(&relay(host, 0), &customer(), &Err(RelayError::Timeout));
     }
     for (host, is_remembered) in [(0, false), (1, true), (FAILED_RELAYS, true)] {
         assert_eq!(slots.failed().contains(&relay(host, 0)), is_remembered, "{host}");

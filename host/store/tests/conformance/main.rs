@@ -115,6 +115,7 @@ suite! {
         a_message_is_claimed_until_it_is_completed,
         old_messages_are_forgotten,
         of_too_many_messages_the_oldest_are_forgotten,
+        a_used_login_link_is_forgotten_by_its_age_alone,
         the_last_value_of_a_key_counts,
     }
 }

@@ -1,5 +1,5 @@
 use crate::support::message_id;
-use paygress_core::backend::store::InboxStore;
+use paygress_core::backend::store::{InboxStore, USED_LOGIN};
 use paygress_core::model::units::UnixTime;
 use std::sync::Arc;
 
@@ -40,6 +40,23 @@ pub(crate) async fn of_too_many_messages_the_oldest_are_forgotten(store: Arc<dyn
         assert_eq!(store.claim_message(&message_id(id), NOW).await.unwrap(), is_forgotten, "{id}");
     }
     assert_eq!(forget(0).await.unwrap(), 6, "all that were claimed");
+}
+
+pub(crate) async fn a_used_login_link_is_forgotten_by_its_age_alone(store: Arc<dyn InboxStore>) {
+    let [old, new] = ["old", "new"].map(|id| message_id(&format!("{USED_LOGIN}{id}")));
+    for (id, at) in [(&old, 10), (&new, 20), (&message_id("i1"), 30), (&message_id("i2"), 40)] {
+        store.complete_message(id, UnixTime(at)).await.unwrap();
+    }
+    // However many messages come, and however old the links are.
+    assert_eq!(store.forget_messages(UnixTime(35), 0).await.unwrap(), 2);
+    for id in [&old, &new] {
+        assert!(!store.claim_message(id, NOW).await.unwrap(), "{id} can be used again");
+    }
+    store.complete_message(&message_id("i1"), UnixTime(10)).await.unwrap();
+    assert_eq!(store.forget_used_logins(UnixTime(20)).await.unwrap(), 1);
+    for (id, is_forgotten) in [(&old, true), (&new, false), (&message_id("i1"), false)] {
+        assert_eq!(store.claim_message(id, NOW).await.unwrap(), is_forgotten, "{id}");
+    }
 }
 
 pub(crate) async fn the_last_value_of_a_key_counts(store: Arc<dyn InboxStore>) {

@@ -139,10 +139,16 @@ fn a_pod_of_another_lease_or_with_annotations_is_refused() {
             (json!({"labels": {"paygress.dev/lease": null}}), "labels"),
             (json!({"labels": {"app": "other"}}), "labels"),
             (json!({"labels": {"paygress.dev/lease": "bbbbbbbbbb"}}), "volumes"),
+            (json!({"labels": {"paygress.dev/other": "x"}}), "but lease, instance and probe"),
             (json!({"annotations": {"k8s.v1.cni.cncf.io/networks": "other"}}), "annotations"),
             (json!({"finalizers": ["example.com/x"]}), "finalizers"),
         ],
     );
+    // A webhook of the cluster may add labels of its own, and so may the service's probe pods.
+    for label in ["example.com/seen", "paygress.dev/probe"] {
+        let labelled = patched(pod(), "/metadata", &json!({"labels": {label: "yes"}}));
+        thief.dry_run("pods", &labelled).unwrap();
+    }
     // Another lease's second Secret would be this one's first.
     let lease = format!("{LEASE}-reply");
     let login = json!({"name": "login", "secret": {"secretName": format!("ssh-pod-{lease}"), "defaultMode": 0o440}});
