@@ -55,7 +55,6 @@ impl FromRequest<Arc<App>> for ApiRequest {
 /// What axum's query parser says.
 type QueryError = serde_path_to_error::Error<serde::de::value::Error>;
 
-/// The query.
 pub(crate) struct Query<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
@@ -165,7 +164,6 @@ pub(crate) fn single_header<'a>(
     }
 }
 
-/// The `Idempotency-Key`.
 pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let key = single_header(headers, "idempotency-key")?;
     if key.is_some_and(|key| !is_visible(key, &limits::KEY_CHARS)) {

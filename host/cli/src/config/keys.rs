@@ -170,7 +170,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "ADMIN_SOCKET",
         default: Some("data/admin.sock"),
-        about: "the socket of `paygress policy`, for this user only; each replica has its own",
+        about: "the socket of `paygress policy`, `lease` and `sales`, for this user only; each replica has its own",
     },
     Key {
         name: "POLICY_KEYS",

@@ -29,7 +29,6 @@ pub struct OpenGateway {
     pub(super) known: Arc<KnownGateway>,
 }
 
-/// The directory of its keys.
 fn key_directory<'a>(config: &'a Config, gateway: &'a GatewayConfig) -> &'a Path {
     gateway.keys.as_deref().unwrap_or_else(|| directory_of(&config.ledger))
 }

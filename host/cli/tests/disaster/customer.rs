@@ -63,7 +63,6 @@ impl Customer {
         buying
     }
 
-    /// Over HTTP.
     pub(crate) async fn buy_over_http(&self, service: &Service, token: &str) -> Answer {
         let authorization = format!("Bearer {}", "d".repeat(40));
         let headers = [("authorization", authorization.as_str())];

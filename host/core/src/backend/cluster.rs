@@ -29,7 +29,6 @@ pub const LOGIN_MOUNT_PATH: &str = "/run/paygress/login";
 /// All that is needed to run a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeasePlan {
-    /// The lease.
     pub lease: LeaseId,
     /// The id of its tier.
     pub tier: String,

@@ -58,7 +58,6 @@ impl Configured {
 /// Statistics of one component since it was loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotStats {
-    /// The slot.
     pub slot: Slot,
     /// SHA-256 of the component.
     pub digest: String,

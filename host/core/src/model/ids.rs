@@ -252,7 +252,6 @@ impl LeaseId {
         Self(digest.iter().take(10).map(symbol).collect())
     }
 
-    /// The name of its pod.
     #[must_use]
     pub fn pod_name(&self) -> PodName {
         PodName(format!("{POD_PREFIX}{}", self.0))

@@ -51,9 +51,7 @@ pub struct Lease {
     /// The customer who bought it, if they are known.
     #[serde(with = "known_customer")]
     pub customer: Option<Customer>,
-    /// The tier.
     pub tier: String,
-    /// The image.
     pub image: String,
     /// What the pod may use.
     pub resources: Resources,

@@ -287,7 +287,6 @@ pub enum RefundEnd {
 }
 
 impl OrderState {
-    /// Its name.
     #[must_use]
     pub fn name(&self) -> State {
         match self {

@@ -158,7 +158,6 @@ impl Refusal {
         Self { code, message: message.into(), details: None, end_reason: None }
     }
 
-    /// With details.
     #[must_use]
     pub fn with_details(mut self, details: impl Into<String>) -> Self {
         self.details = Some(details.into());

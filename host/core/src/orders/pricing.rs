@@ -22,7 +22,6 @@ const PRICE_STEPS: u32 = 16;
 /// What an order would cost, by the active policies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PriceEstimate {
-    /// The tier.
     pub tier: String,
     /// What the pod may use.
     pub resources: Resources,

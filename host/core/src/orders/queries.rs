@@ -18,9 +18,7 @@ use serde::Serialize;
 /// How far an order is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OrderStatus {
-    /// The order.
     pub id: OrderId,
-    /// Its state.
     pub state: State,
     /// The pod that it makes or extends.
     pub pod: PodName,

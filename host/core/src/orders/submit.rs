@@ -55,7 +55,6 @@ pub enum Submission {
 }
 
 impl Submission {
-    /// The order.
     #[must_use]
     pub fn order(&self) -> &OrderId {
         match self {

@@ -22,7 +22,6 @@ use tokio::sync::SemaphorePermit;
 /// When the payment for a new pod is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capture {
-    /// Before it is launched.
     BeforeLaunch,
     /// Once it takes logins, where that can be had.
     OnceReady,

@@ -80,7 +80,6 @@ impl ReceiptContent {
     }
 }
 
-/// One order in a receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceiptOrder {
     /// What the token was worth.

@@ -19,7 +19,7 @@ fn document() -> String {
         "# Behaviours of the SSH server\n\n\
          Each row is a script of [`cases.rs`](../host/sshd/tests/openssh/cases.rs), which has all \
          that the\nclient does. A test runs them against OpenSSH's sshd and against the pods' server \
-         ([how](ssh.md#compared-with-openssh)), and\nfails if a row is not true. {equal} of {} \
+         ([how](ssh.md#how-it-is-tested)), and\nfails if a row is not true. {equal} of {} \
          behaviours are equal, {} are documented differences.\n\n\
          The file is made of the scripts. After a change to them, write it anew:\n\n\
          ```sh\n{COMMAND}\n```\n\n\
