@@ -36,13 +36,15 @@ const toHistory = (history) => ({
   lastDayFirstSecondsAgo: history.last_day_first_ago == null ? undefined : BigInt(history.last_day_first_ago),
   lastDayUndecided: history.last_day_undecided,
 });
+const toUtilisation = (nodes) => ({ cpuPerMille: nodes.cpu_per_mille, memoryPerMille: nodes.memory_per_mille });
 const toContext = (context) => ({
   nowUnixSeconds: BigInt(context.now),
   capacityLeases: context.capacity_leases,
   activeLeases: context.active_leases,
   customerLeases: context.customer_leases.map(toLease),
-  // Components of contracts before 1.3 have no such field, and do not read it.
+  // Components of contracts before 1.3 have no such fields, and do not read them.
   history: context.history ? toHistory(context.history) : undefined,
+  utilisation: context.utilisation ? toUtilisation(context.utilisation) : undefined,
 });
 const toQuote = (quote) => ({
   tier: quote.tier,

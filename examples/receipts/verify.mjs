@@ -13,8 +13,8 @@ import { canonical } from './canonical.mjs';
 
 const KIND = 9383;
 const CLAIMS = ['decision.context.active_leases', 'decision.context.capacity_leases'];
-// Receipts of earlier versions have no history, and do not name it.
-const HISTORY = 'decision.context.history';
+// Receipts of earlier versions do not have these, and do not name them.
+const LATER_CLAIMS = ['history', 'utilisation'];
 
 /** What is wrong with a receipt; nothing if it is good. */
 function* problems(receipt, service) {
@@ -26,8 +26,8 @@ function* problems(receipt, service) {
   const stated = JSON.parse(content);
   if (canonical(stated) !== content) yield 'its content is not canonical JSON';
   if (stated.version !== 1) return yield `version ${stated.version}: a newer script reads it`;
-  const hasHistory = stated.orders.some(({ decision }) => decision.context.history);
-  const claims = hasHistory ? [...CLAIMS, HISTORY] : CLAIMS;
+  const later = LATER_CLAIMS.filter((name) => stated.orders.some(({ decision }) => decision.context[name]));
+  const claims = [...CLAIMS, ...later.map((name) => `decision.context.${name}`)];
   if (!claims.every((claim) => stated.operator_claims.includes(claim))) yield 'it hides which fields only the operator knows';
   if (!stated.orders.length) yield 'it has no order';
   for (const { payment, redeemed, decision, stop_terms: stopTerms, refund } of stated.orders) {

@@ -11,7 +11,7 @@ use crate::order::parse_service;
 use crate::output::{print_line, print_note};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
-use paygress_core::backend::policy::Slot;
+use paygress_core::backend::policy::{Slot, Utilisation};
 use paygress_core::model::decision::Context as DecisionContext;
 use paygress_core::protocol::{ReceiptContent, ReceiptOrder, Response, receipt_contradicts};
 use paygress_nostr::{VerifiedReceipt, npub, verify_receipt};
@@ -150,7 +150,8 @@ fn print_order(order: &ReceiptOrder) {
         price.msat,
         price.seconds
     ));
-    let DecisionContext { capacity_leases, active_leases, history, .. } = &decision.context;
+    let DecisionContext { capacity_leases, active_leases, history, utilisation, .. } =
+        &decision.context;
     print_line(format_args!(
         "  the operator's own statement: {active_leases} of {capacity_leases} pods were leased"
     ));
@@ -158,6 +159,11 @@ fn print_order(order: &ReceiptOrder) {
         print_line(format_args!(
             "  the operator's own statement: {} other orders, {} paid in the 24 hours before",
             history.orders, history.last_day_paid
+        ));
+    }
+    if let Some(Utilisation { cpu, memory }) = utilisation {
+        print_line(format_args!(
+            "  the operator's own statement: {cpu} per mille of the nodes' CPU and {memory} of their memory were taken"
         ));
     }
     if let Some(refund) = &order.refund {

@@ -122,7 +122,7 @@ pub fn verify_receipt(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use paygress_core::backend::policy::CustomerHistory;
+    use paygress_core::backend::policy::{Context, CustomerHistory, Utilisation};
     use paygress_core::protocol::{ReceiptKind, sorted};
     use paygress_core::testing;
     use serde_json::json;
@@ -146,24 +146,28 @@ mod tests {
         assert_eq!(verified.content, content());
     }
 
-    /// Receipts of before contract 1.3 have no history and do not name it.
+    /// Receipts of before contract 1.3 have no history and no utilisation, and do not name them.
     #[test]
-    fn a_history_is_named_as_the_operators_claim_where_there_is_one() {
+    fn what_1_3_adds_is_named_as_the_operators_claim_where_it_is_there() {
         let keys = Keys::generate();
-        let verify = |history: Option<CustomerHistory>, claims: usize| {
+        let verify = |context: Context, claims: usize| {
             let mut agreement = testing::agreement();
-            agreement.decision.context.history = history;
+            agreement.decision.context = context;
             let orders = vec![testing::receipt_order(agreement)];
             let mut content = testing::receipt(ReceiptKind::Access, "ssh-pod-a", orders);
             content.operator_claims.truncate(claims);
             verify_receipt(&signed(&keys, sorted(&content).to_string()).to_string(), None)
         };
-        let some = Some(CustomerHistory::default());
-        assert!(verify(None, 2).is_ok());
-        assert!(verify(None, 3).is_ok());
-        assert!(verify(some, 3).is_ok());
-        assert!(matches!(verify(some, 2), Err(ReceiptError::Claims)));
-        assert!(matches!(verify(None, 1), Err(ReceiptError::Claims)));
+        let none = Context::default;
+        let history = || Context { history: Some(CustomerHistory::default()), ..none() };
+        let utilisation = || Context { utilisation: Some(Utilisation::default()), ..none() };
+        assert!(verify(none(), 2).is_ok());
+        assert!(verify(none(), 4).is_ok());
+        assert!(verify(history(), 3).is_ok());
+        assert!(verify(utilisation(), 4).is_ok());
+        assert!(matches!(verify(history(), 2), Err(ReceiptError::Claims)));
+        assert!(matches!(verify(utilisation(), 3), Err(ReceiptError::Claims)));
+        assert!(matches!(verify(none(), 1), Err(ReceiptError::Claims)));
     }
 
     #[test]

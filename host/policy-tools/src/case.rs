@@ -3,8 +3,8 @@
 use crate::function::Function;
 use paygress_core::backend::policy::{
     Context, CustomerHistory, Grant, LeaseView, Payment, Placement, Price, Quote, Resources, Slot,
+    Utilisation,
 };
-use paygress_core::model::access::AccessModes;
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 use paygress_policy::{Call, CallRecord, Harness, WrongSlot, sample_placement};
@@ -67,6 +67,7 @@ impl TestCase {
                 active_leases: 10,
                 customer_leases: Vec::new(),
                 history: Some(CustomerHistory::default()),
+                utilisation: None,
             },
             payment: Payment {
                 mint: "https://mint.example".to_owned(),
@@ -93,16 +94,18 @@ impl TestCase {
         if !changes.is_object() {
             return Err(CaseError::NotAnObject);
         }
-        let mut whole = json!(Self::sample(slot));
-        // The sample extends no lease, so it has none whose fields could be changed.
-        if changes.pointer("/order/extends").is_some_and(Value::is_object)
-            && let Some(extends) = whole.pointer_mut("/order/extends")
-        {
-            *extends = json!(own_lease("lease0"));
-        }
-        // It is left out where it is the default.
-        if let Some(placement) = whole.pointer_mut("/placement").and_then(Value::as_object_mut) {
-            placement.insert("access".to_owned(), json!(AccessModes::default()));
+        let mut whole = Self::sample(slot).with_all_names();
+        // The sample extends no lease, so it has none whose fields could be changed; nor does it have
+        // nodes.
+        for (pointer, value) in [
+            ("/order/extends", json!(own_lease("lease0"))),
+            ("/context/utilisation", json!(Utilisation::default())),
+        ] {
+            if changes.pointer(pointer).is_some_and(Value::is_object)
+                && let Some(field) = whole.pointer_mut(pointer)
+            {
+                *field = value;
+            }
         }
         merge(&mut whole, changes, "")?;
         let case: Self = serde_json::from_value(whole)?;
@@ -110,6 +113,22 @@ impl TestCase {
             true => Ok(case),
             false => Err(CaseError::WrongSlot { function: case.function, slot }),
         }
+    }
+
+    /// As authors write it, and what is left out of stored orders where it is the default.
+    pub(crate) fn with_all_names(&self) -> Value {
+        let mut whole = json!(self);
+        let Self { context, placement, .. } = self;
+        for (parent, name, value) in [
+            ("/context", "history", json!(context.history)),
+            ("/context", "utilisation", json!(context.utilisation)),
+            ("/placement", "access", json!(placement.access)),
+        ] {
+            if let Some(parent) = whole.pointer_mut(parent).and_then(Value::as_object_mut) {
+                parent.insert(name.to_owned(), value);
+            }
+        }
+        whole
     }
 
     /// Calls the function.
@@ -173,10 +192,13 @@ mod tests {
             Slot::Duration,
             &json!({
                 "ask": "refund", "payment": {"net": 5}, "order": {"extends": {"remaining": 7}},
-                "context": {"history": {"orders": 3, "first_ago": 90}},
+                "context": {
+                    "history": {"orders": 3, "first_ago": 90}, "utilisation": {"cpu_per_mille": 900},
+                },
             }),
         );
         let case = case.unwrap();
+        assert_eq!(case.context.utilisation, Some(Utilisation { cpu: 900, memory: 0 }));
         let history = CustomerHistory {
             orders: 3,
             first_ago: Some(Seconds(90)),
@@ -192,6 +214,7 @@ mod tests {
             (json!({"ordr": {}}), "/ordr: there is no such field"),
             (json!({"order": {"teir": "x"}}), "/order/teir"),
             (json!({"context": {"history": {"paid": 1}}}), "/context/history/paid"),
+            (json!({"context": {"utilisation": {"cpu": 1}}}), "/context/utilisation/cpu"),
             (json!({"ask": "render"}), "not a function of the slot duration"),
             (json!({"payment": {"net": -1}}), "-1"),
             (json!([]), "a JSON object"),
@@ -200,5 +223,15 @@ mod tests {
             let error = TestCase::from_changes(Slot::Duration, &changes).unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
         }
+    }
+
+    #[test]
+    fn the_sample_knows_nothing_of_nodes_and_names_them() {
+        let case = TestCase::from_changes(Slot::Pricing, &json!({})).unwrap();
+        assert_eq!(case, TestCase::sample(Slot::Pricing));
+        assert_eq!(case.context.utilisation, None);
+        let written = case.with_all_names();
+        assert_eq!(written.pointer("/context/utilisation"), Some(&Value::Null));
+        assert_eq!(TestCase::from_changes(Slot::Pricing, &written).unwrap(), case);
     }
 }

@@ -42,7 +42,7 @@ impl Evaluation {
 
 impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "input    {}", pretty(&self.case)?)?;
+        writeln!(f, "input    {}", pretty(&self.case.with_all_names())?)?;
         writeln!(f, "settings {}", self.settings)?;
         match &self.record.result {
             CallResult::Returned(output) => writeln!(f, "returned {}", pretty(output)?)?,

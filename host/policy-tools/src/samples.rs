@@ -2,7 +2,7 @@
 
 use crate::case::{TestCase, own_lease};
 use crate::function::Function;
-use paygress_core::backend::policy::{CustomerHistory, LeaseView, Slot};
+use paygress_core::backend::policy::{CustomerHistory, LeaseView, Slot, Utilisation};
 use paygress_core::limits;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 
@@ -14,7 +14,7 @@ pub(crate) struct Sample {
 
 type Change = fn(&mut TestCase);
 
-const SAMPLES: [(&str, Change); 20] = [
+const SAMPLES: [(&str, Change); 21] = [
     ("an ordinary order", |_| ()),
     ("an unknown tier", |case| case.order.tier = Some("no-such-tier".to_owned())),
     ("an image by name", |case| case.order.image = Some("docker.io/library/alpine:3".to_owned())),
@@ -46,6 +46,9 @@ const SAMPLES: [(&str, Change); 20] = [
     ("a full cluster", |case| case.context.active_leases = case.context.capacity_leases),
     ("a cluster without capacity", |case| {
         (case.context.capacity_leases, case.context.active_leases) = (0, 0);
+    }),
+    ("nodes with more requested than they have", |case| {
+        case.context.utilisation = Some(Utilisation { cpu: 1_001, memory: u32::MAX });
     }),
     ("1970", |case| case.context.now = UnixTime(0)),
     ("64 leases", |case| {

@@ -89,6 +89,20 @@ pub mod types_1_3 {
         pub customer_leases: Vec<Lease>,
         #[component(name = "history")]
         pub history: Option<CustomerHistory>,
+        #[component(name = "utilisation")]
+        pub utilisation: Option<Utilisation>,
+    }
+
+    #[derive(
+        wasmtime::component::ComponentType, wasmtime::component::Lift, wasmtime::component::Lower,
+    )]
+    #[component(record)]
+    #[derive(Clone, Copy, Debug)]
+    pub struct Utilisation {
+        #[component(name = "cpu-per-mille")]
+        pub cpu_per_mille: u32,
+        #[component(name = "memory-per-mille")]
+        pub memory_per_mille: u32,
     }
 
     #[derive(

@@ -9,7 +9,7 @@ use crate::bindings::{
 };
 use crate::contract::ContractVersion;
 use crate::limits::CallLimiter;
-use crate::v1_3::without_history;
+use crate::v1_3::before_1_3;
 use paygress_core::backend::policy::Slot;
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
@@ -135,7 +135,7 @@ impl Images {
         order: &wit::Order,
         context: &types_1_3::Context,
     ) -> wasmtime::Result<Result<wit::ImageRef, wit::Refusal>> {
-        let before = || without_history(context);
+        let before = || before_1_3(context);
         match self {
             Self::V1_0(world) => world.paygress_policy_images().call_admit(store, order, &before()),
             Self::V1_2(world) => world.paygress_policy_images().call_admit(store, order, &before()),
@@ -152,7 +152,7 @@ impl Images {
         match self {
             Self::V1_0(_) => Ok(Vec::new()),
             Self::V1_2(world) => {
-                world.paygress_policy_images().call_catalog(store, &without_history(context))
+                world.paygress_policy_images().call_catalog(store, &before_1_3(context))
             }
             Self::V1_3(world) => {
                 let images = world.paygress_policy_images().call_catalog(store, context)?;
@@ -173,7 +173,7 @@ impl Pricing {
     ) -> wasmtime::Result<Vec<wit::Offer>> {
         match self {
             Self::V1_0(world) => {
-                world.paygress_policy_pricing().call_offers(store, &without_history(context))
+                world.paygress_policy_pricing().call_offers(store, &before_1_3(context))
             }
             Self::V1_3(world) => world.paygress_policy_pricing().call_offers(store, context),
         }
@@ -187,7 +187,7 @@ impl Pricing {
     ) -> wasmtime::Result<Result<wit::Quote, wit::Refusal>> {
         match self {
             Self::V1_0(world) => {
-                world.paygress_policy_pricing().call_quote(store, order, &without_history(context))
+                world.paygress_policy_pricing().call_quote(store, order, &before_1_3(context))
             }
             Self::V1_3(world) => world.paygress_policy_pricing().call_quote(store, order, context),
         }
@@ -203,7 +203,7 @@ impl Duration {
         payment: &wit::Payment,
         context: &types_1_3::Context,
     ) -> wasmtime::Result<Result<wit::Grant, wit::Refusal>> {
-        let before = || without_history(context);
+        let before = || before_1_3(context);
         match self {
             Self::V1_0(world) => {
                 world.paygress_policy_duration().call_grant(store, order, quote, payment, &before())
@@ -231,7 +231,7 @@ impl Duration {
             Self::V1_0(_) => Ok(None),
             Self::V1_1(world) => world
                 .paygress_policy_duration()
-                .call_refund(store, order, quote, payment, grant, &without_history(context))
+                .call_refund(store, order, quote, payment, grant, &before_1_3(context))
                 .map(Some),
             Self::V1_3(world) => {
                 let terms = world

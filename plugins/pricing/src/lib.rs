@@ -134,6 +134,7 @@ mod tests {
         active_leases: 0,
         customer_leases: Vec::new(),
         history: None,
+        utilisation: None,
     };
 
     fn order(tier: Option<&str>, purpose: Purpose) -> Order {

@@ -78,7 +78,7 @@ pub use contract::pod_template::exports::paygress::policy::pod_template::{
 };
 pub use contract::types::paygress::policy::types::{
     Context, CustomerHistory, Grant, ImageRef, Lease, Offer, Order, Payment, Placement, Price,
-    Problem, Purpose, Quote, Refusal, Rendered, Resources,
+    Problem, Purpose, Quote, Refusal, Rendered, Resources, Utilisation,
 };
 #[doc(hidden)]
 pub use export::Exported;

@@ -1,6 +1,9 @@
 //! Surge pricing: above a given utilisation the price rises linearly, up to a multiple of the base
-//! price when all pods are leased; below it, it falls to a share of the base price when none is, if
+//! price when nothing is left; below it, it falls to a share of the base price when nothing is used, if
 //! the operator wants that. A running lease keeps the price at which it was bought.
+//!
+//! The utilisation is that of the leases, or of the nodes' CPU or memory where the host knows these
+//! and one of them is higher: other programs fill nodes too.
 
 use paygress_policy_sdk::{Context, Offer, Price, Pricing, Resources};
 use schemars::JsonSchema;
@@ -16,10 +19,10 @@ pub struct Settings {
     /// The utilisation above which the price rises.
     #[schemars(range(min = 0, max = 99))]
     from_percent: u64,
-    /// The price when no pod is leased, in percent of the base price.
+    /// The price when nothing is used, in percent of the base price.
     #[schemars(range(min = 1, max = 100))]
     empty_percent: u64,
-    /// The price when all pods are leased, in percent of the base price.
+    /// The price when nothing is left, in percent of the base price.
     #[schemars(range(min = 100, max = 10_000))]
     full_percent: u64,
     /// The smallest net amount that is accepted, in sat.
@@ -42,9 +45,7 @@ impl Default for Settings {
 impl Settings {
     /// Per hour, so that it is exact: at most 1e9 × 1e3 × 100 msat.
     fn price(&self, context: &Context) -> Price {
-        let (active, capacity) =
-            (u64::from(context.active_leases), u64::from(context.capacity_leases.max(1)));
-        let used = active.saturating_mul(100).checked_div(capacity).unwrap_or(100).min(100);
+        let used = used_percent(context);
         let percent = match used.checked_sub(self.from_percent) {
             Some(above) => {
                 let range = 100_u64.saturating_sub(self.from_percent);
@@ -58,6 +59,16 @@ impl Settings {
         let msat = self.sats_per_hour.saturating_mul(10).saturating_mul(percent);
         Price { msat, seconds: 3_600 }
     }
+}
+
+/// How much is used of what is scarcest, rounded down: 0 to 100.
+fn used_percent(context: &Context) -> u64 {
+    let leases = share(100, context.active_leases.into(), context.capacity_leases.max(1).into());
+    let nodes = context
+        .utilisation
+        .as_ref()
+        .map_or(0, |nodes| nodes.cpu_per_mille.max(nodes.memory_per_mille));
+    leases.max(share(100, nodes.into(), 1_000)).min(100)
 }
 
 /// What a part of a range is of the whole, rounded down.

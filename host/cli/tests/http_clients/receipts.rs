@@ -119,6 +119,14 @@ async fn jco_recomputes_a_receipt_and_names_what_differs() {
     let printed = text(&good.stdout);
     assert!(printed.contains("image, price, time and refund terms were recomputed"), "{printed}");
 
+    // As in a cluster whose nodes are watched.
+    let with_nodes = sign_changed(&sandbox, &bought, |order| {
+        let utilisation = json!({"cpu_per_mille": 750, "memory_per_mille": 100});
+        order["decision"]["context"]["utilisation"] = utilisation;
+    });
+    let good = verify(&sandbox, &with_nodes, &recomputed).await;
+    assert!(good.status.success(), "{}", text(&good.stderr));
+
     for answer in [&bought, &stopped] {
         what_differs_is_named(&sandbox, answer, &components).await;
     }

@@ -10,3 +10,4 @@ mod probe;
 #[path = "../support/mod.rs"]
 mod support;
 mod top_up;
+mod utilisation;

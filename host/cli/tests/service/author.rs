@@ -96,6 +96,7 @@ fn a_trap_names_the_line_of_the_source() {
         success
             && output.contains("returned {")
             && output.contains("\"msat\": 1000")
+            && output.contains("\"utilisation\": null")
             && output.contains("instructions"),
         "{output}"
     );

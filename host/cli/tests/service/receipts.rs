@@ -11,7 +11,7 @@ use paygress::app::App;
 use paygress::sandbox::Sandbox;
 use paygress_core::backend::policy::{
     Context, Decision, Digests, Grant, ImageOffer, Offer, Payment, Placement, Policy, PolicyError,
-    PolicySet, Quote, RefundTerms, Rendered, Slot, SlotStats,
+    PolicySet, Quote, RefundTerms, Rendered, Slot, SlotStats, Utilisation,
 };
 use paygress_core::backend::receipt::ReceiptSigner;
 use paygress_core::model::ids::OrderId;
@@ -321,7 +321,9 @@ async fn decided(set: &dyn PolicySet, number: u64) -> ReceiptOrder {
         username: "user".to_owned(),
         ..OrderView::default()
     };
-    let context = Context { now: UnixTime(number), capacity_leases: 10, ..Context::default() };
+    let utilisation = Some(Utilisation { cpu: 750, memory: 100 });
+    let now = UnixTime(number);
+    let context = Context { now, capacity_leases: 10, utilisation, ..Context::default() };
     let net = Sat(number.saturating_add(10));
     let mint = "https://mint.invalid".to_owned();
     let payment = Payment { mint, gross: net, fee: Sat(0), net };

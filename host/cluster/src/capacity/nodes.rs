@@ -170,7 +170,10 @@ impl Pending {
 pub(super) struct Nodes {
     nodes: Vec<Node>,
     free: Vec<Free>,
-    pub(super) utilisation: Utilisation,
+    /// What those of the cluster that may be used have for pods.
+    allocatable: Amounts,
+    /// What the pods on these request.
+    requested: Amounts,
 }
 
 impl Nodes {
@@ -208,8 +211,28 @@ impl Nodes {
                 used.add(&pod.requests);
             }
         }
-        let utilisation = utilisation(&nodes, &used, usable);
-        Self { nodes, free, utilisation }
+        let (mut allocatable, mut requested) = (Amounts::default(), Amounts::default());
+        for (node, used) in nodes.iter().zip(&used) {
+            if node.origin == Origin::Cluster && node.takes(usable) {
+                allocatable.add(&node.allocatable);
+                requested.add(used);
+            }
+        }
+        Self { nodes, free, allocatable, requested }
+    }
+
+    /// The share of requests, as `kubectl describe nodes` gives it, of all nodes that may be used; and
+    /// of these pods, which have no node yet.
+    pub(super) fn utilisation<'a>(
+        &self,
+        unplaced: impl Iterator<Item = &'a PodDemand>,
+    ) -> Utilisation {
+        let mut requested = self.requested.clone();
+        unplaced.for_each(|pod| requested.add(&pod.requests));
+        Utilisation {
+            cpu: thousandths(requested.cpu, self.allocatable.cpu),
+            memory: thousandths(requested.memory, self.allocatable.memory),
+        }
     }
 
     fn score(&self, index: usize, free: &Free, requests: &Amounts) -> Option<Score> {
@@ -323,20 +346,5 @@ impl Nodes {
         self.place_all(&mut free, &pending.ours);
         let none: &[HostPort] = &[];
         self.place(&mut free, pod, (0..most).map(|_| none))
-    }
-}
-
-/// The share of requests, as `kubectl describe nodes` gives it, of all nodes that may be used.
-fn utilisation(nodes: &[Node], used: &[Amounts], usable: &NodeRules) -> Utilisation {
-    let (mut have, mut requested) = (Amounts::default(), Amounts::default());
-    for (node, used) in nodes.iter().zip(used) {
-        if node.origin == Origin::Cluster && node.takes(usable) {
-            have.add(&node.allocatable);
-            requested.add(used);
-        }
-    }
-    Utilisation {
-        cpu: thousandths(requested.cpu, have.cpu),
-        memory: thousandths(requested.memory, have.memory),
     }
 }

@@ -57,7 +57,7 @@ impl Snapshot {
                 cpu: full(["cpu", "requests.cpu", "limits.cpu"]),
                 memory: full(["memory", "requests.memory", "limits.memory"]),
             },
-            |nodes| nodes.utilisation,
+            |nodes| nodes.utilisation(std::iter::empty()),
         );
         let leases = pods.clone().filter_map(|pod| match &pod.owner {
             Some(Owner::Lease(lease)) => Some(lease.clone()),
@@ -72,13 +72,18 @@ impl Snapshot {
         }
     }
 
-    /// What gets a place before or beside a pod of this priority.
-    fn unplaced(&self, reserved: &[Reservation], priority: i32) -> Unplaced {
-        let reserved: Vec<PodDemand> = reserved
+    /// Of these reservations, those of leases without a pod.
+    fn without_pod(&self, reserved: &[Reservation]) -> Vec<PodDemand> {
+        reserved
             .iter()
             .filter(|reserved| !self.leases.contains(reserved.lease.as_str()))
             .filter_map(|reserved| PodDemand::read(&reserved.demand))
-            .collect();
+            .collect()
+    }
+
+    /// What gets a place before or beside a pod of this priority.
+    fn unplaced(&self, reserved: &[Reservation], priority: i32) -> Unplaced {
+        let reserved = self.without_pod(reserved);
         let (ours, others): (Vec<&Pod>, Vec<&Pod>) =
             self.pending.iter().partition(|pod| matches!(pod.owner, Some(Owner::Lease(_))));
         let others = others.into_iter().map(|pod| &pod.demand);
@@ -111,6 +116,15 @@ impl Snapshot {
         let unplaced = self.unplaced(reserved, pod.priority);
         let most = self.quotas(&unplaced).map(|quota| quota.count(pod, most)).min().unwrap_or(most);
         self.nodes.as_ref().map_or(most, |nodes| nodes.count(&unplaced.pending, pod, most))
+    }
+
+    /// Pods of others that wait for a node may wait for ever: they are not counted.
+    fn node_utilisation(&self, reserved: &[Reservation]) -> Option<Utilisation> {
+        let nodes = self.nodes.as_ref()?;
+        let reserved = self.without_pod(reserved);
+        let is_ours = |pod: &&Pod| matches!(pod.owner, Some(Owner::Lease(_)));
+        let pending = self.pending.iter().filter(is_ours).map(|pod| &pod.demand);
+        Some(nodes.utilisation(pending.chain(&reserved)))
     }
 }
 
@@ -154,5 +168,9 @@ impl Capacity for View {
 
     fn utilisation(&self) -> Utilisation {
         self.snapshot.utilisation
+    }
+
+    fn node_utilisation(&self, reserved: &[Reservation]) -> Option<Utilisation> {
+        self.snapshot.node_utilisation(reserved)
     }
 }

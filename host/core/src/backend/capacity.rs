@@ -1,6 +1,6 @@
 //! What the cluster has left for pods, and what a pod needs of it.
 
-pub use crate::model::catalog::Utilisation;
+pub use crate::model::decision::Utilisation;
 
 use crate::model::decision::{Offer, Quote, Resources};
 use crate::model::ids::LeaseId;
@@ -102,5 +102,13 @@ pub trait Capacity: Send + Sync {
         Vec::new()
     }
 
+    /// How full the cluster is by its pods alone, as offers say it.
     fn utilisation(&self) -> Utilisation;
+
+    /// How full the nodes are that pods may use, these reservations included, as decisions see it. A
+    /// reservation whose pod is on a node already is counted there. None by default, and where nodes
+    /// are not watched: a quota says nothing of them.
+    fn node_utilisation(&self, _reserved: &[Reservation]) -> Option<Utilisation> {
+        None
+    }
 }

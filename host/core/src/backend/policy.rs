@@ -3,7 +3,7 @@
 pub use crate::model::decision::{
     Context, CustomerHistory, Decision, Digests, Grant, ImageOffer, LeaseView, Offer, Payment,
     Placement, PodDecision, PolicyTrace, Price, Quote, RefundTerms, Rendered, Resources,
-    SettingsDigests,
+    SettingsDigests, Utilisation,
 };
 pub use crate::model::egress::{EgressRule, PortRange, Protocol};
 

@@ -1,16 +1,9 @@
 //! What is for sale at one moment.
 
 use crate::model::access::AccessModes;
-use crate::model::decision::{Digests, ImageOffer, Offer};
+use crate::model::decision::{Digests, ImageOffer, Offer, Utilisation};
 use crate::model::gateway::GatewayWays;
 use crate::model::ids::{MintUrl, P2pkPubkey};
-
-/// How full the cluster is, in thousandths of what its nodes have for pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Utilisation {
-    pub cpu: u32,
-    pub memory: u32,
-}
 
 /// An offer, and how many such pods can be had; none where that is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]

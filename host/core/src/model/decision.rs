@@ -230,6 +230,19 @@ pub struct Context {
     /// Their other orders; none: the order names no customer, or an earlier version recorded it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<CustomerHistory>,
+    /// How full the nodes are that pods may use, without this order; none: they are not watched, or an
+    /// earlier version recorded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub utilisation: Option<Utilisation>,
+}
+
+/// How full the cluster is, in thousandths of what its nodes have for pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Utilisation {
+    #[serde(rename = "cpu_per_mille")]
+    pub cpu: u32,
+    #[serde(rename = "memory_per_mille")]
+    pub memory: u32,
 }
 
 /// What the ledger has of a customer's orders besides the one that is decided: of those that count,
@@ -318,4 +331,24 @@ pub struct PodDecision {
     pub placement: Placement,
     /// The template.
     pub rendered: Rendered,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_context_that_an_earlier_version_recorded_is_read() {
+        let stored = r#"{"now":0,"capacity_leases":0,"active_leases":0,"customer_leases":[]}"#;
+        let context: Context = serde_json::from_str(stored).unwrap();
+        assert_eq!(context, Context::default());
+        assert_eq!(serde_json::to_string(&context).unwrap(), stored);
+        let utilisation = Some(Utilisation { cpu: 472, memory: 450 });
+        let context = Context { utilisation, ..context };
+        let json = serde_json::to_value(&context).unwrap();
+        let expected = json!({"cpu_per_mille": 472, "memory_per_mille": 450});
+        assert_eq!(json["utilisation"], expected);
+        assert_eq!(serde_json::from_value::<Context>(json).unwrap(), context);
+    }
 }

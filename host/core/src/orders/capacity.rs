@@ -34,6 +34,19 @@ impl FreeCapacity {
         self.capacity.utilisation()
     }
 
+    /// How full the nodes are for the decision on this order: one that is decided again has its own
+    /// reservation already, and does not raise its price by it.
+    fn node_utilisation(&self, order: Option<&OrderId>) -> Option<Utilisation> {
+        let own = order.map(LeaseId::of);
+        let is_own = |reserved: &Reservation| Some(&reserved.lease) == own.as_ref();
+        if !self.reserved.iter().any(is_own) {
+            return self.capacity.node_utilisation(&self.reserved);
+        }
+        let others: Vec<Reservation> =
+            self.reserved.iter().filter(|reserved| !is_own(reserved)).cloned().collect();
+        self.capacity.node_utilisation(&others)
+    }
+
     /// Does not count what this lease has reserved; whether it has a port or a place.
     fn remove(&mut self, lease: &LeaseId) -> bool {
         let before = self.reserved.len();
@@ -152,6 +165,7 @@ impl OrderService {
                 .map(|lease| lease.view(customer, now))
                 .collect(),
             history,
+            utilisation: free.and_then(|free| free.node_utilisation(order)),
         })
     }
 
@@ -318,4 +332,46 @@ pub(super) fn refusal(reason: NoCapacity) -> Refusal {
         NoCapacity::Port => "your token was not taken; try again later",
     };
     Refusal::new(ErrorType::ResourceUnavailable, reason.to_string()).with_details(details)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::capacity::Demand;
+
+    /// As full as it has reservations.
+    struct Counting;
+
+    impl Capacity for Counting {
+        fn check(&self, _: &[Reservation], _: &Demand) -> Result<(), NoCapacity> {
+            Ok(())
+        }
+        fn fits(&self, _: &[Reservation], _: &Tier) -> Result<(), NoCapacity> {
+            Ok(())
+        }
+        fn count(&self, _: &[Reservation], _: &Tier, most: u32) -> u32 {
+            most
+        }
+        fn utilisation(&self) -> Utilisation {
+            Utilisation::default()
+        }
+        fn node_utilisation(&self, reserved: &[Reservation]) -> Option<Utilisation> {
+            let cpu = u32::try_from(reserved.len()).unwrap();
+            Some(Utilisation { cpu, memory: 0 })
+        }
+    }
+
+    #[test]
+    fn an_order_is_not_decided_by_what_it_has_reserved_itself() {
+        let (own, another) = (OrderId::random(), OrderId::random());
+        let reserved = [&own, &another].map(|order| Reservation {
+            lease: LeaseId::of(order),
+            demand: Demand::new("a pod".to_owned()),
+        });
+        let free = FreeCapacity { capacity: Arc::new(Counting), reserved: reserved.into() };
+        let cpu = |order: Option<&OrderId>| free.node_utilisation(order).map(|nodes| nodes.cpu);
+        assert_eq!(cpu(Some(&own)), Some(1));
+        assert_eq!(cpu(Some(&OrderId::random())), Some(2));
+        assert_eq!(cpu(None), Some(2));
+    }
 }

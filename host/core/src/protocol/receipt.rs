@@ -13,10 +13,16 @@ pub const RECEIPT_KIND: u16 = 9_383;
 /// The version of [`ReceiptContent`]. Fields may be added to it without another version.
 pub const RECEIPT_VERSION: u32 = 1;
 /// What nobody but the operator knows of a decision's input, as paths in [`ReceiptOrder`].
-pub const OPERATOR_CLAIMS: [&str; 3] =
-    ["decision.context.active_leases", "decision.context.capacity_leases", HISTORY_CLAIM];
+pub const OPERATOR_CLAIMS: [&str; 4] = [
+    "decision.context.active_leases",
+    "decision.context.capacity_leases",
+    HISTORY_CLAIM,
+    UTILISATION_CLAIM,
+];
 /// Not among those of receipts of earlier versions, whose contexts have none.
 const HISTORY_CLAIM: &str = "decision.context.history";
+/// The same of this.
+const UTILISATION_CLAIM: &str = "decision.context.utilisation";
 
 /// A receipt: a Nostr event (NIP-01) of kind 9383, signed by the service's key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -73,10 +79,16 @@ impl ReceiptContent {
     /// Whether it names all [`OPERATOR_CLAIMS`] that its orders have.
     #[must_use]
     pub fn names_claims(&self) -> bool {
-        let has_history = |order: &ReceiptOrder| order.decision.context.history.is_some();
-        let has_history = self.orders.iter().any(has_history);
-        let named = |claim: &str| self.operator_claims.iter().any(|own| own == claim);
-        OPERATOR_CLAIMS.iter().all(|claim| named(claim) || *claim == HISTORY_CLAIM && !has_history)
+        let is_named = |claim: &str| self.operator_claims.iter().any(|own| own == claim);
+        let is_absent = |claim: &str| {
+            let mut contexts = self.orders.iter().map(|order| &order.decision.context);
+            match claim {
+                HISTORY_CLAIM => contexts.all(|context| context.history.is_none()),
+                UTILISATION_CLAIM => contexts.all(|context| context.utilisation.is_none()),
+                _ => false,
+            }
+        };
+        OPERATOR_CLAIMS.iter().all(|claim| is_named(claim) || is_absent(claim))
     }
 }
 

@@ -8,8 +8,8 @@ use super::responses::{
     Refunds, Response, StatusResponse, StatusResponseTag, StopResponse, StopResponseTag,
     TopUpResponse, TopUpResponseTag,
 };
-use crate::model::catalog::{Catalog, ListedOffer, Utilisation};
-use crate::model::decision::ImageOffer;
+use crate::model::catalog::{Catalog, ListedOffer};
+use crate::model::decision::{ImageOffer, Utilisation};
 use crate::model::host_key::HostKey;
 use crate::model::ids::PodName;
 use crate::model::lease::EndReason;

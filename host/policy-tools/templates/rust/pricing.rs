@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn the_price_is_a_setting() {
         let settings = paygress_policy_sdk::parse::<Settings>(r#"{"sats_per_hour": 120}"#).unwrap();
-        let now = Context { now_unix_seconds: 0, capacity_leases: 1, active_leases: 0, customer_leases: Vec::new(), history: None };
+        let now = Context { now_unix_seconds: 0, capacity_leases: 1, active_leases: 0, customer_leases: Vec::new(), history: None, utilisation: None };
         assert_eq!(settings.offers(&now)[0].price.msat, 120_000);
     }
 }

@@ -7,7 +7,7 @@ mod arguments;
 use arguments::Arguments;
 use paygress_core::backend::policy::{
     Configured, Context, CustomerHistory, Grant, LeaseView, Payment, Placement, Price, Quote,
-    Resources, Slot,
+    Resources, Slot, Utilisation,
 };
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
@@ -112,6 +112,10 @@ fn history(random: &mut Random) -> CustomerHistory {
     }
 }
 
+fn utilisation(random: &mut Random) -> Utilisation {
+    Utilisation { cpu: random.small(1_500), memory: random.small(1_500) }
+}
+
 fn order(random: &mut Random) -> OrderView {
     let key = format!("{:016x}", random.next()).repeat(4);
     OrderView {
@@ -143,6 +147,7 @@ impl Arguments {
                 active_leases: random.small(100),
                 customer_leases: (0..random.below(5)).map(|_| lease(random)).collect(),
                 history: (random.below(4) != 0).then(|| history(random)),
+                utilisation: (random.below(4) != 0).then(|| utilisation(random)),
             },
             quote: Quote {
                 tier: random.one_of(&TIERS).to_owned(),

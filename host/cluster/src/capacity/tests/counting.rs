@@ -118,6 +118,7 @@ fn quotas_are_counted_without_the_nodes() {
     let full = view.check(&[reserved(&spec("3", "1Gi"))], &demand(&spec("1", "1Gi")));
     assert_eq!(full, Err(NoCapacity::Quota));
     assert_eq!(view.utilisation(), Utilisation { cpu: 250, memory: 0 });
+    assert_eq!(view.node_utilisation(&[]), None, "a quota says nothing of the nodes");
     objects.without_quotas();
     assert!(objects.snapshot().is_none(), "nothing is counted then");
 }
@@ -199,6 +200,28 @@ fn utilisation_is_that_of_the_requests() {
     assert_eq!(cluster.view().utilisation(), Utilisation { cpu: 250, memory: 250 });
     cluster.allowed.tolerations = vec!["control-plane".to_owned()];
     assert_eq!(cluster.view().utilisation(), Utilisation { cpu: 472, memory: 450 });
+}
+
+/// Each order once: by its pod, or by its reservation until it has one.
+#[test]
+fn decisions_see_what_orders_have_reserved_of_the_nodes() {
+    let one = spec("1", "1Gi");
+    let (running, waiting) = (reserved(&one), reserved(&one));
+    let mut cluster = Cluster::of(vec![node("a", 4, 8, 10), node("b", 4, 8, 10)]);
+    cluster.pods = vec![
+        pod("x", on("a", one.clone())),
+        pod("waits for a node", one.clone()),
+        pod_of(&running.lease, on("b", one.clone())),
+        pod_of(&waiting.lease, one),
+    ];
+    let view = cluster.view();
+    let full = |cpu, memory| Some(Utilisation { cpu, memory });
+    assert_eq!(view.utilisation(), Utilisation { cpu: 250, memory: 125 });
+    assert_eq!(view.node_utilisation(&[]), full(375, 187));
+    let mut taken = vec![running, waiting, reserved(&spec("2", "4Gi"))];
+    assert_eq!(view.node_utilisation(&taken), full(625, 437));
+    taken.push(reserved(&spec("6", "1Gi")));
+    assert_eq!(view.node_utilisation(&taken), full(1_375, 500), "more than there is");
 }
 
 #[test]
