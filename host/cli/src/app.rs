@@ -307,7 +307,7 @@ impl App {
     /// What cannot be opened, and what to do.
     pub async fn build(
         config: &Config,
-        cluster: Arc<dyn Cluster>,
+        cluster: impl Into<Cluster>,
         override_backends: impl FnOnce(Backends) -> Backends,
     ) -> Result<Self> {
         let (ledger, wallet) = open_stores(config, OpenMode::ReadWrite).await?;
@@ -317,7 +317,8 @@ impl App {
         let (nostr, replies) = open_nostr(config, &ledger).unzip();
         let responder =
             Arc::new(ResponseRouter { nostr: replies, reply_from_pod: config.reply_from_pod });
-        let streams = cluster.pod_streams();
+        let cluster: Cluster = cluster.into();
+        let streams = cluster.features.pod_streams();
         let orders = OrderService::new(
             order_settings(config),
             override_backends(Backends {

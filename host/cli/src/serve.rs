@@ -5,7 +5,7 @@ use crate::config::{self, Config, GatewayProcess, Reader, UnknownVariable, part}
 use crate::gateway::StandaloneGateway;
 use anyhow::{Context, Result, anyhow, ensure};
 use paygress_cluster::{Kubernetes, PodRoot, Settings};
-use paygress_core::Cluster;
+use paygress_core::backend::cluster::{CapacitySource, ClusterHealth};
 use paygress_core::model::secret::Secret;
 use paygress_pod_nostr::{NostrContact, ServiceContact};
 use paygress_policy_controller::{Controller, PolicyReconciler};

@@ -31,8 +31,9 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use paygress_core::backend::capacity::{Capacity, Demand, Tier};
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, LeasePlan, NetworkIsolation, PortKind, Probe, ReadyPod,
-    StartupPhase,
+    CapacitySource, ClusterError, ClusterEvent, ClusterFeatures, ClusterHealth, LeasePlan,
+    NetworkIsolation, PodExpiry, PodLauncher, PodObserver, PodProgress, PodRemover, PodValidator,
+    PortKind, Probe, ReadyPod, StartupPhase,
 };
 use paygress_core::backend::pod_streams::PodStreams;
 use paygress_core::limits::ORPHAN_AGE;
@@ -64,7 +65,7 @@ const JOBS_PAGE: u32 = 500;
 /// use paygress_cluster::{
 ///     Kubernetes, PodRoot, PodRoute, RunImage, Settings, SshHostFrom, SshServerVolume,
 /// };
-/// use paygress_core::Cluster;
+/// use paygress_core::backend::cluster::ClusterHealth;
 /// use paygress_core::model::access::AccessModes;
 /// use paygress_core::model::secret::Secret;
 /// use paygress_core::model::units::Seconds;
@@ -317,7 +318,7 @@ fn pod_of(job: &Job) -> Option<PodName> {
 }
 
 #[async_trait]
-impl Cluster for Kubernetes {
+impl PodValidator for Kubernetes {
     async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand> {
         let reply = ReplyStep::of_settings(&self.settings);
         let objects = self.objects(plan, self.form(), reply)?;
@@ -332,7 +333,10 @@ impl Cluster for Kubernetes {
             false => PortKind::HostPort,
         }
     }
+}
 
+#[async_trait]
+impl CapacitySource for Kubernetes {
     async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
         self.capacity_watch().capacity().await
     }
@@ -340,39 +344,22 @@ impl Cluster for Kubernetes {
     fn is_capacity_pending(&self) -> bool {
         self.capacity_watch().is_pending()
     }
+}
 
+#[async_trait]
+impl PodLauncher for Kubernetes {
     async fn launch(&self, plan: &LeasePlan) -> Result<()> {
         let objects = self.objects(plan, self.form(), ReplyStep::of_plan(plan))?;
         self.create_all(&plan.lease, objects).await
     }
 
-    fn root(&self) -> bool {
-        self.form().user == PodUser::Root
-    }
-
-    fn runs_images(&self) -> bool {
-        self.may_run_images() && !self.is_image_program_failing.load(Ordering::Relaxed)
-    }
-
-    fn probe(&self) -> Option<&dyn Probe> {
-        let probe: &dyn Probe = self;
-        self.settings.probe.then_some(probe)
-    }
-
-    fn pod_streams(&self) -> Option<Arc<dyn PodStreams>> {
-        Some(Arc::new(KubernetesPods {
-            pods: self.pods.clone(),
-            route: self.settings.route.decided(),
-            selector: lease_selector,
-            recent: RecentPods::default(),
-            visits: VisitPermits::default(),
-        }))
-    }
-
     async fn ready(&self, pod: &PodName) -> Result<ReadyPod> {
         self.wait_ready(pod).await
     }
+}
 
+#[async_trait]
+impl PodProgress for Kubernetes {
     async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase> {
         Ok(self.pods_of(pod).await?.first().map_or(StartupPhase::Waiting, startup_phase))
     }
@@ -380,7 +367,10 @@ impl Cluster for Kubernetes {
     async fn image_program(&self, pod: &PodName) -> Result<Option<ProgramState>> {
         Ok(self.pods_of(pod).await?.first().and_then(program_state))
     }
+}
 
+#[async_trait]
+impl PodExpiry for Kubernetes {
     async fn check_running(&self, pod: &PodName, _: UnixTime) -> Result<()> {
         self.running(pod).await.map(drop)
     }
@@ -397,7 +387,10 @@ impl Cluster for Kubernetes {
     async fn show_end(&self, pod: &PodName, at: UnixTime, notices: &[Seconds]) -> Result<()> {
         self.annotate_end(pod, at, notices).await
     }
+}
 
+#[async_trait]
+impl PodRemover for Kubernetes {
     async fn remove(&self, pod: &PodName) -> Result<()> {
         self.delete_job(pod).await?;
         self.delete_owned_in_time(pod).await
@@ -409,17 +402,16 @@ impl Cluster for Kubernetes {
         is_gone(with_timeout(self.jobs.patch(pod.as_str(), &patch_params(), &patch)).await)
             .map(drop)
     }
+}
 
+#[async_trait]
+impl PodObserver for Kubernetes {
     async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
         // Both end with the receiver alone.
         tokio::select! {
             () = self.observe_jobs(&sink) => {}
             () = self.observe_nodes(&sink) => {}
         }
-    }
-
-    async fn check(&self) -> Result<()> {
-        request(self.jobs.list(&ListParams::default().limit(1))).await.map(drop)
     }
 
     async fn list_orphan_candidates(&self) -> Result<Vec<PodName>> {
@@ -441,5 +433,37 @@ impl Cluster for Kubernetes {
                 return Ok(candidates);
             }
         }
+    }
+}
+
+#[async_trait]
+impl ClusterHealth for Kubernetes {
+    async fn check(&self) -> Result<()> {
+        request(self.jobs.list(&ListParams::default().limit(1))).await.map(drop)
+    }
+}
+
+impl ClusterFeatures for Kubernetes {
+    fn root(&self) -> bool {
+        self.form().user == PodUser::Root
+    }
+
+    fn runs_images(&self) -> bool {
+        self.may_run_images() && !self.is_image_program_failing.load(Ordering::Relaxed)
+    }
+
+    fn probe(&self) -> Option<&dyn Probe> {
+        let probe: &dyn Probe = self;
+        self.settings.probe.then_some(probe)
+    }
+
+    fn pod_streams(&self) -> Option<Arc<dyn PodStreams>> {
+        Some(Arc::new(KubernetesPods {
+            pods: self.pods.clone(),
+            route: self.settings.route.decided(),
+            selector: lease_selector,
+            recent: RecentPods::default(),
+            visits: VisitPermits::default(),
+        }))
     }
 }

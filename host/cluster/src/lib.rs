@@ -1,6 +1,6 @@
 //! `paygress-cluster`: leases on a Kubernetes cluster.
 //!
-//! [`Kubernetes`] implements `paygress_core::Cluster`. A lease is a Job that owns the lease's
+//! [`Kubernetes`] is all parts of a `paygress_core::Cluster`. A lease is a Job that owns the lease's
 //! Secret and Services, and the NetworkPolicy of a pod that has its own. Kubernetes ends it (`activeDeadlineSeconds`) and cleans up after it
 //! (`ttlSecondsAfterFinished`), whether or not this process runs; it raises the deadline, and
 //! watches.

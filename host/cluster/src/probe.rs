@@ -31,7 +31,8 @@ use k8s_openapi::api::core::v1::{self, Container, Pod, PodSpec, PodStatus, TCPSo
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, LeasePlan, NetworkIsolation, Probe, ProbeProblem, ReadyPod, StartupPhase,
+    ClusterError, LeasePlan, NetworkIsolation, PodLauncher, PodRemover, Probe, ProbeProblem,
+    ReadyPod, StartupPhase,
 };
 use paygress_core::error_chain;
 use paygress_core::model::ids::PodName;

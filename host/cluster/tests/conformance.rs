@@ -7,8 +7,8 @@ mod support;
 use paygress_cluster::Kubernetes;
 use paygress_cluster::connection::RequestError;
 use paygress_core::backend::cluster::{
-    CONTAINER_PORT, Cluster, ClusterError, ClusterEvent, EndReason, LOGIN_MOUNT_PATH, LeasePlan,
-    StartupPhase,
+    CONTAINER_PORT, Cluster, ClusterError, ClusterEvent, ClusterHealth, EndReason,
+    LOGIN_MOUNT_PATH, LeasePlan, PodExpiry, PodValidator, StartupPhase,
 };
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
 use paygress_core::model::access::AccessModes;
@@ -102,16 +102,16 @@ async fn end_of(pod: &PodName, events: &mut mpsc::Receiver<ClusterEvent>) -> End
 }
 
 /// The suite that every cluster must pass.
-async fn conforms(cluster: Arc<dyn Cluster>) {
+async fn conforms(cluster: Cluster) {
     let (sink, mut events) = mpsc::channel(64);
-    let observer = Arc::clone(&cluster);
+    let observer = Arc::clone(&cluster.observer);
     tokio::spawn(async move { observer.observe(sink).await });
-    dry_run_refuses_what_the_guard_refuses(&*cluster).await;
+    dry_run_refuses_what_the_guard_refuses(&cluster).await;
     let port = pod_port();
-    let pod = launch_is_idempotent(&*cluster, port).await;
-    pod_ends_at_its_latest_expiry(&*cluster, &pod, port, &mut events).await;
-    removed_pod_is_gone(&*cluster, port).await;
-    port_in_use_is_refused(&*cluster, port).await;
+    let pod = launch_is_idempotent(&cluster, port).await;
+    pod_ends_at_its_latest_expiry(&cluster, &pod, port, &mut events).await;
+    removed_pod_is_gone(&cluster, port).await;
+    port_in_use_is_refused(&cluster, port).await;
 }
 
 fn assert_not_found(result: &Result<(), ClusterError>) {
@@ -119,81 +119,81 @@ fn assert_not_found(result: &Result<(), ClusterError>) {
 }
 
 /// And leaves nothing behind.
-async fn dry_run_refuses_what_the_guard_refuses(cluster: &dyn Cluster) {
+async fn dry_run_refuses_what_the_guard_refuses(cluster: &Cluster) {
     let mut greedy = plan(pod_port(), 60);
     greedy.rendered.pod_template_json = greedy
         .rendered
         .pod_template_json
         .replace("\"restartPolicy\"", "\"hostNetwork\":true,\"restartPolicy\"");
-    let Err(ClusterError::Refused(refusal)) = cluster.dry_run(&greedy).await else {
+    let Err(ClusterError::Refused(refusal)) = cluster.validator.dry_run(&greedy).await else {
         panic!("not refused")
     };
     assert_eq!(refusal.code, ErrorType::PolicyUnavailable);
-    assert_not_found(&cluster.set_expiry(&greedy.lease.pod_name(), UnixTime::now()).await);
+    assert_not_found(&cluster.expiry.set_expiry(&greedy.lease.pod_name(), UnixTime::now()).await);
 }
 
 /// And a dry run changes nothing. Gives the pod that runs then.
-async fn launch_is_idempotent(cluster: &dyn Cluster, port: u16) -> PodName {
+async fn launch_is_idempotent(cluster: &Cluster, port: u16) -> PodName {
     let sold = plan(port, 60);
     let pod = sold.lease.pod_name();
-    cluster.dry_run(&sold).await.unwrap();
-    assert_not_found(&cluster.check_running(&pod, UnixTime::now()).await);
-    cluster.launch(&sold).await.unwrap();
-    cluster.launch(&sold).await.unwrap();
-    let ready = cluster.ready(&pod).await.unwrap();
-    assert_eq!(cluster.ready(&pod).await.unwrap(), ready, "a pod keeps its host keys");
+    cluster.validator.dry_run(&sold).await.unwrap();
+    assert_not_found(&cluster.expiry.check_running(&pod, UnixTime::now()).await);
+    cluster.launcher.launch(&sold).await.unwrap();
+    cluster.launcher.launch(&sold).await.unwrap();
+    let ready = cluster.launcher.ready(&pod).await.unwrap();
+    assert_eq!(cluster.launcher.ready(&pod).await.unwrap(), ready, "a pod keeps its host keys");
     assert!(listens(port).await);
-    let phase = cluster.startup_phase(&pod).await.unwrap();
+    let phase = cluster.progress.startup_phase(&pod).await.unwrap();
     assert_eq!(phase, StartupPhase::Starting, "its image is pulled");
-    cluster.check().await.unwrap();
+    cluster.health.check().await.unwrap();
     pod
 }
 
 /// In whatever order expiries are set.
 async fn pod_ends_at_its_latest_expiry(
-    cluster: &dyn Cluster,
+    cluster: &Cluster,
     pod: &PodName,
     port: u16,
     events: &mut mpsc::Receiver<ClusterEvent>,
 ) {
     let end = UnixTime(UnixTime::now().0 + 8);
-    cluster.set_expiry(pod, UnixTime(end.0 - 4)).await.unwrap();
-    cluster.check_running(pod, end).await.unwrap();
-    cluster.set_expiry(pod, end).await.unwrap();
+    cluster.expiry.set_expiry(pod, UnixTime(end.0 - 4)).await.unwrap();
+    cluster.expiry.check_running(pod, end).await.unwrap();
+    cluster.expiry.set_expiry(pod, end).await.unwrap();
     for end in [end, end, UnixTime(end.0 - 4)] {
-        cluster.show_end(pod, end, &[Seconds(600), Seconds(60)]).await.unwrap();
+        cluster.expiry.show_end(pod, end, &[Seconds(600), Seconds(60)]).await.unwrap();
     }
-    cluster.set_expiry(pod, UnixTime(end.0 - 4)).await.unwrap();
+    cluster.expiry.set_expiry(pod, UnixTime(end.0 - 4)).await.unwrap();
     assert_eq!(end_of(pod, events).await, EndReason::Expired);
     let deviation = UnixTime::now().0.abs_diff(end.0);
     assert!(deviation <= 8, "it ended {deviation} s off");
     assert!(!listens(port).await, "its port is free when its end is reported");
     // A pod that has ended is not revived.
-    assert_not_found(&cluster.set_expiry(pod, UnixTime(end.0 + 60)).await);
+    assert_not_found(&cluster.expiry.set_expiry(pod, UnixTime(end.0 + 60)).await);
 }
 
 /// When the call returns, and its port is free.
-async fn removed_pod_is_gone(cluster: &dyn Cluster, port: u16) {
+async fn removed_pod_is_gone(cluster: &Cluster, port: u16) {
     let again = plan(port, 60);
-    cluster.launch(&again).await.unwrap();
-    cluster.ready(&again.lease.pod_name()).await.unwrap();
-    cluster.remove(&again.lease.pod_name()).await.unwrap();
+    cluster.launcher.launch(&again).await.unwrap();
+    cluster.launcher.ready(&again.lease.pod_name()).await.unwrap();
+    cluster.remover.remove(&again.lease.pod_name()).await.unwrap();
     assert!(!listens(port).await);
-    cluster.remove(&again.lease.pod_name()).await.unwrap();
+    cluster.remover.remove(&again.lease.pod_name()).await.unwrap();
 }
 
-async fn port_in_use_is_refused(cluster: &dyn Cluster, port: u16) {
+async fn port_in_use_is_refused(cluster: &Cluster, port: u16) {
     let first = plan(port, 60);
-    cluster.launch(&first).await.unwrap();
-    cluster.ready(&first.lease.pod_name()).await.unwrap();
+    cluster.launcher.launch(&first).await.unwrap();
+    cluster.launcher.ready(&first.lease.pod_name()).await.unwrap();
     let second = plan(port, 60);
-    let refused = match cluster.launch(&second).await {
-        Ok(()) => cluster.ready(&second.lease.pod_name()).await,
+    let refused = match cluster.launcher.launch(&second).await {
+        Ok(()) => cluster.launcher.ready(&second.lease.pod_name()).await,
         Err(error) => Err(error),
     };
     assert!(matches!(refused, Err(ClusterError::PortTaken(_))), "{refused:?}");
-    cluster.remove(&second.lease.pod_name()).await.unwrap();
-    cluster.remove(&first.lease.pod_name()).await.unwrap();
+    cluster.remover.remove(&second.lease.pod_name()).await.unwrap();
+    cluster.remover.remove(&first.lease.pod_name()).await.unwrap();
 }
 
 /// Tests of local pods come one after the other: what one starts has the sockets of this process until
@@ -204,13 +204,13 @@ static LOCAL_PODS: Mutex<()> = Mutex::const_new(());
 async fn local_pods_conform() {
     let _alone = LOCAL_PODS.lock().await;
     let homes = tempfile::tempdir().unwrap();
-    conforms(Arc::new(LocalCluster::in_process(homes.path().to_owned()))).await;
+    conforms(Arc::new(LocalCluster::in_process(homes.path().to_owned())).into()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn isolated_local_pods_conform() {
     let _alone = LOCAL_PODS.lock().await;
-    conforms(Arc::new(LocalCluster::isolated(Isolation::best().unwrap()))).await;
+    conforms(Arc::new(LocalCluster::isolated(Isolation::best().unwrap())).into()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,7 +220,7 @@ async fn kubernetes_conforms() {
         .map_or_else(|| PathBuf::from("/var/tmp/testbed"), PathBuf::from);
     let cluster = connected(&testbed.join("admin.kubeconfig")).await;
     cluster.check().await.unwrap();
-    conforms(Arc::new(cluster)).await;
+    conforms(Arc::new(cluster).into()).await;
 }
 
 async fn connected(kubeconfig: &std::path::Path) -> Kubernetes {

@@ -5,7 +5,7 @@ mod support;
 
 use paygress_cluster::Kubernetes;
 use paygress_core::backend::cluster::{
-    CONTAINER_PORT, Cluster, ClusterError, LOGIN_MOUNT_PATH, LeasePlan,
+    CONTAINER_PORT, ClusterError, LOGIN_MOUNT_PATH, LeasePlan, PodLauncher, PodValidator,
 };
 use paygress_core::backend::policy::{
     EgressRule, Placement, PortRange, Protocol, Rendered, Resources,

@@ -1,7 +1,7 @@
 //! Readiness checks of the backends that the service and a gateway in a process of its own both
 //! need.
 
-use crate::backend::cluster::Cluster;
+use crate::backend::cluster::ClusterHealth;
 use crate::backend::store::Ledger;
 use crate::limits::READY_TIMEOUT;
 use tokio::time::timeout;
@@ -28,7 +28,10 @@ impl UnreadyReason {
 }
 
 /// The reasons of the ledger and of the cluster, if they do not answer in time.
-pub async fn unready_backends(ledger: &dyn Ledger, cluster: &dyn Cluster) -> Vec<UnreadyReason> {
+pub async fn unready_backends(
+    ledger: &dyn Ledger,
+    cluster: &dyn ClusterHealth,
+) -> Vec<UnreadyReason> {
     let (ledger, cluster) = tokio::join!(
         timeout(READY_TIMEOUT, ledger.ports_in_use()),
         timeout(READY_TIMEOUT, cluster.check()),

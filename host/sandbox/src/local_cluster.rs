@@ -13,7 +13,9 @@ use paygress_cluster::guard::Allowed;
 use paygress_cluster::{check_plan, lease_end};
 use paygress_core::backend::capacity::Demand;
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, ReadyPod, StartupPhase,
+    CapacitySource, ClusterError, ClusterEvent, ClusterFeatures, ClusterHealth, EndReason,
+    LeasePlan, PodExpiry, PodLauncher, PodObserver, PodProgress, PodRemover, PodValidator,
+    ReadyPod, StartupPhase,
 };
 use paygress_core::backend::pod_streams::{ByteStream, OpenError, PodPort, PodStreams};
 use paygress_core::model::host_key::HostKey;
@@ -162,12 +164,17 @@ fn check(plan: &LeasePlan) -> Result<(), Refusal> {
 }
 
 #[async_trait]
-impl Cluster for LocalCluster {
+impl PodValidator for LocalCluster {
     async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand, ClusterError> {
         check(plan)?;
         Ok(Demand::default())
     }
+}
 
+impl CapacitySource for LocalCluster {}
+
+#[async_trait]
+impl PodLauncher for LocalCluster {
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
         check(plan)?;
         let pod = plan.lease.pod_name();
@@ -219,14 +226,6 @@ impl Cluster for LocalCluster {
         Ok(())
     }
 
-    fn pod_streams(&self) -> Option<Arc<dyn PodStreams>> {
-        let others = match self.runtime {
-            Runtime::InProcess(_) => OtherPorts::OfThisMachine,
-            Runtime::Isolated(_) => OtherPorts::None,
-        };
-        Some(Arc::new(LocalPods(Arc::downgrade(&self.shared), others)))
-    }
-
     async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError> {
         // It listens since it was launched.
         self.with(pod, |pod| ReadyPod {
@@ -234,11 +233,17 @@ impl Cluster for LocalCluster {
             ..ReadyPod::default()
         })
     }
+}
 
+#[async_trait]
+impl PodProgress for LocalCluster {
     async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase, ClusterError> {
         self.with(pod, |_| StartupPhase::Starting)
     }
+}
 
+#[async_trait]
+impl PodExpiry for LocalCluster {
     async fn check_running(&self, pod: &PodName, _: UnixTime) -> Result<(), ClusterError> {
         self.with(pod, |_| ())
     }
@@ -271,7 +276,10 @@ impl Cluster for LocalCluster {
             });
         })
     }
+}
 
+#[async_trait]
+impl PodRemover for LocalCluster {
     async fn remove(&self, pod: &PodName) -> Result<(), ClusterError> {
         let mut events = self.shared.events.subscribe();
         if self.with(pod, |pod| pod.stop.send_replace(true)).is_err() {
@@ -282,7 +290,10 @@ impl Cluster for LocalCluster {
         {}
         Ok(())
     }
+}
 
+#[async_trait]
+impl PodObserver for LocalCluster {
     async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
         let mut events = self.shared.events.subscribe();
         loop {
@@ -305,13 +316,26 @@ impl Cluster for LocalCluster {
         }
     }
 
-    async fn check(&self) -> Result<(), ClusterError> {
-        Ok(())
-    }
-
     async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
         // Nothing here outlives the process that sold it.
         Ok(Vec::new())
+    }
+}
+
+#[async_trait]
+impl ClusterHealth for LocalCluster {
+    async fn check(&self) -> Result<(), ClusterError> {
+        Ok(())
+    }
+}
+
+impl ClusterFeatures for LocalCluster {
+    fn pod_streams(&self) -> Option<Arc<dyn PodStreams>> {
+        let others = match self.runtime {
+            Runtime::InProcess(_) => OtherPorts::OfThisMachine,
+            Runtime::Isolated(_) => OtherPorts::None,
+        };
+        Some(Arc::new(LocalPods(Arc::downgrade(&self.shared), others)))
     }
 }
 

@@ -4,7 +4,8 @@
 #![allow(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 
 use paygress_core::backend::cluster::{
-    CONTAINER_PORT, Cluster, ClusterEvent, EndReason, LOGIN_MOUNT_PATH, LeasePlan,
+    CONTAINER_PORT, ClusterEvent, EndReason, LOGIN_MOUNT_PATH, LeasePlan, PodExpiry, PodLauncher,
+    PodObserver, PodRemover,
 };
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
 use paygress_core::model::access::AccessModes;

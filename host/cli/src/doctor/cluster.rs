@@ -11,8 +11,7 @@ use paygress_cluster::{
     AdmissionFinding, AdmissionOutcome, HostPorts, Kubernetes, PodRoute, RIGHTS, Right,
     RightPurpose,
 };
-use paygress_core::Cluster;
-use paygress_core::backend::cluster::ClusterError;
+use paygress_core::backend::cluster::{ClusterError, ClusterHealth};
 use paygress_core::error_chain;
 use paygress_core::model::access::{AccessMode, AccessModes};
 use std::collections::BTreeSet;

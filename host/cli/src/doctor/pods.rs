@@ -8,8 +8,9 @@ use crate::config::Config;
 use anyhow::Result;
 use paygress_cashu::{CashuWallet, Seed, WalletStore};
 use paygress_cluster::{Kubernetes, PodRoot};
-use paygress_core::Cluster;
-use paygress_core::backend::cluster::{Neighbours, NetworkIsolation, ProbeProblem};
+use paygress_core::backend::cluster::{
+    ClusterFeatures, Neighbours, NetworkIsolation, ProbeProblem,
+};
 use paygress_core::error_chain;
 use paygress_core::orders::{Backends, OrderService, ProbeFindings};
 use paygress_policy::Publisher;
@@ -131,7 +132,7 @@ async fn order_service(
     let backends = Backends {
         wallet: Arc::new(wallet),
         policy,
-        cluster,
+        cluster: cluster.into(),
         ledger: Arc::new(ledger),
         responder: no_responder(),
     };

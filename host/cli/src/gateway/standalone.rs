@@ -5,6 +5,7 @@ use super::open::OpenGateway;
 use crate::config::{Config, GatewayConfig};
 use anyhow::{Context, Result};
 use async_trait::async_trait;
+use paygress_core::backend::cluster::ClusterHealth;
 use paygress_core::backend::gateway::{GatewayCounts, GatewayHealth, GatewayInfo};
 use paygress_core::readiness::{UnreadyReason, unready_backends};
 use paygress_core::{Cluster, Ledger};
@@ -18,7 +19,7 @@ const NO_RELAY: &str = "the endpoint of iroh has none of its relays: only custom
 /// The health of the gateway, and of what it depends on.
 struct StandaloneHealth {
     ledger: Arc<dyn Ledger>,
-    cluster: Arc<dyn Cluster>,
+    cluster: Arc<dyn ClusterHealth>,
     known: Arc<KnownGateway>,
 }
 
@@ -61,9 +62,10 @@ impl StandaloneGateway {
         config: &Config,
         settings: &GatewayConfig,
         ledger: Arc<dyn Ledger>,
-        cluster: Arc<dyn Cluster>,
+        cluster: impl Into<Cluster>,
     ) -> Result<Self> {
-        let streams = cluster.pod_streams().context("the cluster has no way to pods")?;
+        let cluster: Cluster = cluster.into();
+        let streams = cluster.features.pod_streams().context("the cluster has no way to pods")?;
         let gateway = OpenGateway::open(config, settings, Arc::clone(&ledger), streams).await?;
         let server = match settings.http.clone() {
             Some(http) => {
@@ -72,7 +74,7 @@ impl StandaloneGateway {
                     operator_token: http.operator_token,
                 };
                 let known = Arc::clone(&gateway.known);
-                let health = Arc::new(StandaloneHealth { ledger, cluster, known });
+                let health = Arc::new(StandaloneHealth { ledger, cluster: cluster.health, known });
                 Some(GatewayServer::bind(settings, health).await?)
             }
             None => None,

@@ -6,18 +6,15 @@ use paygress_core::backend::capacity::{
     Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation,
 };
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, LeasePlan, ReadyPod, StartupPhase,
+    CapacitySource, Cluster, ClusterError, LeasePlan, PodValidator,
 };
-use paygress_core::model::ids::PodName;
-use paygress_core::model::units::UnixTime;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 /// A cluster with room for so many pods, which knows what they need, and validates none until it is
 /// opened.
 pub(crate) struct BusyCluster {
-    pods: FakeCluster,
     room: u32,
     pub(crate) validating: Semaphore,
     /// How many dry runs have begun.
@@ -26,8 +23,12 @@ pub(crate) struct BusyCluster {
 
 impl BusyCluster {
     pub(crate) fn new(room: u32) -> Self {
-        let (pods, validating) = (FakeCluster::default(), Semaphore::new(0));
-        Self { pods, room, validating, begun: AtomicUsize::new(0) }
+        Self { room, validating: Semaphore::new(0), begun: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn with_fake_parts(self: &Arc<Self>) -> Cluster {
+        let pods = Cluster::from(Arc::new(FakeCluster::default()));
+        Cluster { validator: self.clone(), capacity: self.clone(), ..pods }
     }
 }
 
@@ -57,40 +58,17 @@ impl Capacity for KnownRoom {
 }
 
 #[async_trait]
-impl Cluster for BusyCluster {
+impl PodValidator for BusyCluster {
     async fn dry_run(&self, _: &LeasePlan) -> Result<Demand, ClusterError> {
         self.begun.fetch_add(1, Ordering::Relaxed);
         let _open = self.validating.acquire().await.unwrap();
         Ok(demand())
     }
+}
+
+#[async_trait]
+impl CapacitySource for BusyCluster {
     async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
         Some(Arc::new(KnownRoom(Room(self.room))))
-    }
-    async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
-        self.pods.launch(plan).await
-    }
-    async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError> {
-        self.pods.ready(pod).await
-    }
-    async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase, ClusterError> {
-        self.pods.startup_phase(pod).await
-    }
-    async fn check_running(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError> {
-        self.pods.check_running(pod, at).await
-    }
-    async fn set_expiry(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError> {
-        self.pods.set_expiry(pod, at).await
-    }
-    async fn remove(&self, pod: &PodName) -> Result<(), ClusterError> {
-        self.pods.remove(pod).await
-    }
-    async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
-        self.pods.observe(sink).await
-    }
-    async fn check(&self) -> Result<(), ClusterError> {
-        self.pods.check().await
-    }
-    async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
-        self.pods.list_orphan_candidates().await
     }
 }

@@ -60,10 +60,10 @@ impl Service {
     }
 
     async fn with(reserve: u64, mint: SlowMint, cluster: FakeCluster) -> Self {
-        Self::on(reserve, mint, Arc::new(cluster)).await
+        Self::on(reserve, mint, Arc::new(cluster).into()).await
     }
 
-    async fn on(reserve: u64, mint: SlowMint, cluster: Arc<dyn Cluster>) -> Self {
+    async fn on(reserve: u64, mint: SlowMint, cluster: Cluster) -> Self {
         let directory = fast_directory().unwrap();
         let file = directory.path().join("ledger.sqlite");
         let ledger = Arc::new(SqlStore::sqlite(&file).await.unwrap().with_reserve(reserve));
@@ -394,7 +394,7 @@ async fn payments_without_an_answer_run_few_pods() {
     let backends = Backends {
         wallet: service.mint.clone(),
         policy: Arc::new(Generous),
-        cluster: cluster.clone(),
+        cluster: cluster.clone().into(),
         ledger: service.ledger.clone(),
         responder: Arc::new(NullResponder),
     };
@@ -439,7 +439,7 @@ async fn refusals_that_nobody_takes_do_not_pile_up_in_memory() {
     let backends = Backends {
         wallet: service.mint.clone(),
         policy: Arc::new(Generous),
-        cluster: Arc::new(FakeCluster::default()),
+        cluster: Arc::new(FakeCluster::default()).into(),
         ledger: service.ledger.clone(),
         responder: relay.clone(),
     };

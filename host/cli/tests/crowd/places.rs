@@ -5,7 +5,6 @@ use crate::busy_cluster::BusyCluster;
 use crate::slow_mint::SlowMint;
 use crate::support::fake::FakeCluster;
 use crate::{LONGEST_WAIT, Service};
-use paygress_core::backend::cluster::Cluster;
 use paygress_core::backend::store::PortAllocator;
 use paygress_core::limits;
 use paygress_core::model::order::State;
@@ -61,8 +60,7 @@ async fn a_crowd_is_refused_before_the_first_place_is_paid_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_is_refused_before_the_first_pod_is_validated() {
     let cluster = Arc::new(BusyCluster::new(ROOM));
-    let shared: Arc<dyn Cluster> = cluster.clone();
-    let service = Service::on(0, SlowMint::closed(), shared).await;
+    let service = Service::on(0, SlowMint::closed(), cluster.with_fake_parts()).await;
     let submissions = crowd(&service, "honest", BUYERS).await;
     service.until(State::Refused, BUYERS - u64::from(ROOM)).await;
     assert_eq!(service.ledger.ports_in_use().await.unwrap(), ROOM);
@@ -78,7 +76,7 @@ async fn a_crowd_is_refused_before_the_first_pod_is_validated() {
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_that_are_not_paid_for_hold_so_many_places() {
     let cluster = FakeCluster { room: Some(400), ..FakeCluster::default() };
-    let service = Service::on(0, SlowMint::closed(), Arc::new(cluster)).await;
+    let service = Service::on(0, SlowMint::closed(), Arc::new(cluster).into()).await;
     let submissions = crowd(&service, "honest", BUYERS).await;
     let most = limits::RESERVED_AT_MINT + limits::ORDERS_AT_ONCE;
     let ports = async || usize::try_from(service.ledger.ports_in_use().await.unwrap()).unwrap();

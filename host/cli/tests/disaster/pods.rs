@@ -4,7 +4,9 @@
 use async_trait::async_trait;
 use paygress_core::backend::capacity::Demand;
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, ReadyPod, StartupPhase,
+    CapacitySource, ClusterError, ClusterEvent, ClusterFeatures, ClusterHealth, EndReason,
+    LeasePlan, PodExpiry, PodLauncher, PodObserver, PodProgress, PodRemover, PodValidator,
+    ReadyPod, StartupPhase,
 };
 use paygress_core::limits;
 use paygress_core::model::ids::PodName;
@@ -107,10 +109,16 @@ impl SharedPods {
 }
 
 #[async_trait]
-impl Cluster for SharedPods {
+impl PodValidator for SharedPods {
     async fn dry_run(&self, _: &LeasePlan) -> Result<Demand, ClusterError> {
         self.call().map(|()| Demand::default())
     }
+}
+
+impl CapacitySource for SharedPods {}
+
+#[async_trait]
+impl PodLauncher for SharedPods {
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
         self.call()?;
         let file = self.file(&plan.lease.pod_name());
@@ -130,10 +138,18 @@ impl Cluster for SharedPods {
         self.call()?;
         self.alive(pod).map(|()| ReadyPod::default())
     }
+}
+
+#[async_trait]
+impl PodProgress for SharedPods {
     async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase, ClusterError> {
         self.call()?;
         self.alive(pod).map(|()| StartupPhase::Starting)
     }
+}
+
+#[async_trait]
+impl PodExpiry for SharedPods {
     async fn check_running(&self, pod: &PodName, _: UnixTime) -> Result<(), ClusterError> {
         self.call()?;
         self.alive(pod)
@@ -145,6 +161,10 @@ impl Cluster for SharedPods {
         let end = node_time() + at.since(UnixTime::now()).0;
         std::fs::write(self.file(pod), end.to_string()).map_err(ClusterError::unavailable)
     }
+}
+
+#[async_trait]
+impl PodRemover for SharedPods {
     async fn remove(&self, pod: &PodName) -> Result<(), ClusterError> {
         self.call()?;
         match std::fs::remove_file(self.file(pod)) {
@@ -154,6 +174,10 @@ impl Cluster for SharedPods {
             _ => Ok(()),
         }
     }
+}
+
+#[async_trait]
+impl PodObserver for SharedPods {
     async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
         let mut known: Option<BTreeSet<String>> = None;
         loop {
@@ -179,9 +203,6 @@ impl Cluster for SharedPods {
             tokio::time::sleep(POLL).await;
         }
     }
-    async fn check(&self) -> Result<(), ClusterError> {
-        self.call()
-    }
     async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
         self.call()?;
         let is_old = |pod: &PodName| {
@@ -193,3 +214,12 @@ impl Cluster for SharedPods {
         Ok(pods.filter(is_old).collect())
     }
 }
+
+#[async_trait]
+impl ClusterHealth for SharedPods {
+    async fn check(&self) -> Result<(), ClusterError> {
+        self.call()
+    }
+}
+
+impl ClusterFeatures for SharedPods {}

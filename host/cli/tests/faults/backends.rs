@@ -4,7 +4,9 @@
 use async_trait::async_trait;
 use paygress_core::backend::capacity::{Capacity, Demand, NoCapacity, Reservation};
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, EndReason, Ending, LeasePlan, ReadyPod, StartupPhase,
+    CapacitySource, ClusterError, ClusterEvent, ClusterFeatures, ClusterHealth, EndReason, Ending,
+    LeasePlan, PodExpiry, PodLauncher, PodObserver, PodProgress, PodRemover, PodValidator,
+    ReadyPod, StartupPhase,
 };
 use paygress_core::backend::policy::CustomerHistory;
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
@@ -341,7 +343,7 @@ impl ScriptedCluster {
 }
 
 #[async_trait]
-impl Cluster for ScriptedCluster {
+impl PodValidator for ScriptedCluster {
     async fn dry_run(&self, _: &LeasePlan) -> Result<Demand, ClusterError> {
         match self.call()? {
             ClusterFault::Quota => {
@@ -350,6 +352,12 @@ impl Cluster for ScriptedCluster {
             _ => Ok(Demand::default()),
         }
     }
+}
+
+impl CapacitySource for ScriptedCluster {}
+
+#[async_trait]
+impl PodLauncher for ScriptedCluster {
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
         self.call()?;
         let pod = plan.lease.pod_name();
@@ -366,6 +374,18 @@ impl Cluster for ScriptedCluster {
             _ => self.alive(pod).map(|()| ReadyPod::default()),
         }
     }
+}
+
+#[async_trait]
+impl PodProgress for ScriptedCluster {
+    async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase, ClusterError> {
+        self.call()?;
+        self.alive(pod).map(|()| StartupPhase::Starting)
+    }
+}
+
+#[async_trait]
+impl PodExpiry for ScriptedCluster {
     async fn check_running(&self, pod: &PodName, _: UnixTime) -> Result<(), ClusterError> {
         self.call()?;
         self.alive(pod)
@@ -380,6 +400,10 @@ impl Cluster for ScriptedCluster {
         }
         Ok(())
     }
+}
+
+#[async_trait]
+impl PodRemover for ScriptedCluster {
     async fn remove(&self, pod: &PodName) -> Result<(), ClusterError> {
         self.call()?;
         if self.pods.lock().unwrap().remove(pod).is_some() {
@@ -387,6 +411,10 @@ impl Cluster for ScriptedCluster {
         }
         Ok(())
     }
+}
+
+#[async_trait]
+impl PodObserver for ScriptedCluster {
     async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
         let mut events = self.events.subscribe();
         let there = self.pods.lock().unwrap().keys().cloned().collect();
@@ -398,18 +426,20 @@ impl Cluster for ScriptedCluster {
         }
         std::future::pending().await
     }
-    async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase, ClusterError> {
-        self.call()?;
-        self.alive(pod).map(|()| StartupPhase::Starting)
-    }
-    async fn check(&self) -> Result<(), ClusterError> {
-        self.call().map(drop)
-    }
     async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
         self.call()?;
         Ok(self.pods.lock().unwrap().keys().cloned().collect())
     }
 }
+
+#[async_trait]
+impl ClusterHealth for ScriptedCluster {
+    async fn check(&self) -> Result<(), ClusterError> {
+        self.call().map(drop)
+    }
+}
+
+impl ClusterFeatures for ScriptedCluster {}
 
 /// The customers' inboxes; now and then sending fails.
 #[derive(Default)]

@@ -61,7 +61,7 @@ impl TestEnv {
         let backends = Backends {
             wallet: wallet.clone(),
             policy: world.policy.clone(),
-            cluster: self.cluster.clone(),
+            cluster: self.cluster.clone().into(),
             ledger: faulty_ledger,
             responder: self.responder.clone(),
         };

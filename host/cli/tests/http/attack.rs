@@ -62,7 +62,7 @@ impl Attacked {
         let mut ledger = None;
         let app = App::build(&sandbox.config, sandbox.cluster(), |backends| {
             ledger = Some(Arc::clone(&backends.ledger));
-            Backends { cluster: Arc::new(FakeCluster::default()), ..backends }
+            Backends { cluster: Arc::new(FakeCluster::default()).into(), ..backends }
         })
         .await
         .unwrap();

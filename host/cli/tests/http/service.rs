@@ -46,10 +46,12 @@ pub(crate) async fn with_cluster(
 ) -> (Sandbox, Running, Web, Buyer) {
     let sandbox = Sandbox::new(settings, "").await.unwrap();
     let cluster = Arc::new(cluster);
-    let app =
-        App::build(&sandbox.config, sandbox.cluster(), |backends| Backends { cluster, ..backends })
-            .await
-            .unwrap();
+    let app = App::build(&sandbox.config, sandbox.cluster(), |backends| Backends {
+        cluster: cluster.into(),
+        ..backends
+    })
+    .await
+    .unwrap();
     let web = Web::new(app.http_address().unwrap());
     let (running, buyer) = (Running::start(app), Buyer::new(&sandbox).await);
     (sandbox, running, web, buyer)

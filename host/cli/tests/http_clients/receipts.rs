@@ -172,10 +172,12 @@ async fn what_differs_is_named(sandbox: &Sandbox, answer: &Value, components: &s
 async fn refusal(sandbox: &Sandbox) -> (Value, String) {
     let broken_images = vec!["paygress.local/ssh:1"];
     let cluster = Arc::new(FakeCluster { broken_images, ..FakeCluster::default() });
-    let app =
-        App::build(&sandbox.config, sandbox.cluster(), |backends| Backends { cluster, ..backends })
-            .await
-            .unwrap();
+    let app = App::build(&sandbox.config, sandbox.cluster(), |backends| Backends {
+        cluster: cluster.into(),
+        ..backends
+    })
+    .await
+    .unwrap();
     let components = published(sandbox, &app.policies);
     let _running = Running::start(app);
     let buyer = Buyer::new(sandbox).await;

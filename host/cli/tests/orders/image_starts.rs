@@ -111,7 +111,7 @@ impl Service {
         let backends = Backends {
             wallet,
             policy: images.clone(),
-            cluster: cluster.clone(),
+            cluster: cluster.clone().into(),
             ledger: Arc::new(SqlStore::sqlite(&file).await.unwrap()),
             responder: Arc::new(NullResponder),
         };

@@ -7,6 +7,7 @@ mod operator;
 mod pod_reply;
 mod pods;
 mod probe;
+mod scripted_cluster;
 #[path = "../support/mod.rs"]
 mod support;
 mod top_up;

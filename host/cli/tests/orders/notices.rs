@@ -94,7 +94,7 @@ impl Service {
         let backends = Backends {
             wallet: Arc::new(FakeWallet),
             policy: Arc::new(Generous),
-            cluster: self.cluster.clone(),
+            cluster: self.cluster.clone().into(),
             ledger: self.ledger.clone(),
             responder: self.inbox.clone(),
         };

@@ -27,7 +27,7 @@ fn restarted(ledger: &Arc<SqlStore>) -> Arc<OrderService> {
     let backends = Backends {
         wallet: Arc::new(FakeWallet),
         policy: Arc::new(Generous),
-        cluster: Arc::new(FakeCluster::default()),
+        cluster: Arc::new(FakeCluster::default()).into(),
         ledger: ledger.clone(),
         responder: Arc::new(NullResponder),
     };

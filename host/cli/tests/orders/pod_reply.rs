@@ -55,7 +55,7 @@ impl Service {
         let backends = Backends {
             wallet: Arc::new(FakeWallet),
             policy: Arc::new(Generous),
-            cluster: cluster.clone(),
+            cluster: cluster.clone().into(),
             ledger: ledger.clone(),
             responder: Arc::new(WritingResponder),
         };

@@ -1,15 +1,11 @@
 //! What becomes of pods, on a cluster without any: where they are moved to, and why they ended while
 //! the service was down.
 
+use crate::scripted_cluster::{Script, ScriptedCluster, demand};
 use crate::support::customer::until;
-use crate::support::fake::{FakeWallet, Generous, NullResponder, Room, settings, spawn};
-use async_trait::async_trait;
-use paygress_core::backend::capacity::{
-    Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation,
-};
-use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, ReadyPod, StartupPhase,
-};
+use crate::support::fake::{FakeWallet, Generous, NullResponder, settings, spawn};
+use paygress_core::backend::capacity::{NoCapacity, Reservation};
+use paygress_core::backend::cluster::{ClusterEvent, EndReason};
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{
     LeaseStore, LeaseUpdate, LedgerError, OrderStore, PortAllocator, Repetition,
@@ -21,7 +17,7 @@ use paygress_core::model::order::{Order, OrderState, State};
 use paygress_core::model::order_state::Unpaid;
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{Sat, UnixTime};
+use paygress_core::model::units::Sat;
 use paygress_core::orders::{Backends, Capture, NewOrder, OrderService, PodAccess, Settings};
 use paygress_core::protocol::Response;
 use paygress_core::testing;
@@ -31,141 +27,8 @@ use paygress_store::db::testing::fast_directory;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
 
 const UNAVAILABLE: ErrorType = ErrorType::ResourceUnavailable;
-
-/// What a cluster without pods answers.
-#[derive(Default)]
-struct Script {
-    /// How often the port of a new pod is taken.
-    taken: usize,
-    /// The ports of the pods that were validated, in turn; 0 for none.
-    validated: Vec<u16>,
-    /// Whether no pod ever takes logins.
-    is_broken: bool,
-    /// How many pods it has room for, if that is known.
-    room: Option<u32>,
-    /// How many pods were removed.
-    removed: usize,
-    /// Why a new pod does not fit, by its tier.
-    too_little: Option<NoCapacity>,
-    /// How many of the ports that were validated first other pods have.
-    of_others: usize,
-    /// Whether what it has left is not known yet.
-    is_listing: bool,
-    /// Whether its pods are gone.
-    is_empty: bool,
-    /// What it reports to whoever watches it first.
-    events: Vec<ClusterEvent>,
-}
-
-#[derive(Default)]
-struct ScriptedCluster(Mutex<Script>);
-
-impl ScriptedCluster {
-    fn running(&self) -> Result<(), ClusterError> {
-        match self.0.lock().unwrap().is_empty {
-            true => Err(ClusterError::NotFound),
-            false => Ok(()),
-        }
-    }
-}
-
-fn demand(port: u16) -> Demand {
-    Demand::new(format!("port {port}"))
-}
-
-/// What it has left for pods.
-struct Left {
-    room: Room,
-    too_little: Option<NoCapacity>,
-    /// What pods on the ports of others need.
-    of_others: Vec<Demand>,
-}
-
-impl Capacity for Left {
-    fn check(&self, reserved: &[Reservation], new: &Demand) -> Result<(), NoCapacity> {
-        if self.of_others.contains(new) {
-            return Err(NoCapacity::Port);
-        }
-        self.room.check(reserved, new)
-    }
-    fn fits(&self, reserved: &[Reservation], tier: &Tier) -> Result<(), NoCapacity> {
-        self.too_little.map_or_else(|| self.room.fits(reserved, tier), Err)
-    }
-    fn count(&self, reserved: &[Reservation], tier: &Tier, most: u32) -> u32 {
-        self.room.count(reserved, tier, most)
-    }
-    fn utilisation(&self) -> Utilisation {
-        self.room.utilisation()
-    }
-}
-
-#[async_trait]
-impl Cluster for ScriptedCluster {
-    async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand, ClusterError> {
-        let port = plan.placement.host_port.unwrap_or_default();
-        self.0.lock().unwrap().validated.push(port);
-        Ok(demand(port))
-    }
-    async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
-        let script = self.0.lock().unwrap();
-        let of_others = script.validated.iter().take(script.of_others);
-        Some(Arc::new(Left {
-            room: Room(script.room.unwrap_or(u32::MAX)),
-            too_little: script.too_little,
-            of_others: of_others.map(|port| demand(*port)).collect(),
-        }))
-    }
-    fn is_capacity_pending(&self) -> bool {
-        self.0.lock().unwrap().is_listing
-    }
-    async fn launch(&self, _: &LeasePlan) -> Result<(), ClusterError> {
-        Ok(())
-    }
-    async fn ready(&self, _: &PodName) -> Result<ReadyPod, ClusterError> {
-        let mut script = self.0.lock().unwrap();
-        if script.is_broken {
-            return Err(ClusterError::not_ready("a test"));
-        }
-        match script.taken.checked_sub(1) {
-            Some(left) => {
-                script.taken = left;
-                Err(ClusterError::port_taken("a test"))
-            }
-            None => Ok(ReadyPod::default()),
-        }
-    }
-    async fn startup_phase(&self, _: &PodName) -> Result<StartupPhase, ClusterError> {
-        Ok(StartupPhase::Starting)
-    }
-    async fn check_running(&self, _: &PodName, _: UnixTime) -> Result<(), ClusterError> {
-        self.running()
-    }
-    async fn set_expiry(&self, _: &PodName, _: UnixTime) -> Result<(), ClusterError> {
-        self.running()
-    }
-    async fn remove(&self, _: &PodName) -> Result<(), ClusterError> {
-        self.0.lock().unwrap().removed += 1;
-        Ok(())
-    }
-    async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
-        let events = std::mem::take(&mut self.0.lock().unwrap().events);
-        for event in events {
-            if sink.send(event).await.is_err() {
-                return;
-            }
-        }
-        std::future::pending().await
-    }
-    async fn check(&self) -> Result<(), ClusterError> {
-        Ok(())
-    }
-    async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
-        Ok(Vec::new())
-    }
-}
 
 /// An order of this customer, with this token.
 fn incoming(customer: &str, token: u32, image: Option<&str>) -> NewOrder {
@@ -212,7 +75,7 @@ impl Service {
         let backends = Backends {
             wallet: Arc::new(FakeWallet),
             policy: Arc::new(Generous),
-            cluster: self.cluster.clone(),
+            cluster: self.cluster.with_fake_parts(),
             ledger: self.ledger.clone(),
             responder: Arc::new(NullResponder),
         };

@@ -95,7 +95,7 @@ impl Service {
         let backends = Backends {
             wallet: Arc::new(FakeWallet),
             policy: images.clone(),
-            cluster: cluster.clone(),
+            cluster: cluster.clone().into(),
             ledger: ledger.clone(),
             responder: Arc::new(NullResponder),
         };

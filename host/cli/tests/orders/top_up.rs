@@ -2,11 +2,12 @@
 //! sold. And a pod that another replica has by now.
 
 use crate::support::customer::until;
-use crate::support::fake::{FakeWallet, Generous, NullResponder, Room, new_order, settings, spawn};
+use crate::support::fake::{
+    FakeCluster, FakeWallet, Generous, NullResponder, new_order, settings, spawn,
+};
 use async_trait::async_trait;
-use paygress_core::backend::capacity::{Capacity, Demand};
 use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, LeasePlan, ReadyPod, StartupPhase,
+    Cluster, ClusterError, LeasePlan, PodExpiry, PodLauncher, PodRemover, ReadyPod,
 };
 use paygress_core::backend::store::{LeaseStore, LeaseUpdate, OrderStore, Repetition};
 use paygress_core::model::ids::{Customer, MessageId, PodName};
@@ -22,7 +23,6 @@ use paygress_store::db::testing::fast_directory;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
 
 /// At which others do something in the meantime.
 #[derive(Default)]
@@ -43,13 +43,7 @@ async fn take_over(ledger: &SqlStore, pod: &PodName) {
 }
 
 #[async_trait]
-impl Cluster for BusyCluster {
-    async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
-        Some(Arc::new(Room(9)))
-    }
-    async fn dry_run(&self, _: &LeasePlan) -> Result<Demand, ClusterError> {
-        Ok(Demand::new("a pod".to_owned()))
-    }
+impl PodLauncher for BusyCluster {
     async fn launch(&self, _: &LeasePlan) -> Result<(), ClusterError> {
         Ok(())
     }
@@ -63,9 +57,10 @@ impl Cluster for BusyCluster {
             }
         }
     }
-    async fn startup_phase(&self, _: &PodName) -> Result<StartupPhase, ClusterError> {
-        Ok(StartupPhase::Starting)
-    }
+}
+
+#[async_trait]
+impl PodExpiry for BusyCluster {
     async fn check_running(&self, _: &PodName, _: UnixTime) -> Result<(), ClusterError> {
         Ok(())
     }
@@ -76,18 +71,13 @@ impl Cluster for BusyCluster {
         }
         Ok(())
     }
+}
+
+#[async_trait]
+impl PodRemover for BusyCluster {
     async fn remove(&self, _: &PodName) -> Result<(), ClusterError> {
         self.removed.fetch_add(1, Ordering::Relaxed);
         Ok(())
-    }
-    async fn observe(&self, _: mpsc::Sender<ClusterEvent>) {
-        std::future::pending().await
-    }
-    async fn check(&self) -> Result<(), ClusterError> {
-        Ok(())
-    }
-    async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
-        Ok(Vec::new())
     }
 }
 
@@ -104,10 +94,16 @@ impl Service {
         let ledger = SqlStore::sqlite(&directory.path().join("ledger.sqlite")).await.unwrap();
         let ledger = Arc::new(ledger.with_reserve(0));
         let cluster = Arc::<BusyCluster>::default();
+        let fake = FakeCluster { room: Some(9), ..FakeCluster::default() };
         let backends = Backends {
             wallet: Arc::new(FakeWallet),
             policy: Arc::new(Generous),
-            cluster: cluster.clone(),
+            cluster: Cluster {
+                launcher: cluster.clone(),
+                expiry: cluster.clone(),
+                remover: cluster.clone(),
+                ..Arc::new(fake).into()
+            },
             ledger: ledger.clone(),
             responder: Arc::new(NullResponder),
         };

@@ -5,7 +5,7 @@ use crate::support::command::{paygress, printed, text};
 use crate::support::customer::{Buyer, Running, TIMEOUT};
 use paygress::app::App;
 use paygress::sandbox::Sandbox;
-use paygress_core::backend::cluster::Cluster;
+use paygress_core::backend::cluster::PodRemover;
 use paygress_core::model::ids::PodName;
 use paygress_sandbox::TestMint;
 use serde_json::{Value, json};

@@ -170,10 +170,12 @@ async fn a_refusal_with_a_refund_has_a_receipt_and_one_without_has_none() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let broken_images = vec!["paygress.local/ssh:1"];
     let cluster = Arc::new(FakeCluster { broken_images, ..FakeCluster::default() });
-    let app =
-        App::build(&sandbox.config, sandbox.cluster(), |backends| Backends { cluster, ..backends })
-            .await
-            .unwrap();
+    let app = App::build(&sandbox.config, sandbox.cluster(), |backends| Backends {
+        cluster: cluster.into(),
+        ..backends
+    })
+    .await
+    .unwrap();
     let components = published(&sandbox, &app.policies);
     let _running = Running::start(app);
     let buyer = Buyer::new(&sandbox).await;

@@ -6,10 +6,7 @@ use crate::support::customer::{Buyer, Running, TIMEOUT, until};
 use async_trait::async_trait;
 use paygress::app::App;
 use paygress::sandbox::Sandbox;
-use paygress_core::backend::capacity::Demand;
-use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, LeasePlan, ReadyPod, StartupPhase,
-};
+use paygress_core::backend::cluster::{Cluster, ClusterError, LeasePlan, PodLauncher, ReadyPod};
 use paygress_core::backend::store::{LeaseStore, OrderStore, PortAllocator, Reporting};
 use paygress_core::backend::wallet::{Payments, TokenReader};
 use paygress_core::limits;
@@ -23,23 +20,20 @@ use paygress_nostr::Keys;
 use paygress_store::SqlStore;
 use serde_json::json;
 use std::sync::Arc;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
-/// A cluster whose pods never start; `None` where it should hang instead, until `go`.
-struct BrokenCluster {
-    cluster: Arc<dyn Cluster>,
+/// Pods never start; `None` where it should hang instead, until `go`.
+struct BrokenLauncher {
+    launcher: Arc<dyn PodLauncher>,
     error: Option<ClusterError>,
     reached: Arc<Notify>,
     go: Arc<Notify>,
 }
 
 #[async_trait]
-impl Cluster for BrokenCluster {
-    async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand, ClusterError> {
-        self.cluster.dry_run(plan).await
-    }
+impl PodLauncher for BrokenLauncher {
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
-        self.cluster.launch(plan).await
+        self.launcher.launch(plan).await
     }
     async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError> {
         self.reached.notify_one();
@@ -47,30 +41,9 @@ impl Cluster for BrokenCluster {
             Some(error) => Err(error.clone()),
             None => {
                 self.go.notified().await;
-                self.cluster.ready(pod).await
+                self.launcher.ready(pod).await
             }
         }
-    }
-    async fn check_running(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError> {
-        self.cluster.check_running(pod, at).await
-    }
-    async fn set_expiry(&self, pod: &PodName, at: UnixTime) -> Result<(), ClusterError> {
-        self.cluster.set_expiry(pod, at).await
-    }
-    async fn remove(&self, pod: &PodName) -> Result<(), ClusterError> {
-        self.cluster.remove(pod).await
-    }
-    async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
-        self.cluster.observe(sink).await
-    }
-    async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase, ClusterError> {
-        self.cluster.startup_phase(pod).await
-    }
-    async fn check(&self) -> Result<(), ClusterError> {
-        self.cluster.check().await
-    }
-    async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
-        self.cluster.list_orphan_candidates().await
     }
 }
 
@@ -131,8 +104,9 @@ fn broken_until(
     error: Option<ClusterError>,
 ) -> impl FnOnce(Backends, Arc<Notify>) -> Backends + Send + 'static {
     move |backends, reached| {
-        let cluster = Arc::clone(&backends.cluster);
-        let cluster = Arc::new(BrokenCluster { cluster, error, reached, go });
+        let launcher = Arc::clone(&backends.cluster.launcher);
+        let launcher = Arc::new(BrokenLauncher { launcher, error, reached, go });
+        let cluster = Cluster { launcher, ..backends.cluster };
         Backends { cluster, ..backends }
     }
 }

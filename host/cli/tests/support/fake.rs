@@ -1,39 +1,39 @@
 //! Fake backends for tests of policies: a wallet that accepts every token, and pods in memory only.
 
+#[path = "fake_cluster.rs"]
+mod fake_cluster;
+
+#[allow(unused_imports, reason = "not every test changes it")]
+pub use fake_cluster::{FakeCluster, Gate, Room, TOO_LARGE};
+
 use async_trait::async_trait;
-use paygress_core::backend::capacity::{
-    Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation,
-};
-use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, EndReason, LeasePlan, Probe, ReadyPod, StartupPhase,
-};
 use paygress_core::backend::policy::{
     Context, Digests, Grant, Offer, Payment, Placement, Policy, PolicyError, PolicySet, Price,
     Quote, RefundTerms, Rendered, Resources, SlotStats,
 };
-use paygress_core::backend::responder::{PodReply, ReplyTo, Responder, SendError};
+use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::store::Repetition;
 use paygress_core::backend::wallet::{
     Payments, ReceiveError, RecoveryError, RefundAmount, RefundIssuer, RefundState, RefundToken,
     Resolution, ResolveMode, TokenInfo, TokenReader, WalletError,
 };
-use paygress_core::model::ids::{Customer, MessageId, MintUrl, OrderId, PodName, ProofY};
+use paygress_core::model::ids::{Customer, MessageId, MintUrl, OrderId, ProofY};
 use paygress_core::model::order::{Order, OrderView, Purchase};
 use paygress_core::model::refusal::{ErrorType, Refusal};
-use paygress_core::model::run::{ProgramState, Run};
+use paygress_core::model::run::Run;
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
+use paygress_core::model::units::{Msat, Sat, Seconds};
 use paygress_core::orders::{
     Backends, Capture, NewOrder, OrderService, PodAccess, RefundFees, Settings, Submission,
 };
 use paygress_core::protocol::{Response, sorted};
 use paygress_store::SqlStore;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::watch;
 
 /// A token is its amount and a number.
 pub struct FakeWallet;
@@ -148,170 +148,6 @@ macro_rules! without_mints {
 pub(crate) use without_mints;
 
 without_mints!(FakeWallet);
-
-/// A cluster that agrees to everything.
-#[derive(Default)]
-pub struct FakeCluster {
-    /// How many pods it has room for; as many as there are ports if it is not known.
-    pub room: Option<u32>,
-    pub running: Mutex<HashSet<PodName>>,
-    /// How many pods ran at the same time, at most.
-    pub most: AtomicUsize,
-    /// Pods that have ended, which it reports to whoever watches it.
-    pub ended: Mutex<HashMap<PodName, EndReason>>,
-    /// Pods that others run in place of, which it reports likewise.
-    pub replaced: Mutex<Vec<(PodName, ReadyPod)>>,
-    /// Pods whose node is lost, which was ready until 400; it reports them likewise.
-    pub lost: Mutex<Vec<PodName>>,
-    /// What is known of every pod.
-    pub ready: ReadyPod,
-    /// What each pod that was launched was to write.
-    pub pod_replies: Mutex<Vec<Option<PodReply>>>,
-    /// Holds up the pods that start.
-    pub gate: Option<Arc<Gate>>,
-    /// Finds out whether pods start; without it nothing keeps them from it.
-    pub probe: Option<Arc<dyn Probe>>,
-    /// Pods that are old, and nobody's.
-    pub old: Vec<PodName>,
-    /// Images that no node can pull…
-    pub broken_images: Vec<&'static str>,
-    /// …and the pods that were launched with them.
-    pub broken: Mutex<HashSet<PodName>>,
-    /// Whether its pods run their images' own programs.
-    pub runs_images: bool,
-    /// How often it was requested how these are.
-    pub program_requests: AtomicU64,
-    /// Whether pods that are ready are gone a moment later.
-    pub gone: AtomicBool,
-    /// The end that terminals of a pod show, and how long before they have notices.
-    pub shown: Mutex<HashMap<PodName, (UnixTime, Vec<Seconds>)>>,
-}
-
-/// A test waits until it is reached, and lets it go on.
-#[derive(Default)]
-pub struct Gate {
-    pub reached: Notify,
-    pub go: Notify,
-}
-
-/// A tier that no node is large enough for.
-pub const TOO_LARGE: &str = "huge";
-
-/// Room for so many pods.
-pub struct Room(pub u32);
-
-impl Room {
-    fn left(&self, reserved: &[Reservation]) -> u32 {
-        let pods = reserved.iter().filter(|reserved| reserved.demand != Demand::default()).count();
-        self.0.saturating_sub(u32::try_from(pods).unwrap())
-    }
-}
-
-impl Capacity for Room {
-    fn check(&self, reserved: &[Reservation], _: &Demand) -> Result<(), NoCapacity> {
-        if self.left(reserved) == 0 { Err(NoCapacity::Nodes) } else { Ok(()) }
-    }
-    fn fits(&self, reserved: &[Reservation], tier: &Tier) -> Result<(), NoCapacity> {
-        if tier.id == TOO_LARGE {
-            return Err(NoCapacity::TooLarge);
-        }
-        self.check(reserved, &Demand::default())
-    }
-    fn count(&self, reserved: &[Reservation], _: &Tier, most: u32) -> u32 {
-        self.left(reserved).min(most)
-    }
-    fn utilisation(&self) -> Utilisation {
-        Utilisation { cpu: 0, memory: 0 }
-    }
-}
-
-#[async_trait]
-impl Cluster for FakeCluster {
-    async fn dry_run(&self, _: &LeasePlan) -> Result<Demand, ClusterError> {
-        Ok(Demand::new("a pod".to_owned()))
-    }
-    async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
-        Some(Arc::new(Room(self.room?)))
-    }
-    async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError> {
-        self.pod_replies.lock().unwrap().push(plan.pod_reply.clone());
-        if self.broken_images.contains(&plan.placement.image.as_str()) {
-            self.broken.lock().unwrap().insert(plan.lease.pod_name());
-        }
-        let mut running = self.running.lock().unwrap();
-        running.insert(plan.lease.pod_name());
-        self.most.fetch_max(running.len(), Ordering::Relaxed);
-        Ok(())
-    }
-    fn runs_images(&self) -> bool {
-        self.runs_images
-    }
-    fn probe(&self) -> Option<&dyn Probe> {
-        self.probe.as_deref()
-    }
-    async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError> {
-        if self.broken.lock().unwrap().contains(pod) {
-            return Err(ClusterError::image_failed("ErrImagePull"));
-        }
-        if let Some(gate) = &self.gate {
-            gate.reached.notify_one();
-            gate.go.notified().await;
-        }
-        Ok(self.ready.clone())
-    }
-    async fn startup_phase(&self, _: &PodName) -> Result<StartupPhase, ClusterError> {
-        Ok(StartupPhase::Starting)
-    }
-    async fn image_program(&self, _: &PodName) -> Result<Option<ProgramState>, ClusterError> {
-        self.program_requests.fetch_add(1, Ordering::Relaxed);
-        Ok(Some(ProgramState::Running))
-    }
-    async fn check_running(&self, pod: &PodName, _: UnixTime) -> Result<(), ClusterError> {
-        match self.ended.lock().unwrap().contains_key(pod) {
-            true => Err(ClusterError::NotFound),
-            false => Ok(()),
-        }
-    }
-    async fn set_expiry(&self, _: &PodName, _: UnixTime) -> Result<(), ClusterError> {
-        if self.gone.load(Ordering::Relaxed) { Err(ClusterError::NotFound) } else { Ok(()) }
-    }
-    async fn show_end(
-        &self,
-        pod: &PodName,
-        at: UnixTime,
-        notices: &[Seconds],
-    ) -> Result<(), ClusterError> {
-        self.shown.lock().unwrap().insert(pod.clone(), (at, notices.to_vec()));
-        Ok(())
-    }
-    async fn remove(&self, pod: &PodName) -> Result<(), ClusterError> {
-        self.running.lock().unwrap().remove(pod);
-        Ok(())
-    }
-    async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
-        let replaced = self.replaced.lock().unwrap().clone();
-        for (pod, running) in replaced {
-            if sink.send(ClusterEvent::Replaced(pod, running)).await.is_err() {
-                return;
-            }
-        }
-        let ended = self.ended.lock().unwrap().clone();
-        for (pod, reason) in ended {
-            if sink.send(ClusterEvent::Ended(pod, reason)).await.is_err() {
-                return;
-            }
-        }
-        let lost = self.lost.lock().unwrap().clone();
-        let _ = sink.send(ClusterEvent::NodeLost { pods: lost, ready_until: UnixTime(400) }).await;
-        std::future::pending().await
-    }
-    async fn check(&self) -> Result<(), ClusterError> {
-        Ok(())
-    }
-    async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
-        Ok(self.old.clone())
-    }
-}
 
 /// Policies that grant everything.
 pub struct Generous;
@@ -448,7 +284,7 @@ impl FakeBackends {
         let backends = Backends {
             wallet: Arc::new(FakeWallet),
             policy,
-            cluster: Arc::new(FakeCluster::default()),
+            cluster: Arc::new(FakeCluster::default()).into(),
             ledger: ledger.clone(),
             responder: Arc::new(NullResponder),
         };

@@ -1,4 +1,4 @@
-//! The cluster: leases are dry-run, launched, extended and observed.
+//! The cluster: leases are dry-run, launched, extended and observed, each by a trait of its own.
 
 pub use crate::backend::probe::{Neighbours, NetworkIsolation, ProbeProblem};
 pub use crate::model::lease::{EndReason, Ending, PortKind};
@@ -194,9 +194,9 @@ pub trait Probe: Send + Sync {
     }
 }
 
-/// Where pods run.
+/// Validates pods, without an effect.
 #[async_trait]
-pub trait Cluster: Send + Sync {
+pub trait PodValidator: Send + Sync {
     /// Validates everything without an effect: the template guard, quota, admission, schema. What
     /// the pod needs of the cluster.
     ///
@@ -205,6 +205,15 @@ pub trait Cluster: Send + Sync {
     /// [`ClusterError::Unavailable`].
     async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand, ClusterError>;
 
+    /// Where the port of this pod is open, if it has one. Its template decides that.
+    fn port_kind(&self, _plan: &LeasePlan) -> PortKind {
+        PortKind::HostPort
+    }
+}
+
+/// Knows what the cluster has left for pods.
+#[async_trait]
+pub trait CapacitySource: Send + Sync {
     /// What it has left for pods; none where that is not known.
     async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
         None
@@ -215,37 +224,16 @@ pub trait Cluster: Send + Sync {
     fn is_capacity_pending(&self) -> bool {
         false
     }
+}
 
-    /// Where the port of this pod is open, if it has one. Its template decides that.
-    fn port_kind(&self, _plan: &LeasePlan) -> PortKind {
-        PortKind::HostPort
-    }
-
+/// Starts pods.
+#[async_trait]
+pub trait PodLauncher: Send + Sync {
     /// Starts the pod. Idempotent.
     ///
     /// # Errors
-    /// As [`Cluster::dry_run`].
+    /// As [`PodValidator::dry_run`].
     async fn launch(&self, plan: &LeasePlan) -> Result<(), ClusterError>;
-
-    /// Whether customers are root in the pods that are launched now.
-    fn root(&self) -> bool {
-        false
-    }
-
-    /// Whether pods may run what their images start by themselves.
-    fn runs_images(&self) -> bool {
-        false
-    }
-
-    /// How to find out whether pods start; none where nothing keeps them from it.
-    fn probe(&self) -> Option<&dyn Probe> {
-        None
-    }
-
-    /// The way to the ports of its pods from here; none where there is none.
-    fn pod_streams(&self) -> Option<Arc<dyn PodStreams>> {
-        None
-    }
 
     /// Waits until the pod takes logins. Called again it gives the same keys, as long as the pod
     /// lives, and is not replaced ([`ClusterEvent::Replaced`]).
@@ -254,7 +242,11 @@ pub trait Cluster: Send + Sync {
     /// [`ClusterError::PortTaken`], [`ClusterError::NotReady`], [`ClusterError::ImageFailed`],
     /// [`ClusterError::NotScheduled`], [`ClusterError::NotFound`], [`ClusterError::Unavailable`].
     async fn ready(&self, pod: &PodName) -> Result<ReadyPod, ClusterError>;
+}
 
+/// Knows how far launched pods are.
+#[async_trait]
+pub trait PodProgress: Send + Sync {
     /// How far a launched pod is.
     ///
     /// # Errors
@@ -268,7 +260,11 @@ pub trait Cluster: Send + Sync {
     async fn image_program(&self, _pod: &PodName) -> Result<Option<ProgramState>, ClusterError> {
         Ok(None)
     }
+}
 
+/// Moves the end of pods that run, and shows it in them.
+#[async_trait]
+pub trait PodExpiry: Send + Sync {
     /// Whether the pod can be extended now.
     ///
     /// # Errors
@@ -296,7 +292,11 @@ pub trait Cluster: Send + Sync {
     ) -> Result<(), ClusterError> {
         Ok(())
     }
+}
 
+/// Removes pods.
+#[async_trait]
+pub trait PodRemover: Send + Sync {
     /// Removes the pod and everything that belongs to it, and waits until its port is free. Of a pod
     /// whose node is lost ([`ClusterEvent::NodeLost`]) that is as soon as nothing starts it again.
     /// Idempotent.
@@ -312,16 +312,14 @@ pub trait Cluster: Send + Sync {
     async fn forget(&self, _pod: &PodName) -> Result<(), ClusterError> {
         Ok(())
     }
+}
 
+/// Reports which pods are there.
+#[async_trait]
+pub trait PodObserver: Send + Sync {
     /// Reports events until the receiver is dropped. Events may be missed; a resync makes up for
     /// it.
     async fn observe(&self, sink: mpsc::Sender<ClusterEvent>);
-
-    /// Whether it can be reached and permits listing our pods.
-    ///
-    /// # Errors
-    /// [`ClusterError::Unavailable`].
-    async fn check(&self) -> Result<(), ClusterError>;
 
     /// The pods of this operator that are orphans unless a ledger knows them: those that were made
     /// longer ago than [`crate::limits::ORPHAN_AGE`].
@@ -329,6 +327,82 @@ pub trait Cluster: Send + Sync {
     /// # Errors
     /// [`ClusterError::Unavailable`].
     async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError>;
+}
+
+/// Checks the connection with the cluster.
+#[async_trait]
+pub trait ClusterHealth: Send + Sync {
+    /// Whether it can be reached and permits listing our pods.
+    ///
+    /// # Errors
+    /// [`ClusterError::Unavailable`].
+    async fn check(&self) -> Result<(), ClusterError>;
+}
+
+/// What not every cluster has.
+pub trait ClusterFeatures: Send + Sync {
+    /// Whether customers are root in the pods that are launched now.
+    fn root(&self) -> bool {
+        false
+    }
+
+    /// Whether pods may run what their images start by themselves.
+    fn runs_images(&self) -> bool {
+        false
+    }
+
+    /// How to find out whether pods start; none where nothing keeps them from it.
+    fn probe(&self) -> Option<&dyn Probe> {
+        None
+    }
+
+    /// The way to the ports of its pods from here; none where there is none.
+    fn pod_streams(&self) -> Option<Arc<dyn PodStreams>> {
+        None
+    }
+}
+
+/// Where pods run, split by caller. One value may be every part ([`From`]); tests replace those that
+/// they are about.
+#[derive(Clone)]
+pub struct Cluster {
+    pub validator: Arc<dyn PodValidator>,
+    pub capacity: Arc<dyn CapacitySource>,
+    pub launcher: Arc<dyn PodLauncher>,
+    pub progress: Arc<dyn PodProgress>,
+    pub expiry: Arc<dyn PodExpiry>,
+    pub remover: Arc<dyn PodRemover>,
+    pub observer: Arc<dyn PodObserver>,
+    pub health: Arc<dyn ClusterHealth>,
+    pub features: Arc<dyn ClusterFeatures>,
+}
+
+impl<C> From<Arc<C>> for Cluster
+where
+    C: PodValidator
+        + CapacitySource
+        + PodLauncher
+        + PodProgress
+        + PodExpiry
+        + PodRemover
+        + PodObserver
+        + ClusterHealth
+        + ClusterFeatures
+        + 'static,
+{
+    fn from(cluster: Arc<C>) -> Self {
+        Self {
+            validator: cluster.clone(),
+            capacity: cluster.clone(),
+            launcher: cluster.clone(),
+            progress: cluster.clone(),
+            expiry: cluster.clone(),
+            remover: cluster.clone(),
+            observer: cluster.clone(),
+            health: cluster.clone(),
+            features: cluster,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -98,8 +98,8 @@ impl OrderService {
             mints: self.backends.wallet.mints(),
             p2pk_pubkey: self.backends.wallet.p2pk_pubkey(),
             utilisation: free.as_ref().map(FreeCapacity::utilisation),
-            root: self.backends.cluster.root(),
-            run_image: self.backends.cluster.runs_images(),
+            root: self.backends.cluster.features.root(),
+            run_image: self.backends.cluster.features.runs_images(),
             http_ports: self.serves_apps(),
             access: self.settings.access.modes().clone(),
             ways: self.gateway_ways(),
@@ -109,7 +109,9 @@ impl OrderService {
 
     /// None where the cluster's capacity is not known.
     pub(super) async fn free_capacity(&self) -> Result<Option<FreeCapacity>, Refusal> {
-        let Some(capacity) = self.backends.cluster.capacity().await else { return Ok(None) };
+        let Some(capacity) = self.backends.cluster.capacity.capacity().await else {
+            return Ok(None);
+        };
         let reserved =
             self.backends.ledger.reservations().await.map_err(|error| internal(&error))?;
         Ok(Some(FreeCapacity { capacity, reserved }))
@@ -194,7 +196,7 @@ impl OrderService {
         lease: &LeaseId,
         tier: &Tier,
     ) -> Result<ReservedTier, Refusal> {
-        let Some(capacity) = self.backends.cluster.capacity().await else {
+        let Some(capacity) = self.backends.cluster.capacity.capacity().await else {
             return Ok(ReservedTier::Reserved);
         };
         let mut none = None;
@@ -248,8 +250,8 @@ impl OrderService {
 
     /// Validates a new pod, and reserves what it needs.
     pub(super) async fn reserve(&self, plan: &LeasePlan) -> Result<(), NotReserved> {
-        let demand = self.backends.cluster.dry_run(plan).await?;
-        let capacity = self.backends.cluster.capacity().await;
+        let demand = self.backends.cluster.validator.dry_run(plan).await?;
+        let capacity = self.backends.cluster.capacity.capacity().await;
         self.backends
             .ledger
             .reserve_capacity(&plan.lease, &demand, capacity)
@@ -261,7 +263,7 @@ impl OrderService {
     /// Records what a pod needs that was moved to another port, which is a part of it. It is paid
     /// for and keeps its place: it is not compared with what is left.
     pub(super) async fn record_demand(&self, plan: &LeasePlan) -> Result<(), StepError> {
-        match self.backends.cluster.dry_run(plan).await {
+        match self.backends.cluster.validator.dry_run(plan).await {
             Ok(demand) => {
                 let ledger = &self.backends.ledger;
                 Ok(ledger.reserve_capacity(&plan.lease, &demand, None).await.map(drop)?)

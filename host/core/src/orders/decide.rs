@@ -125,7 +125,7 @@ impl OrderService {
     fn check_run(&self, purchase: &Purchase) -> Result<(), Refusal> {
         self.check_http(purchase)?;
         match purchase.run() {
-            Run::Image if !self.backends.cluster.runs_images() => Err(Refusal::new(
+            Run::Image if !self.backends.cluster.features.runs_images() => Err(Refusal::new(
                 ErrorType::InvalidRequest,
                 "images' own programs are not run here; leave run out, and start the program in the pod",
             )),
@@ -189,7 +189,7 @@ impl OrderService {
             resources: agreement.decision.quote.resources,
             username: agreement.decision.order.username.clone(),
             port: placement.host_port,
-            port_kind: self.backends.cluster.port_kind(&plan),
+            port_kind: self.backends.cluster.validator.port_kind(&plan),
             state: LeaseState::Reserved,
             created_at: order.created_at,
             expires_at: None,

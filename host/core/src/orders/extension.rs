@@ -32,7 +32,7 @@ impl OrderService {
             Err(refusal) => return Err(Rejected::by_policy(refusal, trace)),
         };
         let agreement = Agreement::of(trace, quote, grant);
-        match self.backends.cluster.check_running(pod, later).await {
+        match self.backends.cluster.expiry.check_running(pod, later).await {
             Ok(()) => Ok(Agreed { agreement, task: Task::TopUp { pod: pod.clone() }, lease: None }),
             Err(error) => Err(Rejected::by_cluster(error.into(), agreement, None)),
         }

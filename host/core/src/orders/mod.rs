@@ -146,7 +146,7 @@ pub struct Settings {
 pub struct Backends {
     pub wallet: Arc<dyn Wallet>,
     pub policy: Arc<dyn Policy>,
-    pub cluster: Arc<dyn Cluster>,
+    pub cluster: Cluster,
     pub ledger: Arc<dyn Ledger>,
     pub responder: Arc<dyn Responder>,
 }
@@ -217,7 +217,7 @@ impl OrderService {
     /// A service with these backends. Call [`OrderService::resume`] before a transport is served.
     #[must_use]
     pub fn new(settings: Settings, backends: Backends) -> Arc<Self> {
-        let probe = watch::Sender::new(Probed::new(backends.cluster.probe()));
+        let probe = watch::Sender::new(Probed::new(backends.cluster.features.probe()));
         Arc::new(Self {
             settings,
             backends,

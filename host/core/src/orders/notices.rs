@@ -13,7 +13,7 @@
 //! are due (`show_end`).
 
 use super::OrderService;
-use crate::backend::cluster::{Cluster, ClusterError, ReadyPod};
+use crate::backend::cluster::{ClusterError, PodExpiry, ReadyPod};
 use crate::backend::store::LedgerError;
 use crate::backoff::doubling;
 use crate::limits;
@@ -64,7 +64,7 @@ impl OrderService {
         let end = lease.expires_at?;
         let times = times(lease, &self.settings.end_notices, UnixTime::now());
         let notices = times.into_iter().map(|(before, _)| before).collect();
-        Some(show(Arc::clone(&self.backends.cluster), lease.pod(), end, notices))
+        Some(show(Arc::clone(&self.backends.cluster.expiry), lease.pod(), end, notices))
     }
 
     fn expect_notice_at(&self, at: Option<UnixTime>) {
@@ -189,10 +189,10 @@ async fn sleep_until(at: UnixTime, check: Duration, clock: impl Fn() -> UnixTime
 }
 
 /// Tries for as long as it may be of use.
-async fn show(cluster: Arc<dyn Cluster>, pod: PodName, end: UnixTime, notices: Vec<Seconds>) {
+async fn show(expiry: Arc<dyn PodExpiry>, pod: PodName, end: UnixTime, notices: Vec<Seconds>) {
     let pauses = doubling(limits::RETRY_FIRST, limits::SHOW_END_PAUSE);
     for pause in pauses.take(limits::SHOW_END_ATTEMPTS) {
-        match cluster.show_end(&pod, end, &notices).await {
+        match expiry.show_end(&pod, end, &notices).await {
             Ok(()) | Err(ClusterError::NotFound) => return,
             Err(error @ ClusterError::Unavailable(_)) => {
                 tracing::debug!(%error, %pod, "the end of a pod is not known in it yet");

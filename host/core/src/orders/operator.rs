@@ -118,10 +118,11 @@ impl OrderService {
 
     /// Why the service is not ready; empty when it is.
     pub async fn unready_reasons(&self) -> Vec<&'static str> {
-        let backends = unready_backends(&*self.backends.ledger, &*self.backends.cluster).await;
+        let backends =
+            unready_backends(&*self.backends.ledger, &*self.backends.cluster.health).await;
         let mut unready_reasons: Vec<&'static str> =
             backends.into_iter().map(UnreadyReason::as_str).collect();
-        if self.backends.cluster.is_capacity_pending() {
+        if self.backends.cluster.capacity.is_capacity_pending() {
             unready_reasons.push(
                 "the cluster's nodes, pods and quotas are not listed yet: new orders are not checked against what is left",
             );

@@ -58,7 +58,7 @@ impl OrderService {
     /// That pods reach what no customer may, for the operator.
     #[must_use]
     pub fn network_warning(&self) -> Option<&'static str> {
-        self.backends.cluster.probe()?.network_isolation().warning()
+        self.backends.cluster.features.probe()?.network_isolation().warning()
     }
 
     /// Refuses a new pod of these policies unless such pods are known to start, or nothing is known
@@ -134,7 +134,7 @@ impl OrderService {
 
     /// Launches probe pods when they are due, until it is dropped.
     pub(super) async fn run_probe_loop(self: Arc<Self>) {
-        let Some(probe) = self.backends.cluster.probe() else {
+        let Some(probe) = self.backends.cluster.features.probe() else {
             return std::future::pending().await;
         };
         let mut changes = self.backends.policy.changes();
@@ -209,7 +209,7 @@ impl OrderService {
     /// Launches the probe pods of the current policies once, beside those of a service that runs,
     /// and removes them. Nothing follows from what they show. None: this cluster has none.
     pub async fn probe_once(&self) -> Option<ProbeFindings> {
-        let probe = self.backends.cluster.probe()?;
+        let probe = self.backends.cluster.features.probe()?;
         let (set, order) = (self.backends.policy.current(), OrderId::random());
         let plan = self.probe_plan(&*set, &order, &LeaseId::of_probe()).await;
         let problem = self.try_probe(probe, &*set, &order, plan.as_ref()).await;
@@ -218,7 +218,7 @@ impl OrderService {
         }
         Some(ProbeFindings {
             problem,
-            root: self.backends.cluster.root(),
+            root: self.backends.cluster.features.root(),
             isolation: probe.network_isolation(),
         })
     }

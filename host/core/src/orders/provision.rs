@@ -86,8 +86,8 @@ impl OrderService {
             self.image_starts.paid(&order.id, &image, order.customer());
         }
         let started = async {
-            self.backends.cluster.launch(plan).await?;
-            self.backends.cluster.ready(&plan.lease.pod_name()).await
+            self.backends.cluster.launcher.launch(plan).await?;
+            self.backends.cluster.launcher.ready(&plan.lease.pod_name()).await
         };
         let started = started.await;
         match &started {
@@ -144,7 +144,7 @@ impl OrderService {
         };
         let ready = OrderState::Provisioning { paid: paid.clone(), expires_at: Some(expires_at) };
         self.transition(order, ready, update).await?;
-        self.backends.cluster.set_expiry(&pod, expires_at).await?;
+        self.backends.cluster.expiry.set_expiry(&pod, expires_at).await?;
         let active = OrderState::Active { paid: paid.clone(), expires_at };
         self.transition(order, active, LeaseUpdate::Keep).await?;
         let took = self.time_of(order);
@@ -173,7 +173,7 @@ impl OrderService {
         if lease.state == LeaseState::Ended {
             return Err(ClusterError::NotFound.into());
         }
-        self.backends.cluster.set_expiry(pod, expires_at).await?;
+        self.backends.cluster.expiry.set_expiry(pod, expires_at).await?;
         let active = OrderState::Active { paid: paid.clone(), expires_at };
         // If it has ended since it was read, whoever takes this order up again pays it back.
         self.transition(order, active, LeaseUpdate::Require(pod)).await?;
@@ -194,6 +194,7 @@ impl OrderService {
         self.check_own(order).await?;
         self.backends
             .cluster
+            .remover
             .remove(&id.pod_name())
             .await
             .map_err(|error| StepError::Retry(error.into()))?;
@@ -212,7 +213,7 @@ impl OrderService {
         let planned = PlannedPod { decision: pod, moves: planned.moves.saturating_add(1) };
         let plan = lease_plan(order, &paid.agreement, &planned, login);
         lease.port = plan.placement.host_port;
-        lease.port_kind = self.backends.cluster.port_kind(&plan);
+        lease.port_kind = self.backends.cluster.validator.port_kind(&plan);
         let task = Task::Spawn { planned, login: login.clone() };
         let mut moved = Paid { task, launched: false, ..paid.clone() };
         moved.agreement.decision.digests.replace_pod_template(set.digests());

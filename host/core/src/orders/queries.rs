@@ -155,7 +155,7 @@ impl OrderService {
         }
         let pod = lease.pod();
         let request = async {
-            match self.backends.cluster.image_program(&pod).await {
+            match self.backends.cluster.progress.image_program(&pod).await {
                 Ok(state) => state,
                 Err(error) => {
                     tracing::debug!(%error, "how an image's program is cannot be found out");
@@ -284,7 +284,7 @@ impl OrderService {
             (_, Some(state)) if state.is_awaiting_payment() => Stage::Received,
             (_, Some(State::Paid)) => Stage::Redeemed,
             (Some(LeaseState::Reserved) | None, Some(State::Provisioning)) => {
-                match self.backends.cluster.startup_phase(pod).await {
+                match self.backends.cluster.progress.startup_phase(pod).await {
                     Ok(StartupPhase::Scheduled) => Stage::Scheduled,
                     Ok(StartupPhase::Pulling | StartupPhase::Starting) => Stage::Pulling,
                     Ok(StartupPhase::Waiting) | Err(_) => Stage::Redeemed,

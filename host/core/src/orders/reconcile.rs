@@ -22,8 +22,8 @@ impl OrderService {
     pub async fn watch(self: Arc<Self>) {
         let mut tasks = JoinSet::new();
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
-        let cluster = Arc::clone(&self.backends.cluster);
-        tasks.spawn(async move { cluster.observe(sender).await });
+        let observer = Arc::clone(&self.backends.cluster.observer);
+        tasks.spawn(async move { observer.observe(sender).await });
         tasks.spawn(Arc::clone(&self).follow(receiver));
         tasks.spawn(Arc::clone(&self).reconcile());
         tasks.spawn(Arc::clone(&self).run_resume_loop());
@@ -128,7 +128,7 @@ impl OrderService {
     async fn enforce_deadline(self: &Arc<Self>, lease: Lease) {
         let over = lease.expires_at.map_or(Seconds(0), |at| UnixTime::now().since(at));
         if over > Seconds(limits::OVERDUE) || lease.end.is_some() {
-            match self.backends.cluster.remove(&lease.pod()).await {
+            match self.backends.cluster.remover.remove(&lease.pod()).await {
                 Ok(()) => self.record_end(&lease.pod(), EndReason::Expired).await,
                 Err(error) => {
                     tracing::warn!(%error, pod = %lease.pod(), "a pod past its end could not be removed")
@@ -178,7 +178,7 @@ impl OrderService {
     async fn check(self: &Arc<Self>, lease: Lease, reported: Option<EndReason>) {
         let at = lease.expires_at.unwrap_or_else(UnixTime::now);
         if let Err(ClusterError::NotFound) =
-            self.backends.cluster.check_running(&lease.pod(), at).await
+            self.backends.cluster.expiry.check_running(&lease.pod(), at).await
         {
             let guess = if at <= UnixTime::now() { EndReason::Expired } else { EndReason::Removed };
             self.record_end(&lease.pod(), reported.unwrap_or(guess)).await;
@@ -194,7 +194,7 @@ impl OrderService {
     /// Pods without a lease: of orders that were refunded while the cluster was away, for instance. The
     /// ledger is not read for those that were live a moment ago.
     async fn orphans(&self, live: &HashSet<PodName>) -> Vec<PodName> {
-        let aged = match self.backends.cluster.list_orphan_candidates().await {
+        let aged = match self.backends.cluster.observer.list_orphan_candidates().await {
             Ok(aged) => aged,
             Err(error) => {
                 tracing::warn!(%error, "the sweep could not list pods");
@@ -214,7 +214,7 @@ impl OrderService {
     }
 
     async fn sweep(&self, pod: &PodName) {
-        match self.backends.cluster.remove(pod).await {
+        match self.backends.cluster.remover.remove(pod).await {
             Ok(()) => tracing::info!(%pod, "swept a pod that has no lease"),
             Err(error) => tracing::warn!(%error, %pod, "a pod without a lease could not be swept"),
         }

@@ -61,7 +61,7 @@ impl OrderService {
             // On disk first: should this process die, the next one ends it for this reason.
             ledger.mark_ending(pod, reason.into()).await.map_err(|error| unreadable(&error))?;
             tracing::warn!(%pod, "the operator ends a lease");
-            self.backends.cluster.remove(pod).await?;
+            self.backends.cluster.remover.remove(pod).await?;
             self.end(pod, reason).await.map_err(|error| unreadable(&error))?;
         }
         let ended = self.backends.ledger.lease(pod).await.map_err(|error| unreadable(&error))?;

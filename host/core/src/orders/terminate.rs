@@ -41,7 +41,7 @@ impl OrderService {
             // On disk first: when the pod is found gone, the reason is known.
             let stopped = EndReason::Stopped.into();
             self.backends.ledger.mark_ending(pod, stopped).await.map_err(failed)?;
-            self.backends.cluster.remove(pod).await?;
+            self.backends.cluster.remover.remove(pod).await?;
             self.end(pod, EndReason::Stopped).await.map_err(|error| unreadable(&error))?;
         }
         let refunded = tokio::time::timeout(limits::STOP_TIMEOUT, self.refunds_made(&lease)).await;
@@ -106,7 +106,7 @@ impl OrderService {
             }
             tracing::info!(%pod, reason = reason.as_str(), port = lease.port, "lease ended, port free");
             self.lease_ends.send_replace(());
-            if let Err(error) = self.backends.cluster.forget(pod).await {
+            if let Err(error) = self.backends.cluster.remover.forget(pod).await {
                 tracing::debug!(%error, %pod, "what is left of a pod is kept for a while");
             }
             self.spawn_refunds(orders);
@@ -118,7 +118,7 @@ impl OrderService {
     /// Removes what was begun of a pod, and releases its port. With the cluster away the customer
     /// does not wait: the port stays reserved until the sweep.
     pub(super) async fn discard(&self, lease: &mut Lease) -> Result<(), StepError> {
-        match self.backends.cluster.remove(&lease.pod()).await {
+        match self.backends.cluster.remover.remove(&lease.pod()).await {
             Ok(()) => Ok(self.backends.ledger.release_port(&lease.id).await?),
             Err(error) => {
                 tracing::warn!(%error, "a pod that came to nothing could not be removed yet");

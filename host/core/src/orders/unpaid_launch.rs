@@ -52,8 +52,8 @@ impl OrderService {
         let plan = lease_plan(order, &unpaid.agreement, planned, login);
         let pod = plan.lease.pod_name();
         let launched = async {
-            self.backends.cluster.launch(&plan).await?;
-            self.backends.cluster.ready(&pod).await
+            self.backends.cluster.launcher.launch(&plan).await?;
+            self.backends.cluster.launcher.ready(&pod).await
         };
         match launched.await {
             Ok(_) => Ok(Some(permits)),
@@ -61,7 +61,7 @@ impl OrderService {
             Err(ClusterError::PortTaken(error)) => {
                 tracing::warn!(%error, "a pod that is not paid for has no port");
                 self.check_own(order).await?;
-                self.backends.cluster.remove(&pod).await?;
+                self.backends.cluster.remover.remove(&pod).await?;
                 unpaid.launched = false;
                 Ok(None)
             }
@@ -116,6 +116,7 @@ impl OrderService {
             self.check_own(order).await?;
             self.backends
                 .cluster
+                .remover
                 .remove(&order.pod())
                 .await
                 .map_err(|error| StepError::Retry(error.into()))?;
