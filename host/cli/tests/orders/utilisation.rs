@@ -1,22 +1,21 @@
 //! How full the nodes are, as the policies of an order see it.
 
-use crate::support::fake::{FakeWallet, Generous, NullResponder, new_order, settings, spawn};
+use crate::support::fake::{
+    FakeCluster, FakeWallet, Generous, NullResponder, new_order, settings, spawn,
+};
 use async_trait::async_trait;
+use paygress_core::Cluster;
 use paygress_core::backend::capacity::{
     Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation,
 };
-use paygress_core::backend::cluster::{
-    Cluster, ClusterError, ClusterEvent, LeasePlan, ReadyPod, StartupPhase,
-};
+use paygress_core::backend::cluster::CapacitySource;
 use paygress_core::backend::store::OrderStore;
-use paygress_core::model::ids::{Customer, PodName};
-use paygress_core::model::units::UnixTime;
+use paygress_core::model::ids::Customer;
 use paygress_core::orders::{Backends, OrderService};
 use paygress_core::protocol::Response;
 use paygress_store::SqlStore;
 use paygress_store::db::testing::fast_directory;
 use std::sync::Arc;
-use tokio::sync::mpsc;
 
 /// How much of the nodes' CPU each reservation takes, in thousandths; none where only a quota is
 /// known.
@@ -43,39 +42,9 @@ impl Capacity for Nodes {
 }
 
 #[async_trait]
-impl Cluster for Nodes {
+impl CapacitySource for Nodes {
     async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
         Some(Arc::new(*self))
-    }
-    async fn dry_run(&self, _: &LeasePlan) -> Result<Demand, ClusterError> {
-        Ok(Demand::new("a pod".to_owned()))
-    }
-    async fn launch(&self, _: &LeasePlan) -> Result<(), ClusterError> {
-        Ok(())
-    }
-    async fn ready(&self, _: &PodName) -> Result<ReadyPod, ClusterError> {
-        Ok(ReadyPod::default())
-    }
-    async fn startup_phase(&self, _: &PodName) -> Result<StartupPhase, ClusterError> {
-        Ok(StartupPhase::Starting)
-    }
-    async fn check_running(&self, _: &PodName, _: UnixTime) -> Result<(), ClusterError> {
-        Ok(())
-    }
-    async fn set_expiry(&self, _: &PodName, _: UnixTime) -> Result<(), ClusterError> {
-        Ok(())
-    }
-    async fn remove(&self, _: &PodName) -> Result<(), ClusterError> {
-        Ok(())
-    }
-    async fn observe(&self, _: mpsc::Sender<ClusterEvent>) {
-        std::future::pending().await
-    }
-    async fn check(&self) -> Result<(), ClusterError> {
-        Ok(())
-    }
-    async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
-        Ok(Vec::new())
     }
 }
 
@@ -86,10 +55,11 @@ async fn decisions_know_how_full_the_nodes_are() {
         let directory = fast_directory().unwrap();
         let ledger = SqlStore::sqlite(&directory.path().join("ledger.sqlite")).await.unwrap();
         let ledger = Arc::new(ledger.with_reserve(0));
+        let pods = Cluster::from(Arc::new(FakeCluster::default()));
         let backends = Backends {
             wallet: Arc::new(FakeWallet),
             policy: Arc::new(Generous),
-            cluster: Arc::new(Nodes(share)),
+            cluster: Cluster { capacity: Arc::new(Nodes(share)), ..pods },
             ledger: ledger.clone(),
             responder: Arc::new(NullResponder),
         };
