@@ -1,6 +1,6 @@
 //! Programs of Go modules, compiled once for each version.
 
-use crate::run::{at_lowest_priority, step, target};
+use crate::run::{at_lowest_priority, remove_directory, step, target};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::process::Command;
@@ -22,10 +22,14 @@ impl GoProgram {
         let program = directory.join(name);
         if !program.exists() {
             let mut install = Command::new("go");
-            install.args(["install", "-ldflags", "-s -w", "-tags", tags]);
+            install.args(["install", "-modcacherw", "-ldflags", "-s -w", "-tags", tags]);
+            // What it was compiled of has gigabytes, and is of no use afterwards.
+            let caches = directory.join("caches");
             install.arg(format!("{package}@{version}")).env("GOBIN", &directory);
+            install.env("GOCACHE", caches.join("build")).env("GOMODCACHE", caches.join("modules"));
             let name = format!("compile {name}, at the lowest priority");
             step(&name, &mut at_lowest_priority(&install))?;
+            remove_directory(&caches)?;
         }
         Ok(program)
     }
