@@ -2,6 +2,7 @@
 //! own namespaces, with what Kubernetes adds to every image.
 
 use crate::server::{PASSWORD, TIMEOUT, client, text};
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -166,6 +167,15 @@ pub(crate) struct Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
+        // Process 1, and all of its namespace with it: what has become another user does not end with
+        // `unshare` by itself.
+        let children = format!("/proc/{0}/task/{0}/children", self.child.id());
+        let children = std::fs::read_to_string(children).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+            if let Some(pid) = Pid::from_raw(child) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
