@@ -119,6 +119,7 @@ pub(crate) fn test(on_cluster: Option<Extent>, xtask: &clap::Command) -> Result<
 /// What takes all of a core, at the lowest priority: the tests beside it wait more than they work.
 fn in_background(extent: Extent) -> Result<()> {
     documented_examples()?;
+    benchmarks()?;
     // A fast part of what `cargo xtask fuzz` does at length.
     fuzz::fuzz_briefly(FUZZ_SECONDS)?;
     languages(extent)
@@ -150,6 +151,13 @@ fn documented_examples() -> Result<()> {
     let mut command = COMPILER.cargo(&["test", "--no-fail-fast", "--doc", "--quiet"])?;
     let mut command = at_lowest_priority(command.args(ALL));
     step("examples in the documentation, at the lowest priority", &mut command)
+}
+
+/// Each once, of a debug build: they measure nothing, and show that `cargo xtask bench` works.
+fn benchmarks() -> Result<()> {
+    let mut command = COMPILER.cargo(&["test", "--quiet", "--bench", "order"])?;
+    let mut command = at_lowest_priority(command.args(ALL));
+    step("benchmarks, once, at the lowest priority", &mut command)
 }
 
 /// Other people's programs, against our servers.

@@ -14,7 +14,7 @@ use wasmtime_wizer::{ComponentInstanceState, Wizer};
 /// The contract as wasmtime alone takes it.
 #[allow(dead_code, unreachable_pub, clippy::all, clippy::pedantic, clippy::restriction)]
 mod bindings {
-    wasmtime::component::bindgen!({ path: "../../wit/1.0", world: "pricing-policy" });
+    wasmtime::component::bindgen!({ path: "../../wit/1.3", world: "pricing-policy" });
 }
 
 /// What a store lets its guests copy out: the whole memory, for a snapshot.
@@ -108,6 +108,8 @@ fn arguments(now_unix_seconds: u64) -> (types::Order, types::Context) {
         capacity_leases: 100,
         active_leases: 0,
         customer_leases: Vec::new(),
+        history: None,
+        utilisation: None,
     };
     (order, context)
 }
