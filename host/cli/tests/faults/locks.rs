@@ -48,7 +48,8 @@ fn tokens_that_are_locked_to_the_service_are_received() {
         let customer = TestWallet::new(mint.url()).await.unwrap();
         customer.fill(400).await.unwrap();
         for (name, lock) in locks {
-            let token = Secret::new(customer.token_with_lock(21, key.as_str(), lock).await.unwrap());
+            let token =
+                Secret::new(customer.token_with_lock(21, key.as_str(), lock).await.unwrap());
             let token_info = wallet.decode(&token).await.unwrap();
             let promised = wallet.verify(&token, &token_info).await.unwrap().net;
             let received = wallet.receive(&OrderId::random(), &token, &token_info).await;

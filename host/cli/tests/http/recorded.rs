@@ -19,10 +19,8 @@ const ANOTHER: &str = "Bearer pg_another-bearer-token-000000000000000000000000";
 const OTHER_HEADERS: &[&str] = &["content-length", "date"];
 
 /// Of CORS, for web pages: each answer has them since.
-const ADDED_HEADERS: [(&str, &str); 2] = [
-    ("access-control-expose-headers", "x-cashu,location,retry-after"),
-    ("vary", "origin"),
-];
+const ADDED_HEADERS: [(&str, &str); 2] =
+    [("access-control-expose-headers", "x-cashu,location,retry-after"), ("vary", "origin")];
 
 /// The texts of problems that were reworded since, as they were and as they are.
 const REWORDED: [(&str, &str, &str); 5] = [
