@@ -1,5 +1,6 @@
 //! Sample orders for tests: what matters to a test is set by it, the rest stands here.
 
+use crate::backend::capacity::{Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation};
 use crate::model::access::AccessModes;
 use crate::model::catalog::{Catalog, ListedOffer};
 use crate::model::decision::{
@@ -289,6 +290,30 @@ pub fn order_state(purchase: &Purchase, state: State) -> OrderState {
             OrderState::RefundPending { sale: sale(), cause: cause(), password: None }
         }
         State::Refunded => OrderState::Refunded { sale: sale(), cause: cause(), refund: refund() },
+    }
+}
+
+/// Nodes with a place for every pod, and each reservation takes this share of their CPU, in thousandths;
+/// none where only a quota is known.
+#[derive(Clone, Copy)]
+pub struct SharedNodes(pub Option<u32>);
+
+impl Capacity for SharedNodes {
+    fn check(&self, _: &[Reservation], _: &Demand) -> Result<(), NoCapacity> {
+        Ok(())
+    }
+    fn fits(&self, _: &[Reservation], _: &Tier) -> Result<(), NoCapacity> {
+        Ok(())
+    }
+    fn count(&self, _: &[Reservation], _: &Tier, most: u32) -> u32 {
+        most
+    }
+    fn utilisation(&self) -> Utilisation {
+        Utilisation { cpu: 999, memory: 999 }
+    }
+    fn node_utilisation(&self, reserved: &[Reservation]) -> Option<Utilisation> {
+        let pods = u32::try_from(reserved.len()).unwrap_or(u32::MAX);
+        self.0.map(|share| Utilisation { cpu: share.saturating_mul(pods), memory: 0 })
     }
 }
 

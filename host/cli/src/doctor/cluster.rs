@@ -259,6 +259,7 @@ fn taken_ports(taken: &BTreeSet<u16>) -> Check {
 mod tests {
     use super::*;
     use crate::doctor::Outcome;
+    use crate::doctor::testing::config;
     use serde_json::Value;
     use std::path::Path;
 
@@ -309,45 +310,27 @@ mod tests {
 
     #[test]
     fn the_api_server_forwards_for_a_gateway_and_for_http_ports() {
-        let key = "1".repeat(64);
-        let required = [
-            ("NOSTR_PRIVATE_KEY", key.as_str()),
-            ("NOSTR_RELAYS", "wss://a.example"),
-            ("WHITELISTED_MINTS", "https://m.example"),
-            ("SSH_HOST", "h.example"),
-            ("RUN_MODE", "both"),
-            ("PUBLIC_URL", "https://pods.example"),
-        ];
         let forward = RIGHTS.iter().find(|right| right.resource == "pods/portforward").unwrap();
         for (setting, is_needed) in [
             (("SSH_PORT", "2222"), false),
             (("APPS_DOMAIN", "apps.example"), true),
             (("GATEWAY_SSH_LISTEN", "127.0.0.1:2222"), true),
         ] {
-            let settings = required.into_iter().chain([setting]);
-            let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
-            let config = Config::read(None, settings).unwrap();
+            let served = [("RUN_MODE", "both"), ("PUBLIC_URL", "https://pods.example"), setting];
+            let config = config(None, &served);
             assert_eq!(needed(&config, forward).is_some(), is_needed, "{setting:?}");
         }
     }
 
     #[test]
     fn network_policies_are_made_where_the_template_has_egress() {
-        let key = "1".repeat(64);
-        let settings = [
-            ("NOSTR_PRIVATE_KEY", key.as_str()),
-            ("NOSTR_RELAYS", "wss://a.example"),
-            ("WHITELISTED_MINTS", "https://m.example"),
-            ("SSH_HOST", "h.example"),
-        ];
         let egress = RIGHTS.iter().find(|right| right.purpose == RightPurpose::Egress).unwrap();
         for (file, is_needed) in [
             ("", false),
             ("[policy.pod-template.egress]\n", false),
             ("[policy.pod-template.egress.basic]\nports = [\"443/tcp\"]\n", true),
         ] {
-            let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
-            let config = Config::read(Some(file), settings).unwrap();
+            let config = config(Some(file), &[]);
             assert_eq!(needed(&config, egress).is_some(), is_needed, "{file}");
         }
         let check = missing(egress, Some("user-workloads"), &["create"]);

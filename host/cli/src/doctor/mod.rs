@@ -162,3 +162,22 @@ async fn policies_and_cluster(config: &Config, cluster: Option<&Arc<Kubernetes>>
     found.extend(join_all(all).await.into_iter().flatten());
     found
 }
+
+#[cfg(test)]
+mod testing {
+    use crate::config::Config;
+
+    /// Of this file, with these settings beside those that must be there.
+    pub(super) fn config(file: Option<&str>, settings: &[(&str, &str)]) -> Config {
+        let key = "1".repeat(64);
+        let required = [
+            ("NOSTR_PRIVATE_KEY", key.as_str()),
+            ("NOSTR_RELAYS", "wss://a.example"),
+            ("WHITELISTED_MINTS", "https://m.example"),
+            ("SSH_HOST", "h.example"),
+        ];
+        let all = required.iter().chain(settings);
+        let all = all.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        Config::read(file, all).unwrap()
+    }
+}

@@ -199,20 +199,7 @@ fn network(isolation: NetworkIsolation) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// With these settings beside those that must be there.
-    fn config(settings: &[(&str, &str)]) -> Config {
-        let key = "1".repeat(64);
-        let required = [
-            ("NOSTR_PRIVATE_KEY", key.as_str()),
-            ("NOSTR_RELAYS", "wss://a.example"),
-            ("WHITELISTED_MINTS", "https://m.example"),
-            ("SSH_HOST", "h.example"),
-        ];
-        let all = required.iter().chain(settings);
-        let all = all.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        Config::read(None, all).unwrap()
-    }
+    use crate::doctor::testing::config;
 
     fn findings(problem: Option<ProbeProblem>) -> ProbeFindings {
         ProbeFindings {
@@ -233,7 +220,7 @@ mod tests {
             ),
         ] {
             let [check] =
-                <[Check; 1]>::try_from(found(&config(&[]), findings(Some(problem)))).unwrap();
+                <[Check; 1]>::try_from(found(&config(None, &[]), findings(Some(problem)))).unwrap();
             assert_eq!((check.area, check.outcome), ("start", Outcome::Fail));
             assert_eq!(check.text, image);
             let remedy = check.remedy.unwrap();
@@ -255,7 +242,7 @@ mod tests {
             (vec![server, ("POD_ROOT", "never")], none, Outcome::Ok, "POD_ROOT=never"),
             (vec![], none, Outcome::Ok, "without SSH_SERVER_IMAGE"),
         ] {
-            let checks = found(&config(&settings), findings);
+            let checks = found(&config(None, &settings), findings);
             let check = checks.iter().find(|check| check.area == "user namespaces").unwrap();
             assert_eq!(check.outcome, outcome, "{checks:?}");
             assert!(check.text.contains(text), "{check:?}");

@@ -1,14 +1,12 @@
 //! The service under test: a test's own, or one that tests share.
 
-use crate::support::customer::{Buyer, Running};
+use crate::support::customer::{Buyer, Running, app_on};
 use crate::support::fake::FakeCluster;
 use crate::support::web::Web;
-use paygress::app::App;
 use paygress::sandbox::Sandbox;
-use paygress_core::orders::Backends;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use tokio::runtime::Runtime;
 
 pub(crate) const OPERATOR: &str = "the operator's own long token";
@@ -45,13 +43,7 @@ pub(crate) async fn with_cluster(
     cluster: FakeCluster,
 ) -> (Sandbox, Running, Web, Buyer) {
     let sandbox = Sandbox::new(settings, "").await.unwrap();
-    let cluster = Arc::new(cluster);
-    let app = App::build(&sandbox.config, sandbox.cluster(), |backends| Backends {
-        cluster: cluster.into(),
-        ..backends
-    })
-    .await
-    .unwrap();
+    let app = app_on(&sandbox, cluster).await;
     let web = Web::new(app.http_address().unwrap());
     let (running, buyer) = (Running::start(app), Buyer::new(&sandbox).await);
     (sandbox, running, web, buyer)

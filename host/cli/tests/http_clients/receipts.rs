@@ -3,20 +3,17 @@
 
 use super::{opened, run};
 use crate::support::command::{built, paygress, printed, published, text};
-use crate::support::customer::{Buyer, Running, until};
+use crate::support::customer::{Buyer, Running, app_on, until};
 use crate::support::fake::FakeCluster;
 use crate::support::testbed::root;
 use crate::support::web::Web;
-use paygress::app::App;
 use paygress::sandbox::Sandbox;
 use paygress_core::backend::receipt::ReceiptSigner;
 use paygress_core::model::units::UnixTime;
-use paygress_core::orders::Backends;
 use paygress_nostr::{Keys, ServiceReceipts};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::Arc;
 
 /// The answers to a purchase, to more time and to a stop.
 async fn answers(sandbox: &Sandbox, web: &Web) -> [Value; 3] {
@@ -170,14 +167,8 @@ async fn what_differs_is_named(sandbox: &Sandbox, answer: &Value, components: &s
 
 /// The answer to an order that was paid for, and whose image no node can pull; and the components.
 async fn refusal(sandbox: &Sandbox) -> (Value, String) {
-    let broken_images = vec!["paygress.local/ssh:1"];
-    let cluster = Arc::new(FakeCluster { broken_images, ..FakeCluster::default() });
-    let app = App::build(&sandbox.config, sandbox.cluster(), |backends| Backends {
-        cluster: cluster.into(),
-        ..backends
-    })
-    .await
-    .unwrap();
+    let cluster = FakeCluster::without_images(&["paygress.local/ssh:1"]);
+    let app = app_on(sandbox, cluster).await;
     let components = published(sandbox, &app.policies);
     let _running = Running::start(app);
     let buyer = Buyer::new(sandbox).await;

@@ -180,7 +180,7 @@ async fn a_pod_that_its_customer_stops_says_nothing_of_its_image() {
 async fn an_order_that_waits_for_its_refund_is_in_nobodys_way() {
     let broken = ["broken:1", "broken:2", "broken:3", "broken:4"];
     assert_eq!(broken.len(), limits::FIRST_STARTS_OF_ONE);
-    let cluster = FakeCluster { broken_images: broken.to_vec(), ..FakeCluster::default() };
+    let cluster = FakeCluster::without_images(&broken);
     let service = Service::start(cluster, Arc::new(SlowWallet)).await;
     for image in broken {
         service.images.publish(image);

@@ -422,8 +422,7 @@ async fn the_probe_pod_of_a_process_that_died_is_swept() {
 /// Who names an image that never starts has their money back: they could hold places for nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_has_just_failed_is_refused_before_the_payment() {
-    let broken_images = vec!["image:1"];
-    let service = Service::start_on(FakeCluster { broken_images, ..FakeCluster::default() }).await;
+    let service = Service::start_on(FakeCluster::without_images(&["image:1"])).await;
     service.findings.send(None).unwrap();
     let purchase = spawn(None, Some("image:1"));
     let order = async || {

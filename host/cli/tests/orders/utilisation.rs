@@ -5,46 +5,24 @@ use crate::support::fake::{
 };
 use async_trait::async_trait;
 use paygress_core::Cluster;
-use paygress_core::backend::capacity::{
-    Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation,
-};
+use paygress_core::backend::capacity::Capacity;
 use paygress_core::backend::cluster::CapacitySource;
 use paygress_core::backend::store::OrderStore;
 use paygress_core::model::ids::Customer;
 use paygress_core::orders::{Backends, OrderService};
 use paygress_core::protocol::Response;
+use paygress_core::testing::SharedNodes;
 use paygress_store::SqlStore;
 use paygress_store::db::testing::fast_directory;
 use std::sync::Arc;
 
-/// How much of the nodes' CPU each reservation takes, in thousandths; none where only a quota is
-/// known.
-#[derive(Clone, Copy)]
-struct Nodes(Option<u32>);
-
-impl Capacity for Nodes {
-    fn check(&self, _: &[Reservation], _: &Demand) -> Result<(), NoCapacity> {
-        Ok(())
-    }
-    fn fits(&self, _: &[Reservation], _: &Tier) -> Result<(), NoCapacity> {
-        Ok(())
-    }
-    fn count(&self, _: &[Reservation], _: &Tier, most: u32) -> u32 {
-        most
-    }
-    fn utilisation(&self) -> Utilisation {
-        Utilisation { cpu: 999, memory: 999 }
-    }
-    fn node_utilisation(&self, reserved: &[Reservation]) -> Option<Utilisation> {
-        let pods = u32::try_from(reserved.len()).unwrap();
-        self.0.map(|share| Utilisation { cpu: share.saturating_mul(pods), memory: 0 })
-    }
-}
+/// A cluster of such nodes.
+struct Nodes(SharedNodes);
 
 #[async_trait]
 impl CapacitySource for Nodes {
     async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
-        Some(Arc::new(*self))
+        Some(Arc::new(self.0))
     }
 }
 
@@ -59,7 +37,7 @@ async fn decisions_know_how_full_the_nodes_are() {
         let backends = Backends {
             wallet: Arc::new(FakeWallet),
             policy: Arc::new(Generous),
-            cluster: Cluster { capacity: Arc::new(Nodes(share)), ..pods },
+            cluster: Cluster { capacity: Arc::new(Nodes(SharedNodes(share))), ..pods },
             ledger: ledger.clone(),
             responder: Arc::new(NullResponder),
         };

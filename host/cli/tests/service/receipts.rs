@@ -3,7 +3,7 @@
 
 use super::order;
 use crate::support::command::{built, paygress, printed, published, text};
-use crate::support::customer::{Buyer, Running, until};
+use crate::support::customer::{Buyer, Running, app_on, until};
 use crate::support::fake::FakeCluster;
 use crate::support::web::Web;
 use async_trait::async_trait;
@@ -168,14 +168,8 @@ async fn refused(sandbox: &Sandbox, access: &Value, components: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_with_a_refund_has_a_receipt_and_one_without_has_none() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
-    let broken_images = vec!["paygress.local/ssh:1"];
-    let cluster = Arc::new(FakeCluster { broken_images, ..FakeCluster::default() });
-    let app = App::build(&sandbox.config, sandbox.cluster(), |backends| Backends {
-        cluster: cluster.into(),
-        ..backends
-    })
-    .await
-    .unwrap();
+    let cluster = FakeCluster::without_images(&["paygress.local/ssh:1"]);
+    let app = app_on(&sandbox, cluster).await;
     let components = published(&sandbox, &app.policies);
     let _running = Running::start(app);
     let buyer = Buyer::new(&sandbox).await;

@@ -1,12 +1,15 @@
 //! A customer of a sandbox in this process.
 
+use super::fake::FakeCluster;
 use paygress::app::App;
 use paygress::sandbox::Sandbox;
+use paygress_core::orders::Backends;
 use paygress_core::protocol::RequestBody;
 use paygress_nostr::client::Client;
 use paygress_nostr::{Keys, PublicKey};
 use paygress_sandbox::TestWallet;
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
@@ -55,6 +58,13 @@ impl Buyer {
     pub async fn token(&self, sat: u64) -> String {
         self.wallet.token(sat).await.unwrap()
     }
+}
+
+/// A sandbox's service, whose pods are those of this cluster.
+pub async fn app_on(sandbox: &Sandbox, cluster: FakeCluster) -> App {
+    let cluster = Arc::new(cluster).into();
+    let on_cluster = |backends| Backends { cluster, ..backends };
+    App::build(&sandbox.config, sandbox.cluster(), on_cluster).await.unwrap()
 }
 
 /// A service that runs until it is dropped: as suddenly as a process that is killed.

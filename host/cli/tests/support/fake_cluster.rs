@@ -56,6 +56,13 @@ pub struct FakeCluster {
     pub shown: Mutex<HashMap<PodName, (UnixTime, Vec<Seconds>)>>,
 }
 
+impl FakeCluster {
+    /// One no node of which can pull these images.
+    pub fn without_images(images: &[&'static str]) -> Self {
+        Self { broken_images: images.to_vec(), ..Self::default() }
+    }
+}
+
 /// A test waits until it is reached, and lets it go on.
 #[derive(Default)]
 pub struct Gate {

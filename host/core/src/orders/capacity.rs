@@ -340,28 +340,7 @@ pub(super) fn refusal(reason: NoCapacity) -> Refusal {
 mod tests {
     use super::*;
     use crate::backend::capacity::Demand;
-
-    /// As full as it has reservations.
-    struct Counting;
-
-    impl Capacity for Counting {
-        fn check(&self, _: &[Reservation], _: &Demand) -> Result<(), NoCapacity> {
-            Ok(())
-        }
-        fn fits(&self, _: &[Reservation], _: &Tier) -> Result<(), NoCapacity> {
-            Ok(())
-        }
-        fn count(&self, _: &[Reservation], _: &Tier, most: u32) -> u32 {
-            most
-        }
-        fn utilisation(&self) -> Utilisation {
-            Utilisation::default()
-        }
-        fn node_utilisation(&self, reserved: &[Reservation]) -> Option<Utilisation> {
-            let cpu = u32::try_from(reserved.len()).unwrap();
-            Some(Utilisation { cpu, memory: 0 })
-        }
-    }
+    use crate::testing::SharedNodes;
 
     #[test]
     fn an_order_is_not_decided_by_what_it_has_reserved_itself() {
@@ -370,7 +349,8 @@ mod tests {
             lease: LeaseId::of(order),
             demand: Demand::new("a pod".to_owned()),
         });
-        let free = FreeCapacity { capacity: Arc::new(Counting), reserved: reserved.into() };
+        let free =
+            FreeCapacity { capacity: Arc::new(SharedNodes(Some(1))), reserved: reserved.into() };
         let cpu = |order: Option<&OrderId>| free.node_utilisation(order).map(|nodes| nodes.cpu);
         assert_eq!(cpu(Some(&own)), Some(1));
         assert_eq!(cpu(Some(&OrderId::random())), Some(2));
