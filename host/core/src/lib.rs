@@ -19,6 +19,7 @@
 //!   piles up. [`networks`]: which addresses share limits. [`backoff`]: pauses between attempts.
 //!   [`logged_failures`]: which failures are logged. [`live_leases`]: when leases end.
 //!   [`readiness`]: why a process cannot serve. [`sanitize`]: untrusted text for terminals.
+//!   [`FileLock`]: files that one process has alone.
 //!
 //! ```
 //! use paygress_core::protocol::{Request, Response};
@@ -34,6 +35,7 @@ pub mod backoff;
 mod byte_budget;
 mod error_chain;
 pub mod every_nth;
+mod file_lock;
 pub mod keyed_limit;
 pub mod limits;
 mod listen_addresses;
@@ -55,5 +57,6 @@ pub use backend::responder::Responder;
 pub use backend::store::Ledger;
 pub use backend::wallet::Wallet;
 pub use error_chain::error_chain;
+pub use file_lock::FileLock;
 pub use listen_addresses::listen_addresses;
 pub use model::refusal::{ErrorType, Refusal};

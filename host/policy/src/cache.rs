@@ -9,6 +9,7 @@
 
 use crate::files::{DirectoryError, private_directory, write_atomically};
 use crate::limits::{CACHE_BYTES, COMPILE_ATTEMPTS};
+use paygress_core::FileLock;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -138,17 +139,18 @@ impl CompileError {
 /// takes it from a process that has ended; the file alone means nothing.
 struct ProcessClaim {
     path: PathBuf,
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl ProcessClaim {
     /// Waits while another process has the claim.
     fn claim(path: PathBuf) -> io::Result<Self> {
         loop {
-            let lock = File::options().create(true).append(true).mode(0o600).open(&path)?;
-            lock.lock()?;
+            let file = File::options().create(true).append(true).mode(0o600).open(&path)?;
+            let locked = file.metadata()?;
+            let lock = FileLock::lock(file)?;
             // Whoever had it has removed the file, and the next one may have made another.
-            let (locked, named) = (lock.metadata()?, std::fs::metadata(&path));
+            let named = std::fs::metadata(&path);
             if named.is_ok_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino())) {
                 return Ok(Self { path, _lock: lock });
             }
@@ -158,7 +160,8 @@ impl ProcessClaim {
 
 impl Drop for ProcessClaim {
     fn drop(&mut self) {
-        // Best effort: what is left is locked again.
+        // Before the lock is given back, or it would be another's file by then. Best effort: what is
+        // left is locked again.
         let _ = std::fs::remove_file(&self.path);
     }
 }

@@ -10,6 +10,7 @@
 use crate::files::{DirectoryError, private_directory, remove_partial, write_atomically};
 use crate::revision::{ComponentRef, ComponentRefs, Revision};
 use crate::set::{Source, Sources};
+use paygress_core::FileLock;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -68,7 +69,7 @@ pub(crate) struct RevisionStore {
     history: File,
     /// Lines of the history file whose revisions were forgotten.
     obsolete_lines: usize,
-    _lock: File,
+    _lock: FileLock,
 }
 
 /// How many of the oldest revisions exceed the limits.
@@ -159,7 +160,8 @@ impl RevisionStore {
     pub(crate) fn open(directory: &Path) -> Result<(Self, Vec<Revision>), StoreError> {
         private_directory(directory).map_err(StoreError::directory(directory))?;
         let lock = open(&directory.join("lock")).map_err(StoreError::directory(directory))?;
-        lock.try_lock().map_err(|_| StoreError::Locked(directory.to_owned()))?;
+        let lock =
+            FileLock::try_lock(lock).map_err(|_| StoreError::Locked(directory.to_owned()))?;
         remove_partial(directory);
         let mut revisions = history(directory)?;
         revisions.drain(..excess(&revisions));

@@ -3,6 +3,7 @@
 use crate::private_file::{directory_of, make_private};
 use anyhow::{Context, Result, anyhow, bail};
 use paygress_cashu::token_amount;
+use paygress_core::FileLock;
 use paygress_core::model::ids::PodName;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
@@ -59,7 +60,7 @@ pub(super) struct NextToken {
 pub(super) struct Record {
     path: PathBuf,
     content: Content,
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl Record {
@@ -73,7 +74,7 @@ impl Record {
         lock_path.push(".lock");
         let lock =
             File::options().create(true).truncate(false).write(true).mode(0o600).open(lock_path)?;
-        lock.try_lock().with_context(|| {
+        let lock = FileLock::try_lock(lock).with_context(|| {
             format!("{} is in use by another `paygress order keep`", path.display())
         })?;
         let content = match std::fs::read_to_string(path) {

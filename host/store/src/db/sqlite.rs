@@ -10,6 +10,7 @@ use crate::db::dialect::{Dialect, Schema, SchemaVersion};
 use crate::db::error::DatabaseError;
 use crate::db::transaction::{Backend, ReplicaId, Transaction, Undo, Work};
 use crate::db::value::{Row, Value};
+use paygress_core::FileLock;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -77,7 +78,7 @@ pub(crate) struct Sqlite {
 /// Who else may write the file.
 enum WriteLock {
     /// Nobody: the lock is held as long as the file is open.
-    Exclusive { _lock: File },
+    Exclusive { _lock: FileLock },
     /// Others, one after the other.
     ForEachWrite(File),
     /// This process does not write it.
@@ -212,14 +213,13 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn lock(path: &Path) -> Result<File, SqliteError> {
+fn lock(path: &Path) -> Result<FileLock, SqliteError> {
     let file = |source| SqliteError::File { path: path.to_owned(), source };
     let lock = open_private(&beside(path, ".lock")).map_err(file)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(SqliteError::InUse(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(file(error)),
-    }
+    FileLock::try_lock(lock).map_err(|error| match error {
+        TryLockError::WouldBlock => SqliteError::InUse(path.to_owned()),
+        TryLockError::Error(error) => file(error),
+    })
 }
 
 /// The schema's version, if this program supports it.
