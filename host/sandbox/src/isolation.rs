@@ -165,7 +165,7 @@ impl Isolation {
             // Its user may not enter the directory that it is in.
             let copy = pod.path().join(PROGRAM);
             std::fs::hard_link(&self.program, &copy)
-                .or_else(|_| std::fs::copy(&self.program, &copy).map(drop))?;
+                .or_else(|_| copy_program(&self.program, &copy))?;
         }
         Ok(pod)
     }
@@ -233,6 +233,17 @@ fn find_program() -> Result<PathBuf, IsolationError> {
     let own = std::env::current_exe().and_then(|own| own.canonicalize()).unwrap_or_default();
     let mut candidates = own.ancestors().skip(1).take(2).map(|directory| directory.join(PROGRAM));
     candidates.find(|program| program.is_file()).ok_or(IsolationError::NoProgram)
+}
+
+/// By another program: what this process has open to write, a child that another thread starts has open
+/// too until it is another program, and nobody can run it meanwhile ("Text file busy").
+fn copy_program(from: &Path, to: &Path) -> io::Result<()> {
+    let mut line = Arguments::default();
+    line.options("install -m 755 --");
+    line.argument(from);
+    line.argument(to);
+    let status = line.command().stdin(Stdio::null()).status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("install: {status}"))) }
 }
 
 /// A program and its arguments.

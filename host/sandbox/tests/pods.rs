@@ -16,12 +16,12 @@ use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_sandbox::{Isolation, IsolationError, LocalCluster, Means};
 use paygress_sshd::client::{Client, CommandOutput, HostKeyCheck, WindowSize};
 use std::fs::Permissions;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -92,6 +92,15 @@ fn plan(host_port: u16) -> LeasePlan {
     }
 }
 
+/// A port on which a pod can listen. This socket does not: a child that another test starts has a copy of
+/// it until it is another program, and nobody else could listen meanwhile.
+fn free_port() -> u16 {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    socket.local_addr().unwrap().port()
+}
+
 /// A pod that runs, and a session in it.
 struct Pod {
     cluster: LocalCluster,
@@ -103,7 +112,7 @@ struct Pod {
 impl Pod {
     async fn start(isolation: Isolation) -> Self {
         let cluster = LocalCluster::isolated(isolation);
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let plan = plan(port);
         cluster.launch(&plan).await.unwrap();
         let name = plan.lease.pod_name();
@@ -333,9 +342,12 @@ async fn a_pod_is_kept_apart_when_root_has_not_started_it() {
     let directory = tempfile::tempdir_in("/tmp").unwrap();
     std::fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).unwrap();
     let own = std::env::current_exe().unwrap();
-    for program in [&own, &PathBuf::from(env!("CARGO_BIN_EXE_paygress-pod"))] {
-        std::fs::copy(program, directory.path().join(program.file_name().unwrap())).unwrap();
-    }
+    // By another program: what this process has open to write, a child of another test has open too
+    // until it is another program, and nobody can run it meanwhile ("Text file busy").
+    let program = Path::new(env!("CARGO_BIN_EXE_paygress-pod"));
+    let mut install = Command::new("install");
+    install.args(["-m", "755", "--"]).args([own.as_path(), program, directory.path()]);
+    assert!(install.status().unwrap().success());
     let test = directory.path().join(own.file_name().unwrap());
     let run = Command::new("setpriv")
         .args(["--reuid", VISITOR, "--regid", VISITOR, "--clear-groups"])

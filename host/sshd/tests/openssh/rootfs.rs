@@ -3,7 +3,7 @@
 
 use crate::server::{PASSWORD, TIMEOUT, client, text};
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -55,6 +55,14 @@ fn obstacle(uid: u32) -> Option<&'static str> {
     (!is_possible).then_some("namespaces cannot be made")
 }
 
+/// Copies what can be run. By another program: what this process has open to write, a child of another
+/// test has open too until it is another program, and nobody can run it meanwhile ("Text file busy").
+fn install(file: &Path, place: &Path) {
+    let mut install = Command::new("install");
+    install.args(["-D", "-m", "755", "--"]).args([file, place]);
+    assert!(install.status().unwrap().success(), "{}", place.display());
+}
+
 pub(crate) struct Rootfs {
     directory: tempfile::TempDir,
     uid: u32,
@@ -103,9 +111,9 @@ impl Rootfs {
     }
 
     pub(crate) fn script(&self, path: &str, content: &str) {
-        self.file(path, content);
-        let executable = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(self.path(path), executable).unwrap();
+        let mut written = tempfile::NamedTempFile::new().unwrap();
+        written.write_all(content.as_bytes()).unwrap();
+        install(written.path(), &self.path(path));
     }
 
     /// A program of this machine, at the same place.
@@ -116,9 +124,7 @@ impl Rootfs {
 
     /// A file of this machine, at the same place.
     pub(crate) fn copy(&self, file: &Path) {
-        let place = self.directory.path().join(file.strip_prefix("/").unwrap());
-        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
-        std::fs::copy(file, place).unwrap();
+        install(file, &self.directory.path().join(file.strip_prefix("/").unwrap()));
     }
 
     fn libraries(&self, program: &Path) {
