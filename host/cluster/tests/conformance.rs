@@ -19,20 +19,17 @@ use paygress_core::model::run::Run;
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_sandbox::{Isolation, LocalCluster};
 use serde_json::json;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use support::{kubeconfig, settings};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Mutex, mpsc};
 
 /// How long any one step may take.
 const TIMEOUT: Duration = Duration::from_secs(90);
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// A free one of those that the admission policy allows, and another one at each call: tests run at
 /// the same time.
@@ -240,7 +237,10 @@ async fn an_unknown_certificate_is_named_as_the_cause() {
 
 #[tokio::test]
 async fn an_unreachable_cluster_is_reported_as_unavailable() {
-    let file = kubeconfig(&format!("server: \"http://127.0.0.1:{}\"", free_port()));
+    // It never listens: also while a child of another test has a copy of it, connections are refused.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let file = kubeconfig(&format!("server: \"http://{}\"", socket.local_addr().unwrap()));
     let cluster = connected(file.path()).await;
     let pod = PodName::parse("ssh-pod-a").unwrap();
     for failed in [

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
 
 #[tokio::test]
@@ -246,9 +246,10 @@ async fn whoever_does_not_have_the_secret_proves_nothing() {
         let refused = proved_host_keys(address, &secret).await;
         assert!(matches!(refused, Err(ProofError::NotProved)), "{refused:?}");
     }
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
+    // It never listens: also while a child of another test has a copy of it, connections are refused.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = socket.local_addr().unwrap();
     let unreachable = proved_host_keys(address, &secret).await;
     assert!(matches!(unreachable, Err(ProofError::Unreachable(_))), "{unreachable:?}");
 }

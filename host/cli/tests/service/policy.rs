@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use tokio::net::UnixSocket;
 
 fn write(sandbox: &Sandbox, name: &str, what: &Value) -> String {
     let path = sandbox.directory.path().join(name);
@@ -184,8 +185,9 @@ async fn the_admin_socket_is_private_and_refuses_malformed_requests() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
     let socket = sandbox.config.admin_socket.clone();
     assert!(refusal(&sandbox, &["policy", "history"]).await.contains("is it running"));
-    // A stale socket of a killed process is replaced; anything else is not.
-    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    // A stale socket of a killed process is replaced; anything else is not. This one never listens: a
+    // child of another test that has a copy of it does not keep it from being stale.
+    UnixSocket::new_stream().unwrap().bind(&socket).unwrap();
     let running = Running::start(sandbox.app().await.unwrap());
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
     let error = sandbox.app().await.err().map(|error| format!("{error:#}")).unwrap_or_default();
