@@ -1,5 +1,6 @@
 //! The testbed of `k8s/testbed`.
 
+use crate::background::BackgroundStep;
 use crate::compiler::Compiler;
 use crate::images::{self, Architecture, Image};
 use crate::run::{ALL, at_lowest_priority, cargo, root, step};
@@ -8,7 +9,6 @@ use anyhow::Result;
 use clap::Subcommand;
 use std::path::PathBuf;
 use std::process::Command;
-use std::thread::JoinHandle;
 
 #[derive(Subcommand)]
 pub(crate) enum Action {
@@ -87,8 +87,8 @@ fn script() -> PathBuf {
 
 /// Builds the testbed and the pods' SSH server beside other steps, with what they leave of the
 /// cores. Their directories are other ones than that of the tests' builds, which do not wait.
-pub(crate) fn build_in_background() -> JoinHandle<Result<()>> {
-    std::thread::spawn(|| {
+pub(crate) fn build_in_background() -> BackgroundStep {
+    BackgroundStep::start("the build of the testbed", || {
         let mut testbed = Command::new(script());
         testbed.arg("build");
         step("testbed build, at the lowest priority", &mut at_lowest_priority(&testbed))?;

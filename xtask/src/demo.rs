@@ -1,5 +1,6 @@
 //! `cargo xtask demo`.
 
+use crate::background::BackgroundStep;
 use crate::run::{cargo, root, step, target};
 use anyhow::{Context, Result, bail};
 use std::os::unix::process::CommandExt;
@@ -16,11 +17,11 @@ pub(crate) fn demo(arguments: &[String]) -> Result<()> {
     crate::web::page_if_possible();
     // At the same time: each has its own directory in target/, and both have stretches with work
     // for one core only.
-    let policies = std::thread::spawn(crate::plugins::build_for_demo);
+    let policies =
+        BackgroundStep::start("the build of the policies", crate::plugins::build_for_demo);
     // Not quiet: cargo shows how far it is.
-    let built = step("build paygress", &mut build()?);
-    policies.join().unwrap_or_else(|_| bail!("the build of the policies panicked"))?;
-    built?;
+    step("build paygress", &mut build()?)?;
+    policies.finish()?;
     // In place of this process: a signal that ends it reaches the demo, which then cleans up.
     Err(command(arguments).exec()).context("the demo cannot be started")
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout)]
 
 mod actionlint;
+mod background;
 mod bench;
 mod beside;
 mod checks;

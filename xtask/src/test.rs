@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that CI runs, in the order in which failures are cheapest.
 
+use crate::background::BackgroundStep;
 use crate::cluster::Extent;
 use crate::compiler::Compiler;
 use crate::run::{
@@ -75,44 +76,45 @@ const COMPILER: Compiler = Compiler::WithLints;
 pub(crate) fn test(on_cluster: Option<Extent>, xtask: &clap::Command) -> Result<()> {
     space::check(on_cluster.is_none())?;
     // Both wait for the network, and the policies need none of those programs.
-    let programs = std::thread::spawn(|| programs().and_then(|()| versions()));
+    let programs = BackgroundStep::start("the installation of the programs", || {
+        programs().and_then(|()| versions())
+    });
     checks::source()?;
     toolchain(&[plugins::TARGET])?;
     step("format", &mut cargo(&["fmt", "--check"])?)?;
     // In a directory of its own, and like the other builds it has stretches with work for one core
     // only.
-    let policies = std::thread::spawn(plugins::build);
-    programs.join().unwrap_or_else(|_| bail!("the installation of the programs panicked"))?;
+    let policies = BackgroundStep::start("the build of the policies", plugins::build);
+    programs.finish()?;
     // Only some steps use both cores all the time.
     let testbed = on_cluster.is_some().then(cluster::build_in_background);
     // Both wait for the network.
-    let packages = std::thread::spawn(|| packages().and_then(|()| programs_of_go()));
+    let packages = BackgroundStep::start("the installation of the packages", || {
+        packages().and_then(|()| programs_of_go())
+    });
     web::page()?;
     // All that the steps below run, and what nothing runs: benchmarks, libraries for their own sake.
     let mut build = COMPILER.cargo(&["build", "--quiet", "--all-targets"])?;
     step("build, with clippy and the documentation of each crate", build.args(ALL))?;
     generate::generate(generate::Mode::Check, COMPILER)?;
-    policies.join().unwrap_or_else(|_| bail!("the build of the policies panicked"))?;
+    policies.finish()?;
     let extent = on_cluster.unwrap_or(Extent::Short);
-    let background = std::thread::spawn(move || in_background(extent));
+    let background =
+        BackgroundStep::start("the steps in the background", move || in_background(extent));
     on_this_machine(xtask, extent)?;
-    packages.join().unwrap_or_else(|_| bail!("the installation of the packages panicked"))?;
+    packages.finish()?;
     // A fast part of what `cargo xtask faults` does at length.
     faults::faults(COMPILER, 1, FAULT_RUNS, NUTSHELL_RUNS)?;
     other_programs()?;
     // The demo of the binary that the tests have built.
     demo::run(&["--once".to_owned()])?;
-    let cluster = on_cluster.zip(testbed).map(|(extent, testbed)| {
-        testbed.join().unwrap_or_else(|_| bail!("the build of the testbed panicked"))?;
-        on_the_cluster(extent)
-    });
-    let background =
-        background.join().unwrap_or_else(|_| bail!("the steps in the background panicked"));
-    cluster.unwrap_or_else(|| {
-        println!("NOT RUN: the tests on the real cluster, since --without-cluster was given");
-        Ok(())
-    })?;
-    background?;
+    match testbed {
+        Some(testbed) => testbed.finish().and_then(|()| on_the_cluster(extent))?,
+        None => {
+            println!("NOT RUN: the tests on the real cluster, since --without-cluster was given");
+        }
+    }
+    background.finish()?;
     space::forget("tmp/author")
 }
 
@@ -162,16 +164,15 @@ fn benchmarks() -> Result<()> {
 
 /// Other people's programs, against our servers.
 fn other_programs() -> Result<()> {
-    let ssh = std::thread::spawn(|| {
+    let ssh = BackgroundStep::start("the tests of the SSH server", || {
         let clients = ["--test", "openssh", "--", "--ignored"];
         let mut command = COMPILER.cargo(&["test"])?;
         step("tests of the pods' SSH server with other clients", command.args(ALL).args(clients))
     });
     let clients = ["--test", "http_clients", "--", "--ignored", "--test-threads", "2"];
     let mut command = COMPILER.cargo(&["test"])?;
-    let tested =
-        step("tests of the HTTP API with external clients", command.args(ALL).args(clients));
-    tested.and(ssh.join().unwrap_or_else(|_| bail!("the tests of the SSH server panicked")))
+    step("tests of the HTTP API with external clients", command.args(ALL).args(clients))?;
+    ssh.finish()
 }
 
 fn languages(extent: Extent) -> Result<()> {
