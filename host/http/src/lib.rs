@@ -8,8 +8,9 @@
 //!                                                   problem.rs: RFC 9457
 //! ```
 //!
-//! - `server.rs`: the socket: how many connections, how slow they may be. `rate_limit.rs`: how many
-//!   requests an address has; `unread_body.rs`: what an answer leaves of its request.
+//! - `server.rs`: the socket: how many connections, how slow they may be; `places.rs`,
+//!   `placed_stream.rs`: which connection makes room for another. `rate_limit.rs`: how many requests
+//!   an address has; `unread_body.rs`: what an answer leaves of its request.
 //! - `client_address.rs`: where a request comes from; `middleware.rs`: what every request passes:
 //!   rate limits, security headers, CORS, counting.
 //! - `extract.rs`: a request with its body, its caller and its token; `identity.rs`: bearer tokens
@@ -82,6 +83,7 @@ mod orders;
 mod paid_order;
 mod pay;
 mod payment;
+mod placed_stream;
 mod places;
 mod pods;
 mod problem;

@@ -8,7 +8,8 @@ use std::time::Duration;
 pub(crate) const CONNECTIONS: usize = 2_048;
 /// Of these, of each of the networks that an address is in, unless it is a trusted proxy's: nobody
 /// blocks the others by holding connections, whatever number of addresses they have. Where there are
-/// so many, a connection without a request loses its [place](crate::places::Places) to a new one.
+/// so many, a connection that waits for its client loses its [place](crate::places::Places) to a new
+/// one.
 pub(crate) const CONNECTIONS_OF_ONE: [usize; NETWORKS] = [64, 256, 1_024];
 /// How many times `REQUESTS_PER_MINUTE` each of these networks has.
 pub(crate) const ALLOWANCES: [u32; NETWORKS] = [1, 16, 256];
@@ -20,6 +21,9 @@ pub(crate) const HEAD: Duration = Duration::from_secs(10);
 pub(crate) const BODY: Duration = Duration::from_secs(20);
 /// A client that reads nothing for so long is cut off.
 pub(crate) const WRITE: Duration = Duration::from_secs(30);
+/// A client that reads nothing for so long is not waited for where another wants its place: a bad line
+/// has lost a packet, and another has been sent.
+pub(crate) const STALLED: Duration = Duration::from_secs(2);
 /// A request's body; a request has no more, and a wallet's payment is hardly longer.
 pub(crate) const BODY_BYTES: usize = 128 << 10;
 /// What is read of a body that the answer does not depend on, so that the client sees the answer…

@@ -2,7 +2,8 @@
 //! and do not affect the others.
 
 use crate::limits;
-use crate::places::{Client, Place, PlacedStream, Places};
+use crate::placed_stream::PlacedStream;
+use crate::places::{Client, Place, Places};
 use crate::unread_body::UnreadBody;
 use axum::extract::Request;
 use axum::response::Response;
@@ -85,7 +86,7 @@ async fn connection<S: Site>(stream: TcpStream, peer: Peer, site: S) {
     stream.set_write_timeout(Some(limits::WRITE));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let under_way = peer.place.begin();
-        let (mut request, unread) = UnreadBody::of(request);
+        let (mut request, unread) = UnreadBody::of(request, under_way.as_ref());
         request.extensions_mut().insert(peer.clone());
         let mut site = site.clone();
         async move {
@@ -105,7 +106,7 @@ async fn connection<S: Site>(stream: TcpStream, peer: Peer, site: S) {
     let served = tokio::select! {
         biased;
         () = place.lost() => {
-            tracing::debug!(%address, "a connection without a request has made room for another");
+            tracing::debug!(%address, "a connection has made room for another");
             return;
         }
         served = serving => served,
@@ -119,9 +120,13 @@ async fn connection<S: Site>(stream: TcpStream, peer: Peer, site: S) {
 mod tests {
     use super::*;
     use axum::Router;
-    use axum::routing::get;
+    use axum::body::Body;
+    use axum::routing::{get, post};
+    use http_body_util::BodyExt;
     use std::net::SocketAddr;
+    use std::time::Instant;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpSocket;
     use tokio::sync::Notify;
     use tokio::time::timeout;
 
@@ -187,6 +192,94 @@ mod tests {
         go_on.notify_one();
         let is_answered = timeout(LONG, is_answered(&mut under_way)).await.expect("it goes on");
         assert!(is_answered, "a request that is under way is never cut");
+        served.abort();
+    }
+
+    /// Begins an upload of three bytes.
+    async fn begin_upload(address: SocketAddr) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        stream
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_makes_progress_is_not_cut_for_a_newcomer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let came = Arc::new(Notify::new());
+        let comes = Arc::clone(&came);
+        let upload = move |mut body: Body| {
+            let comes = Arc::clone(&comes);
+            async move {
+                while let Some(Ok(_)) = body.frame().await {
+                    comes.notify_one();
+                }
+                "done"
+            }
+        };
+        let site: Router =
+            Router::new().route("/upload", post(upload)).route("/quick", get(|| async { "done" }));
+        let served = tokio::spawn(async move { serve(&listener, &site, &[]).await });
+        let send_piece = async |stream: &mut TcpStream| {
+            stream.write_all(b"x").await.unwrap();
+            timeout(LONG, came.notified()).await.expect("it is read");
+        };
+
+        let (mut upload, mut silent) = (begin_upload(address).await, begin_upload(address).await);
+        send_piece(&mut upload).await;
+        send_piece(&mut silent).await;
+        let mut idle = Vec::new();
+        for _ in 2..OF_ADDRESS {
+            idle.push(connect_and_request(address).await);
+        }
+        send_piece(&mut upload).await;
+        for _ in 1..OF_ADDRESS {
+            idle.push(connect_and_request(address).await);
+        }
+        let read = timeout(LONG, silent.read(&mut [0])).await.expect("it is closed");
+        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+        send_piece(&mut upload).await;
+        let is_answered = timeout(LONG, is_answered(&mut upload)).await.expect("it goes on");
+        assert!(is_answered, "it is cut");
+        served.abort();
+    }
+
+    #[tokio::test]
+    async fn clients_that_do_not_read_keep_nobody_of_their_address_out() {
+        const LENGTH: usize = 256 << 10;
+        let socket = TcpSocket::new_v4().unwrap();
+        // Of its connections too.
+        socket.set_send_buffer_size(4_096).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(128).unwrap();
+        let address = listener.local_addr().unwrap();
+        let site: Router = Router::new()
+            .route("/long", get(|| async { vec![b'x'; LENGTH] }))
+            .route("/quick", get(|| async { "done" }));
+        let served = tokio::spawn(async move { serve(&listener, &site, &[]).await });
+        let mut unread = Vec::new();
+        for _ in 0..OF_ADDRESS {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(4_096).unwrap();
+            let mut stream = socket.connect(address).await.unwrap();
+            send(&mut stream, "/long").await;
+            timeout(LONG, stream.readable()).await.expect("it is answered").unwrap();
+            unread.push(stream);
+        }
+        let begun = Instant::now();
+        let newcomer = async || {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            send(&mut stream, "/quick").await;
+            timeout(LONG, is_answered(&mut stream)).await.expect("it is served or closed")
+        };
+        while !newcomer().await {
+            assert!(begun.elapsed() < limits::WRITE / 2, "newcomers are kept out");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let mut read = Vec::new();
+        let _ = timeout(LONG, unread[0].read_to_end(&mut read)).await.expect("it is closed");
+        assert!(read.len() < LENGTH, "the oldest has lost its place");
         served.abort();
     }
 }

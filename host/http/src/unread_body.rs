@@ -3,20 +3,63 @@
 //! to a limit, and beyond it the answer says that the connection is closed.
 
 use crate::limits;
+use crate::places::{Receiving, UnderWay};
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use http_body_util::BodyExt;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::sync::oneshot;
+
+/// A body as the client sends it.
+struct ClientBody {
+    body: Incoming,
+    /// None: it is here in full.
+    receiving: Option<Receiving>,
+}
+
+impl hyper::body::Body for ClientBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let is_last = frame.is_none() || self.body.is_end_stream();
+        match &frame {
+            Some(Err(_)) => {}
+            _ if is_last => {
+                if let Some(receiving) = self.receiving.take() {
+                    receiving.complete();
+                }
+            }
+            _ => {
+                if let Some(receiving) = &self.receiving {
+                    receiving.progress();
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
 
 /// A body that is sent back when the handler drops it.
 struct ReturnedBody {
-    body: Option<Incoming>,
-    back: Option<oneshot::Sender<Incoming>>,
+    body: Option<ClientBody>,
+    back: Option<oneshot::Sender<ClientBody>>,
 }
 
 impl hyper::body::Body for ReturnedBody {
@@ -34,11 +77,11 @@ impl hyper::body::Body for ReturnedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(hyper::body::Body::is_end_stream)
+        self.body.as_ref().is_none_or(ClientBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(SizeHint::default, hyper::body::Body::size_hint)
+        self.body.as_ref().map_or_else(SizeHint::default, ClientBody::size_hint)
     }
 }
 
@@ -52,24 +95,31 @@ impl Drop for ReturnedBody {
 
 /// The body of a request that is being answered.
 pub(crate) struct UnreadBody {
-    back: oneshot::Receiver<Incoming>,
+    back: oneshot::Receiver<ClientBody>,
     /// The client waits for `100 Continue`: there is nothing to read.
     is_held: bool,
 }
 
 impl UnreadBody {
-    pub(crate) fn of(request: hyper::Request<Incoming>) -> (Request, Self) {
-        let (body, back) = oneshot::channel();
+    /// Until the body is here, the connection waits for its client.
+    pub(crate) fn of(
+        request: hyper::Request<Incoming>,
+        under_way: Option<&UnderWay>,
+    ) -> (Request, Self) {
+        let (sender, back) = oneshot::channel();
         let is_held = request.headers().contains_key(header::EXPECT);
-        let request = request
-            .map(|incoming| Body::new(ReturnedBody { body: Some(incoming), back: Some(body) }));
+        let request = request.map(|body| {
+            let under_way = under_way.filter(|_| !body.is_end_stream());
+            let body = ClientBody { body, receiving: under_way.and_then(UnderWay::receive) };
+            Body::new(ReturnedBody { body: Some(body), back: Some(sender) })
+        });
         (request, Self { back, is_held })
     }
 
     /// Reads what the handler left, and tells the client if that is too much.
     pub(crate) async fn finish(mut self, response: &mut Response) {
         let Ok(body) = self.back.try_recv() else { return };
-        if hyper::body::Body::is_end_stream(&body) {
+        if body.is_end_stream() {
             return;
         }
         let is_read = !self.is_held
@@ -82,7 +132,7 @@ impl UnreadBody {
 }
 
 /// Whether this was all of it.
-async fn read(mut body: Incoming) -> bool {
+async fn read(mut body: ClientBody) -> bool {
     let mut left = limits::UNREAD_BYTES;
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return false };

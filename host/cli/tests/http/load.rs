@@ -2,10 +2,13 @@
 
 use crate::service::{opened, shared};
 use crate::support::command::printed;
-use crate::support::customer::TIMEOUT;
+use crate::support::customer::{TIMEOUT, until};
 use crate::support::web::{Answer, Web};
 use crate::text;
+use futures::stream::{self, StreamExt};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::HashSet;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -59,8 +62,14 @@ async fn a_network_full_of_addresses_leaves_room_for_others() {
         let [_, address] = (number / 64 + 1).to_be_bytes();
         hold_from(&web, Ipv4Addr::new(127, 0, 9, address))
     });
-    let held: Vec<TcpStream> =
+    let mut held: Vec<TcpStream> =
         futures::future::join_all(opened).await.into_iter().flatten().collect();
+    // Each waits for its client, and has taken the place of another if there was none.
+    until("a network holds more than its share", async || {
+        held.retain(is_open);
+        (held.len() <= 256).then_some(())
+    })
+    .await;
     println!("6 addresses of one /24 hold {} of 384 connections", held.len());
     assert_eq!(held.len(), 256);
     let begun = Instant::now();
@@ -74,13 +83,77 @@ async fn a_network_full_of_addresses_leaves_room_for_others() {
     }
 }
 
+/// All connections are taken from 32 addresses of two /16, and none of these clients goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_bodies_and_unread_answers_keep_nobody_out() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+    let (_sandbox, _running, web, _buyer) = opened(&[], "").await;
+    let addresses = (0..32).map(|n: u8| Ipv4Addr::new(127, 20 + n / 16, n / 4 % 4, 1 + n % 4));
+    let web = &web;
+    let opened = addresses.flat_map(|from| (0..64).map(move |n| (from, n)));
+    let opened = opened.map(|(from, n)| async move {
+        if n == 0 { unread_from(web, from).await } else { hold_from(web, from).await }
+    });
+    let held: Vec<TcpStream> =
+        stream::iter(opened).buffer_unordered(256).filter_map(std::future::ready).collect().await;
+    assert_eq!(held.len(), 2_048, "those are all places");
+
+    let begun = Instant::now();
+    let own = Ipv4Addr::new(127, 20, 0, 1);
+    for from in [Ipv4Addr::new(127, 10, 0, 1), Ipv4Addr::new(127, 21, 9, 9), own] {
+        assert!(connect_from(web, from).await.is_some(), "{from} is kept out");
+    }
+    println!("three newcomers are served after {:?}", begun.elapsed());
+    // Meanwhile all places of the address change hands twice.
+    let mut upload = hold_from(web, own).await.expect("an upload is kept out");
+    let (last, first) = b"{       }".split_last().unwrap();
+    let mut idle = Vec::new();
+    for piece in first {
+        upload.write_all(&[*piece]).await.unwrap();
+        for _ in 0..16 {
+            idle.push(connect_from(web, own).await.expect("a newcomer is kept out"));
+        }
+    }
+    upload.write_all(&[*last]).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.windows(12).any(|status| status == b"HTTP/1.1 402") {
+        let read = upload.read_buf(&mut answer).await.unwrap();
+        assert!(read > 0, "the upload is cut: {}", String::from_utf8_lossy(&answer));
+    }
+}
+
+fn is_open(stream: &TcpStream) -> bool {
+    let mut read = [0; 64];
+    loop {
+        match stream.try_read(&mut read) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
+/// Requests from this address whose answers are not read, if the first one is answered.
+async fn unread_from(web: &Web, from: Ipv4Addr) -> Option<TcpStream> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.bind((from, 0).into()).unwrap();
+    let mut stream = socket.connect(web.address).await.unwrap();
+    // More than the system keeps for a client.
+    let requests = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(64);
+    stream.write_all(requests.as_bytes()).await.ok()?;
+    stream.readable().await.ok()?;
+    Some(stream)
+}
+
 /// A connection from this address, if it is served; it is kept open.
 async fn connect_from(web: &Web, from: Ipv4Addr) -> Option<TcpStream> {
     let request = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
     begin_from(web, from, request, b"HTTP/1.1 200").await
 }
 
-/// A request from this address that stays under way, if it is served.
+/// A request from this address whose body does not come, if it is served.
 async fn hold_from(web: &Web, from: Ipv4Addr) -> Option<TcpStream> {
     let request =
         "POST /spawn-pod HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n";
