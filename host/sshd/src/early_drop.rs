@@ -42,10 +42,6 @@ impl EarlyDrop {
     pub(crate) fn strikes_by(self, held: usize, random: u32) -> bool {
         random % 100 < self.percent(held)
     }
-
-    pub(crate) fn is_full(self, held: usize) -> bool {
-        held >= self.full
-    }
 }
 
 /// Zero without randomness.

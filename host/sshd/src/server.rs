@@ -25,9 +25,9 @@ use tokio::time::Sleep;
 /// Connections at the same time; a session costs a few hundred kilobytes, a connection that has not
 /// authenticated 40. Those leave room for more sessions than a person has.
 const MAX_CONNECTIONS: usize = 228;
-/// Connections that have not authenticated yet, as OpenSSH's `MaxStartups 10:30:100`: from the tenth
-/// on, a new one is dropped at random. With a hundred, one of these is: see [`Startups`]. Addresses are
-/// not counted: behind source NAT all clients have the same.
+/// Connections that have not authenticated yet, as many as with OpenSSH's `MaxStartups 10:30:100`: from
+/// the tenth on, and ever more, a new one costs one of these: see [`Startups`]. Addresses are not
+/// counted: behind source NAT all clients have the same.
 const STARTUPS: EarlyDrop = EarlyDrop::new([10, 30, 100]);
 /// A client that has not authenticated by then is disconnected, as OpenSSH's `LoginGraceTime`.
 const LOGIN_GRACE: Duration = Duration::from_secs(120);
@@ -139,7 +139,7 @@ async fn accept(
             },
         };
         let Ok(permit) = Arc::clone(connections).try_acquire_owned() else { continue };
-        let Some(startup) = startups.admit() else { continue };
+        let startup = startups.admit();
         let (config, shared, closed) = (Arc::clone(&config), shared.clone(), closed.clone());
         tokio::spawn(async move {
             let served =
@@ -251,7 +251,7 @@ mod tests {
         config.keepalive_interval = Some(keepalive);
         let served = tokio::spawn(async move {
             let (socket, _) = listener.accept().await.unwrap();
-            let startup = Startups::new(STARTUPS, random).admit().unwrap();
+            let startup = Startups::new(STARTUPS, random).admit();
             let (config, shared) = (Arc::new(config), Shared::new(account));
             let (_close, closed) = watch::channel(false);
             serve_connection(socket, config, shared, startup, closed, login_grace).await

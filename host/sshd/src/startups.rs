@@ -1,9 +1,10 @@
 //! Connections that have not authenticated yet: OpenSSH's `MaxStartups`.
 //!
-//! One difference: OpenSSH refuses all newcomers at the limit. A pod has one owner, and behind source
-//! NAT everybody has the same address, so whoever held all places would keep them out. Here a newcomer
-//! takes the place of another at the limit. It is chosen at random: the oldest, or the one that has got
-//! least far of all, would soon be the owner's where somebody connects again and again.
+//! As many are held, with one difference: where chance is against a newcomer, OpenSSH refuses it. A pod
+//! has one owner, and behind source NAT everybody has the same address, so whoever held most places
+//! would keep them out. Here the newcomer takes the place of another. It is chosen at random: the oldest, or
+//! the one that has got least far of all, would soon be the owner's where somebody connects again and
+//! again.
 
 use crate::early_drop::EarlyDrop;
 use std::collections::BTreeMap;
@@ -86,20 +87,17 @@ impl<R: FnMut() -> u32> Startups<R> {
         Self { limit, random, next: 0, waiting: Arc::default() }
     }
 
-    /// A place for a new connection, unless chance is against it. At the limit it is that of another,
-    /// which is dropped.
-    pub(crate) fn admit(&mut self) -> Option<Startup> {
+    /// A place for a new connection. By chance, and always at the limit, it is that of another, which is
+    /// dropped.
+    pub(crate) fn admit(&mut self) -> Startup {
         let mut waiting = lock(&self.waiting);
-        let held = waiting.len();
-        if self.limit.is_full(held) {
+        if self.limit.strikes_by(waiting.len(), (self.random)()) {
             drop_one(&mut waiting, &mut self.random);
-        } else if self.limit.strikes_by(held, (self.random)()) {
-            return None;
         }
         let (id, progress) = (self.next, Progress::new());
         self.next = id.wrapping_add(1);
         waiting.insert(id, progress.clone());
-        Some(Startup { id, waiting: Arc::clone(&self.waiting), progress })
+        Startup { id, waiting: Arc::clone(&self.waiting), progress }
     }
 }
 
@@ -165,23 +163,28 @@ mod tests {
     }
 
     #[test]
-    fn below_the_limit_chance_is_against_newcomers() {
+    fn chance_is_against_those_that_wait() {
         let mut startups = Startups::new(LIMIT, || 0);
-        let all: Vec<Startup> = (0..1_000).filter_map(|_| startups.admit()).collect();
-        assert_eq!(all.len(), 10, "none is refused below the first number");
-        assert!(!all.iter().any(Startup::is_dropped), "and none that waits is dropped");
+        let mut all: Vec<Startup> = (0..10).map(|_| startups.admit()).collect();
+        assert!(!all.iter().any(Startup::is_dropped), "none below the first number");
+        for number in 1..=100 {
+            all.push(startups.admit());
+            let dropped = all.iter().filter(|it| it.is_dropped()).count();
+            assert_eq!((dropped, startups.held()), (number, 10));
+            assert!(!all.last().unwrap().is_dropped(), "the newcomer is not");
+        }
     }
 
     #[test]
     fn at_the_limit_each_newcomer_takes_the_place_of_another() {
         let mut startups = Startups::new(LIMIT, seeded());
         let mut all = Vec::new();
-        while all.len() < 100 {
-            all.extend(startups.admit());
+        while startups.held() < 100 {
+            all.push(startups.admit());
         }
-        assert!(!all.iter().any(Startup::is_dropped));
+        all.retain(|it| !it.is_dropped());
         for number in 1..=1_000 {
-            let newcomer = startups.admit().expect("no newcomer is refused");
+            let newcomer = startups.admit();
             assert!(!newcomer.is_dropped());
             all.push(newcomer);
             let dropped = all.iter().filter(|it| it.is_dropped()).count();
@@ -189,7 +192,6 @@ mod tests {
         }
         drop(all);
         assert_eq!(startups.held(), 0, "a place is free when its connection ends");
-        assert!(startups.admit().is_some());
     }
 
     #[test]
@@ -204,11 +206,11 @@ mod tests {
             // Without chance they are drawn in their order.
             let mut startups = Startups::new(EarlyDrop::new([2, 30, 2]), || 0);
             let all = stages.map(|stage| {
-                let startup = startups.admit().unwrap();
+                let startup = startups.admit();
                 startup.progress.reach(stage);
                 startup
             });
-            let _newcomer = startups.admit().unwrap();
+            let _newcomer = startups.admit();
             assert_eq!(all.iter().position(Startup::is_dropped), Some(dropped), "{stages:?}");
         }
     }
@@ -220,14 +222,14 @@ mod tests {
         let (mut flood, mut dropped) = (Vec::new(), 0);
         for _ in 0..1_000 {
             while startups.held() < 100 {
-                flood.extend(startups.admit().inspect(|it| {
-                    it.progress.reach(others);
-                }));
+                let held = startups.admit();
+                held.progress.reach(others);
+                flood.push(held);
             }
-            let login = startups.admit().unwrap();
+            let login = startups.admit();
             login.progress.reach(customer);
             for _ in 0..10 {
-                let newcomer = startups.admit().unwrap();
+                let newcomer = startups.admit();
                 newcomer.progress.reach(others);
                 flood.push(newcomer);
             }
@@ -256,12 +258,12 @@ mod tests {
     #[tokio::test]
     async fn who_is_dropped_cannot_authenticate_and_who_has_is_not_dropped() {
         let mut startups = Startups::new(EarlyDrop::new([1, 30, 1]), || LUCK);
-        let (first, second) = (startups.admit().unwrap(), startups.admit().unwrap());
+        let (first, second) = (startups.admit(), startups.admit());
         first.progress.dropped().await;
         assert!(!first.progress.reach(Stage::Authenticated));
         assert!(second.progress.reach(Stage::Authenticated));
         second.progress.authenticated().await;
-        let third = startups.admit().unwrap();
+        let third = startups.admit();
         assert!(!second.is_dropped() && !third.is_dropped());
         assert_eq!(startups.held(), 1);
     }

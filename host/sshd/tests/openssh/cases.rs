@@ -374,7 +374,7 @@ pub(crate) const DIFFERENCES: [(&str, &str); 10] = [
     ),
     (
         "a login beside a hundred connections that send nothing",
-        "sshd refuses all newcomers at MaxStartups; here one has the place of another that has not logged in, so that the owner gets in",
+        "sshd refuses newcomers, all of them at MaxStartups; here one has the place of another that has not logged in, so that the owner gets in",
     ),
 ];
 

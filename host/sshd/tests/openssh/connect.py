@@ -2,10 +2,10 @@
 
 connect.py PATH            the first bytes from a Unix socket
 connect.py SOCKS PORT      those from a port of 127.0.0.1, through a SOCKS proxy on another
-connect.py crowd MANY PORT whether some, and not all, of the first hundred of so many connections are
-                           greeted, and no more than a hundred are open at the end
+connect.py crowd MANY PORT whether some, and not all, of so many connections are open after the first
+                           hundred, and no more than a hundred at the end
 connect.py beside MANY PORT COMMAND...
-                           runs the command when so many connections are greeted, and keeps them open
+                           runs the command when so many connections are open, and keeps them open
 connect.py free            a free port
 connect.py resize ROWS COLUMNS WIDTH HEIGHT
                            gives the terminal this size, in characters and pixels
@@ -33,10 +33,6 @@ def greeting(stream):
         return ""
 
 
-def is_greeted(stream):
-    return greeting(stream) == "SSH-2.0-"
-
-
 def is_open(stream):
     stream.setblocking(False)
     try:
@@ -47,6 +43,21 @@ def is_open(stream):
     except ConnectionResetError:
         pass
     return False
+
+
+def held(streams, most):
+    """How many are open, once they are no more than that: a server needs a moment to close one."""
+    deadline = time.monotonic() + 10
+    while (count := sum(map(is_open, streams))) > most and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return count
+
+
+def connected(port):
+    """Closed, or greeted."""
+    stream = socket.create_connection((LOCALHOST, int(port)))
+    greeting(stream)
+    return stream
 
 
 def window():
@@ -68,21 +79,20 @@ match sys.argv[1:]:
             time.sleep(0.05)
         print(*window())
     case ["crowd", many, port]:
-        streams = [socket.create_connection((LOCALHOST, int(port))) for _ in range(int(many))]
         # By chance some 55 of the first hundred, five more or less.
-        greeted = [is_greeted(stream) for stream in streams]
-        first, held = sum(greeted[:100]), sum(map(is_open, streams))
-        is_limited = 25 <= first <= 85 and 10 <= held <= 100
-        print("MaxStartups 10:30:100" if is_limited else f"{first} of 100, {held} of {many}")
+        streams = [connected(port) for _ in range(100)]
+        first = held(streams, 85)
+        streams += [connected(port) for _ in range(int(many) - 100)]
+        last = held(streams, 100)
+        is_limited = 25 <= first <= 85 and 10 <= last <= 100
+        print("MaxStartups 10:30:100" if is_limited else f"{first} of 100, {last} of {many}")
     case ["beside", many, port, *command]:
-        held = []
-        # One in a hundred is greeted when one is missing.
+        streams = []
+        # One in a hundred is one more when one is missing.
         for _ in range(10_000):
-            if len(held) == int(many):
+            streams = [stream for stream in [*streams, connected(port)] if is_open(stream)]
+            if len(streams) == int(many):
                 break
-            stream = socket.create_connection((LOCALHOST, int(port)))
-            if is_greeted(stream):
-                held.append(stream)
         sys.exit(subprocess.run(command).returncode)
     case [proxy, port]:
         stream = socket.create_connection((LOCALHOST, int(proxy)))
