@@ -10,6 +10,7 @@ use crate::key_options::KeyOptions;
 use crate::keys::SIGNATURE_KINDS;
 use crate::session::{Peers, Sessions};
 use crate::session_channel::SessionChannel;
+use crate::startups::{Progress, Stage};
 use crate::terminal::{self, Terminal};
 use crate::terminals::Terminals;
 use russh::keys::{PrivateKey, PublicKey};
@@ -23,7 +24,6 @@ use russh::{
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// Sessions of one connection that are open at the same time, as OpenSSH's `MaxSessions`, which is
 /// 10 there.
@@ -122,14 +122,14 @@ impl Shared {
 pub(crate) struct Connection {
     account: Arc<Account>,
     prover: Option<Arc<Prover>>,
-    authenticated: watch::Sender<bool>,
+    progress: Progress,
     channels: Arc<Channels>,
     sessions: Sessions,
     forwards: Forwards,
 }
 
 impl Connection {
-    pub(crate) fn new(shared: Shared, peers: Peers, authenticated: watch::Sender<bool>) -> Self {
+    pub(crate) fn new(shared: Shared, peers: Peers, progress: Progress) -> Self {
         let Shared { account, groups, terminals, prover } = shared;
         let channels = Arc::new(Channels::default());
         let sessions = Sessions {
@@ -143,7 +143,7 @@ impl Connection {
             agent: None,
         };
         let forwards = Forwards::new(Arc::clone(&channels), account.home.clone());
-        Self { account, prover, authenticated, channels, sessions, forwards }
+        Self { account, prover, progress, channels, sessions, forwards }
     }
 
     pub(crate) fn channels(&self) -> Arc<Channels> {
@@ -157,6 +157,7 @@ impl Connection {
         user: &str,
         key: &PublicKey,
     ) -> impl Future<Output = Option<KeyOptions>> + Send + use<> {
+        self.progress.reach(Stage::Attempted);
         let (account, user, key) = (Arc::clone(&self.account), user.to_owned(), key.clone());
         let client = self.sessions.peers.client.ip();
         let options =
@@ -165,6 +166,7 @@ impl Connection {
     }
 
     async fn check_password(&mut self, user: &str, password: &str) -> Auth {
+        self.progress.reach(Stage::Attempted);
         // Both are compared, so that the time does not show which one is wrong.
         let user_matches = self.account.is_named(user);
         let password_matches = self.account.password.matches(password);
@@ -172,7 +174,7 @@ impl Connection {
             user.clone_into(&mut self.sessions.user);
             return Auth::Accept;
         }
-        tokio::time::sleep(PASSWORD_DELAY).await;
+        let _ = tokio::time::timeout(PASSWORD_DELAY, self.progress.dropped()).await;
         let methods = methods(&self.account);
         Auth::Reject { proceed_with_methods: Some(methods), partial_success: false }
     }
@@ -194,6 +196,12 @@ fn answer(id: ChannelId, done: Done, session: &mut Session) -> Result<(), Error>
 
 impl Handler for Connection {
     type Error = Error;
+
+    /// The first request of a client that has exchanged keys.
+    async fn authentication_banner(&mut self) -> Result<Option<String>, Error> {
+        self.progress.reach(Stage::KeysExchanged);
+        Ok(None)
+    }
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Error> {
         Ok(self.check_password(user, password).await)
@@ -245,8 +253,7 @@ impl Handler for Connection {
     }
 
     async fn auth_succeeded(&mut self, _: &mut Session) -> Result<(), Error> {
-        self.authenticated.send_replace(true);
-        Ok(())
+        self.progress.reach(Stage::Authenticated).then_some(()).ok_or(Error::Disconnect)
     }
 
     async fn channel_open_session(

@@ -36,9 +36,17 @@ impl EarlyDrop {
     /// Whether chance is against one of them. Without randomness it is, once there are many.
     #[must_use]
     pub fn strikes(self, held: usize) -> bool {
-        let percent = self.percent(held);
-        percent > 0 && getrandom::u32().map_or(true, |random| random % 100 < percent)
+        self.strikes_by(held, random())
     }
+
+    pub(crate) fn strikes_by(self, held: usize, random: u32) -> bool {
+        random % 100 < self.percent(held)
+    }
+}
+
+/// Zero without randomness.
+pub(crate) fn random() -> u32 {
+    getrandom::u32().unwrap_or_default()
 }
 
 #[cfg(test)]

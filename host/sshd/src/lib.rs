@@ -86,6 +86,7 @@ mod session;
 mod session_channel;
 mod sftp;
 mod socket;
+mod startups;
 mod terminal;
 mod terminals;
 

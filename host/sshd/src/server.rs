@@ -2,33 +2,33 @@
 
 use crate::account::Account;
 use crate::connection::{self, Connection, Shared};
-use crate::early_drop::EarlyDrop;
+use crate::early_drop::{EarlyDrop, random};
 use crate::forward::ACCEPT_PAUSE;
 use crate::host_keys::HostKeys;
 use crate::ignored_signals;
 use crate::lease_file;
 use crate::session::Peers;
+use crate::startups::{Stage, Startup, Startups};
 use crate::terminals::LAST_LINE_TIMEOUT;
 use russh::keys::PrivateKey;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Sleep;
 
 /// Connections at the same time; a session costs a few hundred kilobytes, a connection that has not
 /// authenticated 40. Those leave room for more sessions than a person has.
 const MAX_CONNECTIONS: usize = 228;
-/// Connections that have not authenticated yet, as OpenSSH's `MaxStartups 10:30:100`. From
-/// `STARTUPS_BEGIN` on, a new one is dropped at random, and all of them at `STARTUPS_FULL`. Addresses
-/// are not counted: behind source NAT all clients have the same.
-const STARTUPS: EarlyDrop = EarlyDrop::new([STARTUPS_BEGIN, 30, STARTUPS_FULL]);
-const STARTUPS_BEGIN: usize = 10;
-const STARTUPS_FULL: usize = 100;
+/// Connections that have not authenticated yet, as many as with OpenSSH's `MaxStartups 10:30:100`: from
+/// the tenth on, and ever more, a new one costs one of these: see [`Startups`]. Addresses are not
+/// counted: behind source NAT all clients have the same.
+const STARTUPS: EarlyDrop = EarlyDrop::new([10, 30, 100]);
 /// A client that has not authenticated by then is disconnected, as OpenSSH's `LoginGraceTime`.
 const LOGIN_GRACE: Duration = Duration::from_secs(120);
 /// For the connections to end when the server stops.
@@ -120,7 +120,7 @@ async fn accept(
 ) {
     let HostKeys { mut keys, mut rsa, .. } = host_keys;
     let mut config = Arc::new(connection::config(keys.clone(), &shared.account));
-    let startups = Arc::new(Semaphore::new(STARTUPS_FULL));
+    let mut startups = Startups::new(STARTUPS, random);
     loop {
         let (socket, _) = tokio::select! {
             () = is_set(&mut stop) => return,
@@ -138,12 +138,12 @@ async fn accept(
                 }
             },
         };
-        let Some(pre_auth) = admit(&startups) else { continue };
         let Ok(permit) = Arc::clone(connections).try_acquire_owned() else { continue };
+        let startup = startups.admit();
         let (config, shared, closed) = (Arc::clone(&config), shared.clone(), closed.clone());
         tokio::spawn(async move {
             let served =
-                serve_connection(socket, config, shared, pre_auth, closed, LOGIN_GRACE).await;
+                serve_connection(socket, config, shared, startup, closed, LOGIN_GRACE).await;
             if let Err(error) = served {
                 tracing::debug!(%error, "a connection failed");
             }
@@ -160,33 +160,20 @@ async fn made(rsa: &mut Option<JoinHandle<Option<PrivateKey>>>) -> Option<Privat
     key
 }
 
-/// Holds one of the places of `MaxStartups` until it authenticates or ends.
-type PreAuthConn = OwnedSemaphorePermit;
-
-/// A place for a new connection, unless chance is against it.
-fn admit(startups: &Arc<Semaphore>) -> Option<PreAuthConn> {
-    let held = STARTUPS_FULL.saturating_sub(startups.available_permits());
-    match STARTUPS.strikes(held) {
-        true => None,
-        false => Arc::clone(startups).try_acquire_owned().ok(),
-    }
-}
-
 /// Waits until the flag is `true` or its sender is dropped.
 pub async fn is_set(flag: &mut watch::Receiver<bool>) {
     let _ = flag.wait_for(|set| *set).await.is_ok();
 }
 
-/// Waits for the end of the login grace time; forever if the client authenticates or is gone.
-async fn login_timed_out(
-    grace: Sleep,
-    mut is_authenticated: watch::Receiver<bool>,
-    pre_auth: PreAuthConn,
-) {
+/// Waits for the end of the login grace time, or until another connection has the place; forever if
+/// the client authenticates.
+async fn login_failed(grace: Sleep, startup: Startup) {
+    let progress = startup.progress.clone();
     tokio::select! {
         () = grace => {}
-        () = is_set(&mut is_authenticated) => {
-            drop(pre_auth);
+        () = progress.dropped() => {}
+        () = progress.authenticated() => {
+            drop(startup);
             std::future::pending().await
         }
     }
@@ -196,7 +183,7 @@ async fn serve_connection(
     socket: TcpStream,
     config: Arc<russh::server::Config>,
     shared: Shared,
-    pre_auth: PreAuthConn,
+    startup: Startup,
     mut close: watch::Receiver<bool>,
     login_grace: Duration,
 ) -> Result<(), russh::Error> {
@@ -206,20 +193,16 @@ async fn serve_connection(
     // A second handle on the socket: a client that has stopped reading can still be cut off.
     let socket = socket.into_std()?;
     let shutdown_handle = socket.try_clone()?;
-    let (authenticated, is_authenticated) = watch::channel(false);
-    let terminals = Arc::clone(&shared.terminals);
-    let handler = Connection::new(shared, peers, authenticated);
+    let (progress, terminals) = (startup.progress.clone(), Arc::clone(&shared.terminals));
+    let handler = Connection::new(shared, peers, progress.clone());
     let channels = handler.channels();
-    let grace = tokio::time::sleep(login_grace);
-    let mut session = match tokio::time::timeout(
-        login_grace,
-        russh::server::run_stream(config, TcpStream::from_std(socket)?, handler),
-    )
-    .await
-    {
-        Ok(session) => session?,
-        Err(_) => return Ok(()),
+    let mut login_failed = pin!(login_failed(tokio::time::sleep(login_grace), startup));
+    let socket = TcpStream::from_std(socket)?;
+    let mut session = tokio::select! {
+        session = russh::server::run_stream(config, socket, handler) => session?,
+        () = &mut login_failed => return Ok(()),
     };
+    progress.reach(Stage::Greeted);
     tokio::select! {
         ended = &mut session => return ended,
         () = is_set(&mut close) => {
@@ -231,7 +214,7 @@ async fn serve_connection(
                 return ended;
             }
         }
-        () = login_timed_out(grace, is_authenticated, pre_auth) => {}
+        () = &mut login_failed => {}
     }
     let _ = shutdown_handle.shutdown(Shutdown::Both);
     session.await
@@ -268,10 +251,10 @@ mod tests {
         config.keepalive_interval = Some(keepalive);
         let served = tokio::spawn(async move {
             let (socket, _) = listener.accept().await.unwrap();
-            let pre_auth = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+            let startup = Startups::new(STARTUPS, random).admit();
             let (config, shared) = (Arc::new(config), Shared::new(account));
             let (_close, closed) = watch::channel(false);
-            serve_connection(socket, config, shared, pre_auth, closed, login_grace).await
+            serve_connection(socket, config, shared, startup, closed, login_grace).await
         });
         (address, served)
     }
@@ -340,16 +323,5 @@ mod tests {
         assert_eq!(done.status.code(), Some(3), "{log}");
         assert!(received >= 10, "{log}");
         let _ = served.await.unwrap();
-    }
-
-    #[test]
-    fn a_place_is_free_again_when_its_connection_ends() {
-        let startups = Arc::new(Semaphore::new(STARTUPS_FULL));
-        let held: Vec<PreAuthConn> = (0..STARTUPS_BEGIN).filter_map(|_| admit(&startups)).collect();
-        assert_eq!(held.len(), STARTUPS_BEGIN, "none is dropped below the first number");
-        let all: Vec<PreAuthConn> = (0..100_000).filter_map(|_| admit(&startups)).collect();
-        assert_eq!(all.len() + held.len(), STARTUPS_FULL, "and none is taken above the last one");
-        drop((held, all));
-        assert!(admit(&startups).is_some());
     }
 }

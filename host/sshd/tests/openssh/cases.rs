@@ -3,7 +3,7 @@
 //! is an empty directory there, `$HERE` one here, `$PORT` the server's, `$SLOW` that of a slow link
 //! to it. `$CONNECT` prints the first bytes from a socket, `$AGENT` is the socket of a security key.
 
-pub(crate) const CASES: [(&str, &str); 102] = [
+pub(crate) const CASES: [(&str, &str); 103] = [
     ("streams and exit code", "$SSH $TO 'echo out; echo err >&2; exit 42'"),
     ("exit code 255", "$SSH $TO 'exit 255'"),
     ("death by SIGKILL", "$SSH $TO 'kill -9 $$'"),
@@ -340,10 +340,14 @@ pub(crate) const CASES: [(&str, &str); 102] = [
         "for key in unknown malformed twice; do $CLIENT -i $KEYS/with-$key $TO echo $key; done",
     ),
     ("two hundred connections that send nothing", "$CONNECT crowd 200 $PORT"),
+    (
+        "a login beside a hundred connections that send nothing",
+        "$CONNECT beside 100 $PORT $SSH $TO echo in",
+    ),
 ];
 
 /// Cases in which the two servers differ, and why.
-pub(crate) const DIFFERENCES: [(&str, &str); 9] = [
+pub(crate) const DIFFERENCES: [(&str, &str); 10] = [
     (
         "a reader that stops",
         "russh does not pass on eow@openssh.com, by which a client says so; the program waits until the client ends",
@@ -367,6 +371,10 @@ pub(crate) const DIFFERENCES: [(&str, &str); 9] = [
     (
         "hybrid key exchange of OpenSSH 9",
         "russh has that of OpenSSH 10, mlkem768x25519-sha256; others fall back to curve25519",
+    ),
+    (
+        "a login beside a hundred connections that send nothing",
+        "sshd refuses newcomers, all of them at MaxStartups; here one has the place of another that has not logged in, so that the owner gets in",
     ),
 ];
 
