@@ -107,6 +107,8 @@ async fn slow_bodies_and_unread_answers_keep_nobody_out() {
     println!("three newcomers are served after {:?}", begun.elapsed());
     // Meanwhile all places of the address change hands twice.
     let mut upload = hold_from(web, own).await.expect("an upload is kept out");
+    // Each piece is sent at once.
+    upload.set_nodelay(true).unwrap();
     let (last, first) = b"{       }".split_last().unwrap();
     let mut idle = Vec::new();
     for piece in first {

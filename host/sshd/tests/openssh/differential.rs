@@ -81,7 +81,7 @@ impl Comparison {
     /// In the order of [`CASES`].
     fn rows(&self) -> Vec<Row> {
         let cases = &CASES;
-        let (together, alone) = cases.split_at(cases.len() - ALONE);
+        let (together, alone) = cases.split_at(cases.len().saturating_sub(ALONE));
         let next = AtomicUsize::new(0);
         let work = || {
             let mut rows = Vec::new();
