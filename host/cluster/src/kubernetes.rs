@@ -9,6 +9,7 @@ mod observe;
 mod reach;
 mod ready;
 mod removal;
+mod room;
 
 use crate::capacity::CapacityWatch;
 use crate::check_plan::check_plan;
@@ -322,7 +323,7 @@ impl PodValidator for Kubernetes {
     async fn dry_run(&self, plan: &LeasePlan) -> Result<Demand> {
         let reply = ReplyStep::of_settings(&self.settings);
         let objects = self.objects(plan, self.form(), reply)?;
-        let pod = self.dry_run_all(&objects).await?;
+        let pod = self.dry_run_of_order(&objects).await?;
         Ok(self.capacity_watch().demand(&Tier::from(plan), &pod, &objects.services))
     }
 

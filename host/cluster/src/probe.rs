@@ -13,6 +13,8 @@
 //! one does not start, such orders are refused, and all others go on. A last one, with a copy of the
 //! server, tries what no customer may reach (`isolation`), and yet another one as its neighbour
 //! (`network`): nobody waits for them.
+//!
+//! All of them give way to orders that need their room (`kubernetes::room`).
 
 mod network;
 
@@ -49,7 +51,11 @@ const SANDBOX: Duration = Duration::from_secs(20);
 const REFUSED: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_secs(1);
 
-const LABEL: &str = "paygress.dev/probe";
+pub(crate) const LABEL: &str = "paygress.dev/probe";
+/// How long its Job is there at least, once it has ended: one that is gone before was deleted.
+const KEPT_AT_LEAST: Seconds = Seconds(60);
+/// Nobody is logged in, and what is ended for an order is gone at once.
+const GRACE_SECONDS: i64 = 1;
 
 type Result<T> = std::result::Result<T, ProbeProblem>;
 
@@ -63,13 +69,14 @@ impl Probe for Kubernetes {
         }
     }
 
-    async fn try_network(&self, plan: &LeasePlan, neighbour: Option<&LeasePlan>) {
-        if let Err(problem) = self.probe_network(plan, neighbour).await {
-            tracing::info!(
-                ?problem,
-                "what pods reach is not known: the pod that tries does not start"
-            );
-        }
+    async fn try_network(
+        &self,
+        plan: &LeasePlan,
+        neighbour: Option<&LeasePlan>,
+    ) -> Option<ProbeProblem> {
+        let problem = self.probe_network(plan, neighbour).await.err()?;
+        tracing::info!(?problem, "what pods reach is not known: the pod that tries does not start");
+        Some(problem)
     }
 
     fn network_isolation(&self) -> NetworkIsolation {
@@ -83,6 +90,7 @@ fn may_start_without_root(problem: ProbeProblem) -> bool {
         ProbeProblem::Image
         | ProbeProblem::ServerImage
         | ProbeProblem::Full
+        | ProbeProblem::GaveWay
         | ProbeProblem::Unavailable
         | ProbeProblem::Policies => false,
         ProbeProblem::Port
@@ -157,6 +165,7 @@ impl Kubernetes {
                 self.set_image_program_failing(false);
                 None
             }
+            Err(ProbeProblem::GaveWay) => Some(ProbeProblem::GaveWay),
             // Neither says anything of such pods.
             Err(problem @ (ProbeProblem::Full | ProbeProblem::Unavailable)) => {
                 tracing::info!(?problem, "a probe pod with its image's own program was not tried");
@@ -241,6 +250,9 @@ impl Kubernetes {
             Ok(ready) => return Ok(ready),
             Err(error) => error,
         };
+        if is_of_pod(&error) && self.has_given_way(&pod).await {
+            return Err(ProbeProblem::GaveWay.into());
+        }
         let pods = self.pods_of(&pod).await.unwrap_or_default();
         let pod = pods.first();
         let status = pod.and_then(|pod| pod.status.as_ref());
@@ -321,9 +333,10 @@ fn as_probe(objects: &mut Objects, port: u16, kept: Seconds) -> Server {
         label(&mut policy.metadata);
     }
     let Some(job) = &mut objects.job.spec else { return Server::Own };
-    job.ttl_seconds_after_finished = Some(ttl(kept));
+    job.ttl_seconds_after_finished = Some(ttl(kept.max(KEPT_AT_LEAST)));
     label(job.template.metadata.get_or_insert_default());
     let Some(spec) = &mut job.template.spec else { return Server::Own };
+    spec.termination_grace_period_seconds = Some(GRACE_SECONDS);
     for container in &mut spec.containers {
         container.ports = None;
     }
@@ -356,6 +369,19 @@ fn server_container(spec: &mut PodSpec) -> Option<&mut Container> {
     match program.and_then(|program| program.checked_sub(1)) {
         Some(server) => spec.init_containers.as_mut()?.get_mut(server),
         None => spec.containers.first_mut(),
+    }
+}
+
+/// Whether it is about a pod that was launched.
+fn is_of_pod(error: &ClusterError) -> bool {
+    match error {
+        ClusterError::NotScheduled(_)
+        | ClusterError::NotReady(_)
+        | ClusterError::ImageFailed(_)
+        | ClusterError::NotFound => true,
+        ClusterError::Refused(_) | ClusterError::PortTaken(_) | ClusterError::Unavailable(_) => {
+            false
+        }
     }
 }
 

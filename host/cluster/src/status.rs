@@ -182,12 +182,7 @@ pub(crate) fn readiness(
     if is_met(status, "Ready") || server_beside_program(status).is_some_and(|server| server.ready) {
         return Some(Ok(()));
     }
-    let unschedulable = status
-        .conditions
-        .iter()
-        .flatten()
-        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
-    if let Some(message) = unschedulable.and_then(|condition| condition.message.as_deref()) {
+    if let Some(message) = unschedulable(status) {
         if message.contains("free ports") {
             return Some(Err(ClusterError::port_taken(message)));
         }
@@ -200,6 +195,13 @@ pub(crate) fn readiness(
     let reason = waiting.reason.clone().unwrap_or_default();
     tracing::warn!(reason, message = waiting.message, container.name, "a pod cannot start");
     Some(Err(not_started(pod, start_cause(pod, container, waiting), &reason)))
+}
+
+/// Why no node has a place for a pod, once the scheduler has looked for one.
+pub(crate) fn unschedulable(status: &PodStatus) -> Option<&str> {
+    let mut conditions = status.conditions.iter().flatten();
+    let unmet = conditions.find(|it| it.type_ == "PodScheduled" && it.status == "False")?;
+    unmet.message.as_deref()
 }
 
 /// Whose image keeps a pod from starting.

@@ -2,16 +2,18 @@
 //! learns it at once.
 
 use crate::support::testbed::{
-    Bought, CLUSTER, FakeNodes, Market, TOKEN_SAT, apply, is_left_out, items, kubectl, ready_nodes,
-    remove_pods, sized, wait_for, wait_until_ready,
+    AdmissionParameters, Bought, CLUSTER, FakeNodes, Market, MarketSetup, TOKEN_SAT, apply,
+    is_left_out, items, kubectl, ready_nodes, remove_pods, sized, wait_for, wait_until_ready,
 };
-use crate::{objects, pods};
+use crate::{in_workloads, objects, pods};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 /// How long a buyer among few waits for "sold out". Among hundreds nobody waits for it longer than
 /// for a pod.
 const REFUSED_WITHIN: Duration = Duration::from_secs(1);
+/// How long probe pods may take, and what comes after them.
+const PROBES: Duration = Duration::from_secs(120);
 /// How many pods of this much CPU fit on each of the fake nodes.
 const NODE_ROOM: usize = 10;
 const POD_MILLICORES: u64 = 100;
@@ -116,6 +118,38 @@ fn offers_say_how_full_the_cluster_is() {
     agrees_with_the_cluster(&market);
     drop(other);
     market.wait_for_room(left);
+}
+
+/// Two try what pods reach, and have all that is left of the node when two buyers come.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn what_probe_pods_have_of_a_node_is_sold() {
+    let _alone = CLUSTER.lock();
+    let server = ("SSH_SERVER_IMAGE", "paygress.local/ssh:1");
+    let _set = AdmissionParameters::set(&[server]);
+    remove_pods();
+    let [requested, allocatable] = requests(&ready_nodes(), "cpu", milli);
+    let market = Market::start_with(&MarketSetup {
+        name: "probes-give-way",
+        replicas: 1,
+        cpu_millicores: (allocatable - requested) / 2,
+        pricing: "",
+        settings: &[("POD_PROBE", "true"), ("POD_READY_SECONDS", "60"), server],
+    });
+    let tokens = market.tokens(2);
+    wait_for("two probe pods on the node", PROBES, || {
+        let probes = ["get", "pod", "-l", "paygress.dev/probe", "-o"];
+        let nodes = in_workloads(&[&probes[..], &["jsonpath={.items[*].spec.nodeName}"]].concat());
+        nodes.split_whitespace().count() == 2
+    });
+    for Bought { answer, .. } in market.buy(tokens) {
+        assert!((200..300).contains(&answer.status), "refused: {}", answer.json());
+    }
+    wait_for("both pods to run", PROBES, || {
+        pods("jsonpath={.items[*].status.phase}") == "Running Running"
+    });
+    drop(market);
+    remove_pods();
 }
 
 /// A pod of somebody else in the cluster, gone with this.

@@ -46,9 +46,14 @@ impl Probe for Probes {
         self.findings.lock().await.recv().await.flatten()
     }
 
-    async fn try_network(&self, plan: &LeasePlan, neighbour: Option<&LeasePlan>) {
+    async fn try_network(
+        &self,
+        plan: &LeasePlan,
+        neighbour: Option<&LeasePlan>,
+    ) -> Option<ProbeProblem> {
         let name = |plan: &LeasePlan| plan.lease.pod_name();
         self.tried.lock().unwrap().push((name(plan), neighbour.map(name)));
+        None
     }
 
     fn network_isolation(&self) -> NetworkIsolation {
@@ -350,6 +355,7 @@ async fn only_a_change_of_the_pod_is_probed_and_what_was_sold_is_served_meanwhil
 async fn what_is_not_known_or_less_than_it_might_be_closes_nothing() {
     for problem in [
         ProbeProblem::Full,
+        ProbeProblem::GaveWay,
         ProbeProblem::Unavailable,
         ProbeProblem::Policies,
         ProbeProblem::NoUserNamespaces,
@@ -407,6 +413,10 @@ async fn a_full_cluster_gets_no_probe_pod_and_closes_nothing() {
     .await;
     service.wait_for_reason(None).await;
     assert_eq!(service.probes(), 0, "it would take a place that was sold");
+    // The subject of the test is time: else they are launched after some milliseconds.
+    let tried = until("it is not tried", async || service.probes.tried.lock().unwrap().pop());
+    let early = tokio::time::timeout(Duration::from_millis(300), tried).await;
+    assert!(early.is_err(), "nor is the network tried: {early:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

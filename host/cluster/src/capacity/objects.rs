@@ -3,7 +3,7 @@
 use super::demand::NodeRules;
 use super::extra::ExtraCapacity;
 use super::nodes::Node;
-use super::pods::Pod;
+use super::pods::{Owner, Pod};
 use super::quota::Quota;
 use super::snapshot::Snapshot;
 use k8s_openapi::api::core::v1;
@@ -190,8 +190,8 @@ impl Objects {
         if self.snapshot.is_none() {
             let nodes = (self.scope == Scope::Cluster).then(|| self.nodes.values());
             let (extra, usable) = (self.extra.as_ref(), &self.usable);
-            let snapshot =
-                Snapshot::new(nodes, self.pods.values(), self.quotas.values(), extra, usable);
+            let pods = self.pods.values().filter(|pod| pod.owner != Some(Owner::Probe));
+            let snapshot = Snapshot::new(nodes, pods, self.quotas.values(), extra, usable);
             self.snapshot = Some(Arc::new(snapshot));
         }
         self.snapshot.clone()

@@ -2,6 +2,7 @@
 
 use super::demand::{NodeRules, PodDemand};
 use crate::objects::LEASE;
+use crate::probe;
 use k8s_openapi::api::core::v1;
 use kube::ResourceExt;
 
@@ -29,6 +30,8 @@ pub(super) enum Place {
 pub(super) enum Owner {
     /// The id of the lease.
     Lease(String),
+    /// Nobody's: it is gone as soon as an order needs its room.
+    Probe,
     Other,
 }
 
@@ -38,8 +41,11 @@ impl Pod {
         let spec = pod.spec.as_ref();
         let node = spec.and_then(|spec| spec.node_name.clone()).filter(|name| !name.is_empty());
         let gates = spec.and_then(|spec| spec.scheduling_gates.as_ref());
-        let owner = (pod.metadata.namespace.as_deref() == Some(namespace)).then(|| {
-            pod.labels().get(LEASE).map_or(Owner::Other, |lease| Owner::Lease(lease.clone()))
+        let is_ours = pod.metadata.namespace.as_deref() == Some(namespace);
+        let owner = is_ours.then(|| match pod.labels().get(LEASE) {
+            Some(_) if pod.labels().contains_key(probe::LABEL) => Owner::Probe,
+            Some(lease) => Owner::Lease(lease.clone()),
+            None => Owner::Other,
         });
         // That of a lease was sold a place: its reservation is counted by it, gated or not.
         let is_lease = matches!(owner, Some(Owner::Lease(_)));

@@ -61,7 +61,7 @@ impl Snapshot {
         );
         let leases = pods.clone().filter_map(|pod| match &pod.owner {
             Some(Owner::Lease(lease)) => Some(lease.clone()),
-            Some(Owner::Other) | None => None,
+            Some(Owner::Probe | Owner::Other) | None => None,
         });
         Self {
             nodes,

@@ -37,7 +37,7 @@ impl Kubernetes {
         // It was there a moment ago: its pod is watched before it is looked at again.
         let first_poll = start.checked_add(JOB_POLL).unwrap_or(start);
         let mut job_poll = tokio::time::interval_at(first_poll, JOB_POLL);
-        let mut is_watched = false;
+        let (mut is_watched, mut make_room_at) = (false, start);
         loop {
             tokio::select! {
                 () = server.find() => {}
@@ -61,6 +61,7 @@ impl Kubernetes {
                 () = tokio::time::sleep_until(deadline) => return Err(unready(latest.as_ref())),
             }
             let Some(pod) = &latest else { continue };
+            self.make_room(name, pod, &mut make_room_at).await;
             self.release_reply(&mut reply, name, pod).await;
             server.follow(PodServer::of(pod, &secret, Portless::from(&self.settings.access)));
             let is_ready =

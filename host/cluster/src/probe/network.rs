@@ -30,7 +30,7 @@ impl Kubernetes {
         let Some(neighbour) = neighbour else {
             return self.try_network_from(plan, objects, Err(Neighbours::NoRoom)).await;
         };
-        let started = self.start_neighbour(neighbour).await;
+        let started = self.start_neighbour(neighbour).await?;
         let has_started = started.is_ok();
         let tried = self.try_network_from(plan, objects, started).await;
         self.remove_probe(&neighbour.lease.pod_name()).await;
@@ -85,18 +85,22 @@ impl Kubernetes {
         started.map(drop).map_err(|failure| failure.problem)
     }
 
-    /// Launches it; nothing of one that does not start is left.
+    /// Launches it, or says why there is none; nothing of one that does not start is left. An error
+    /// if an order needs the room of either.
     async fn start_neighbour<'a>(
         &self,
         plan: &'a LeasePlan,
-    ) -> std::result::Result<Neighbour<'a>, Neighbours> {
-        let why = match self.launch_neighbour(plan).await {
-            Ok(addresses) => return Ok(Neighbour { plan, addresses }),
-            Err(ProbeProblem::Full) => Neighbours::NoRoom,
-            Err(_) => Neighbours::NotStarted,
+    ) -> Result<std::result::Result<Neighbour<'a>, Neighbours>> {
+        let problem = match self.launch_neighbour(plan).await {
+            Ok(addresses) => return Ok(Ok(Neighbour { plan, addresses })),
+            Err(problem) => problem,
         };
         self.remove_probe(&plan.lease.pod_name()).await;
-        Err(why)
+        match problem {
+            ProbeProblem::GaveWay => Err(problem),
+            ProbeProblem::Full => Ok(Err(Neighbours::NoRoom)),
+            _ => Ok(Err(Neighbours::NotStarted)),
+        }
     }
 
     /// Where it listens.

@@ -89,6 +89,7 @@ fn a_probe_takes_no_port_of_the_nodes_and_is_ready_when_its_server_is() {
     // It has no end that must be recorded, and ends by itself if we die.
     assert_eq!(job["spec"]["ttlSecondsAfterFinished"], 60);
     assert_eq!(job["spec"]["activeDeadlineSeconds"], 180);
+    assert_eq!(spec["terminationGracePeriodSeconds"], 1, "it gives way at once");
     let secret = serde_json::to_value(&made.secret).unwrap();
     for metadata in [&job["metadata"], &secret["metadata"], &job["spec"]["template"]["metadata"]] {
         assert_eq!(metadata["labels"]["paygress.dev/probe"], "true");
@@ -242,6 +243,27 @@ fn the_containers_tell_what_is_wrong() {
 }
 
 #[test]
+fn a_probe_gives_way_once_it_was_launched() {
+    // The dry run may meet these, or the launch.
+    let refused = Refusal::new(ErrorType::ResourceUnavailable, "a test");
+    for error in [ClusterError::Refused(refused), ClusterError::unavailable("a test")] {
+        assert!(!is_of_pod(&error), "{error}");
+    }
+    for error in [
+        ClusterError::NotFound,
+        ClusterError::not_ready("it ended during startup"),
+        ClusterError::not_scheduled("its SSH server is not installed"),
+        ClusterError::image_failed("a test"),
+    ] {
+        assert!(is_of_pod(&error), "{error}");
+    }
+    // A Job that has ended is still there when it is looked for.
+    let mut made = objects(PodUser::Template, &Value::Null);
+    as_probe(&mut made, 2_222, Seconds(0));
+    assert_eq!(made.job.spec.unwrap().ttl_seconds_after_finished, Some(60));
+}
+
+#[test]
 fn a_full_cluster_or_one_that_is_away_closes_nothing_and_a_missing_right_does() {
     let refused = |code| ClusterError::Refused(Refusal::new(code, "a test"));
     for (error, expected, is_closed) in [
@@ -255,7 +277,9 @@ fn a_full_cluster_or_one_that_is_away_closes_nothing_and_a_missing_right_does() 
         assert_eq!(expected.stops_sales(), is_closed, "{error}");
     }
     // None of these has to do with root.
-    for problem in [ProbeProblem::Image, ProbeProblem::ServerImage, ProbeProblem::Full] {
+    for problem in
+        [ProbeProblem::Image, ProbeProblem::ServerImage, ProbeProblem::Full, ProbeProblem::GaveWay]
+    {
         assert!(!may_start_without_root(problem), "{problem:?}");
     }
     assert!(may_start_without_root(ProbeProblem::Refused), "an older admission policy");

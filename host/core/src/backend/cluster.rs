@@ -185,8 +185,15 @@ pub trait Probe: Send + Sync {
     async fn run(&self, plan: &LeasePlan) -> Option<ProbeProblem>;
 
     /// Launches a pod that tries what no customer may reach, waits until it has, and removes it. This
-    /// neighbour, if there is room for it, is launched before, tried too, and removed with it.
-    async fn try_network(&self, _plan: &LeasePlan, _neighbour: Option<&LeasePlan>) {}
+    /// neighbour, if there is room for it, is launched before, tried too, and removed with it. None:
+    /// nothing has kept it from trying.
+    async fn try_network(
+        &self,
+        _plan: &LeasePlan,
+        _neighbour: Option<&LeasePlan>,
+    ) -> Option<ProbeProblem> {
+        None
+    }
 
     /// What the latest pod that has tried has shown.
     fn network_isolation(&self) -> NetworkIsolation {

@@ -21,6 +21,8 @@ pub enum ProbeProblem {
     NoImagePrograms,
     /// No node, or no quota, has room for it.
     Full,
+    /// It was ended, since an order needed its room.
+    GaveWay,
     /// The cluster cannot be reached.
     Unavailable,
     /// The policies render no pod for the order of a probe, which has no customer.
@@ -60,6 +62,9 @@ impl ProbeProblem {
             Self::Full => {
                 "the cluster has no room for a probe pod: whether pods start is not known, and they are sold"
             }
+            Self::GaveWay => {
+                "a probe pod has given its room to an order: whether pods start is not known, and they are sold"
+            }
             Self::Unavailable => {
                 "the cluster cannot be reached for a probe pod: whether pods start is not known"
             }
@@ -82,6 +87,7 @@ impl ProbeProblem {
             Self::NoUserNamespaces
             | Self::NoImagePrograms
             | Self::Full
+            | Self::GaveWay
             | Self::Unavailable
             | Self::Policies => false,
         }

@@ -183,26 +183,40 @@ impl OrderService {
         }
     }
 
-    /// What a pod of these policies reaches, another one of them included. Pods are sold meanwhile.
+    /// What a pod of these policies reaches, another one of them included. Pods are sold meanwhile,
+    /// and have the room if they need it: then it is tried again later.
     async fn probe_network(&self, probe: &dyn Probe, set: Arc<dyn PolicySet>, order: &OrderId) {
-        let plan = self.probe_plan(&*set, order, &LeaseId::of_probe()).await;
-        let neighbour = self.probe_plan(&*set, order, &LeaseId::of_probe()).await;
+        while self.try_network(probe, &*set, order).await == Some(ProbeProblem::GaveWay) {
+            tokio::time::sleep(limits::PROBE_AGAIN).await;
+        }
+    }
+
+    async fn try_network(
+        &self,
+        probe: &dyn Probe,
+        set: &dyn PolicySet,
+        order: &OrderId,
+    ) -> Option<ProbeProblem> {
+        let plan = self.probe_plan(set, order, &LeaseId::of_probe()).await;
+        let neighbour = self.probe_plan(set, order, &LeaseId::of_probe()).await;
         match (plan, neighbour) {
-            (Ok(plan), Ok(neighbour)) => {
-                let has_room = self.has_room_for_two(&plan).await;
-                probe.try_network(&plan, has_room.then_some(&neighbour)).await;
-            }
+            (Ok(plan), Ok(neighbour)) => match self.room_of_two(&plan).await {
+                0 => Some(ProbeProblem::GaveWay),
+                1 => probe.try_network(&plan, None).await,
+                _ => probe.try_network(&plan, Some(&neighbour)).await,
+            },
             (Err(refusal), _) | (_, Err(refusal)) => {
                 tracing::info!(%refusal, "no pod can be made that tries the network");
+                Some(ProbeProblem::Policies)
             }
         }
     }
 
-    /// Whether two of these take no place that is sold, and find one each.
-    async fn has_room_for_two(&self, plan: &LeasePlan) -> bool {
+    /// How many of two such pods find a place that is not sold.
+    async fn room_of_two(&self, plan: &LeasePlan) -> u32 {
         match self.free_capacity().await {
-            Ok(Some(free)) => free.count(&Tier::from(plan), 2) == 2,
-            Ok(None) | Err(_) => true,
+            Ok(Some(free)) => free.count(&Tier::from(plan), 2),
+            Ok(None) | Err(_) => 2,
         }
     }
 
@@ -214,7 +228,7 @@ impl OrderService {
         let plan = self.probe_plan(&*set, &order, &LeaseId::of_probe()).await;
         let problem = self.try_probe(probe, &*set, &order, plan.as_ref()).await;
         if !problem.is_some_and(ProbeProblem::stops_sales) {
-            self.probe_network(probe, set, &order).await;
+            self.try_network(probe, &*set, &order).await;
         }
         Some(ProbeFindings {
             problem,
@@ -352,6 +366,7 @@ mod tests {
             (Some(ProbeProblem::Image), Unknown, Some(limits::PROBE_AGAIN)),
             (Some(ProbeProblem::Image), NotEnforced, Some(limits::PROBE_AGAIN)),
             (Some(ProbeProblem::Unavailable), Unknown, Some(limits::PROBE_AGAIN)),
+            (Some(ProbeProblem::GaveWay), Unknown, Some(limits::PROBE_AGAIN)),
             (
                 Some(ProbeProblem::NoUserNamespaces),
                 Enforced(Neighbours::Tried),

@@ -103,7 +103,7 @@ fn refusal(text: &str) -> Refusal {
 mod tests {
     use super::*;
 
-    const ALL: [ProbeProblem; 11] = [
+    const ALL: [ProbeProblem; 12] = [
         ProbeProblem::Image,
         ProbeProblem::ServerImage,
         ProbeProblem::Port,
@@ -113,6 +113,7 @@ mod tests {
         ProbeProblem::NoUserNamespaces,
         ProbeProblem::NoImagePrograms,
         ProbeProblem::Full,
+        ProbeProblem::GaveWay,
         ProbeProblem::Unavailable,
         ProbeProblem::Policies,
     ];
@@ -128,7 +129,7 @@ mod tests {
             // What stops sales is looked at again.
             assert!(!is_closed || problem.may_pass(), "{problem:?}");
         }
-        for open in [ProbeProblem::Full, ProbeProblem::NoUserNamespaces] {
+        for open in [ProbeProblem::Full, ProbeProblem::GaveWay, ProbeProblem::NoUserNamespaces] {
             assert!(ProbeState::Done(Some(open)).check().is_ok(), "{open:?}");
         }
     }

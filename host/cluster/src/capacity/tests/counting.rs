@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::capacity::ready_until;
+use crate::probe;
 use k8s_openapi::api::core::v1::Service;
 use paygress_core::model::units::UnixTime;
 
@@ -200,6 +201,31 @@ fn utilisation_is_that_of_the_requests() {
     assert_eq!(cluster.view().utilisation(), Utilisation { cpu: 250, memory: 250 });
     cluster.allowed.tolerations = vec!["control-plane".to_owned()];
     assert_eq!(cluster.view().utilisation(), Utilisation { cpu: 472, memory: 450 });
+}
+
+/// It is gone as soon as an order needs its room: neither orders nor offers see it.
+#[test]
+fn a_probe_pod_takes_no_room() {
+    let two = spec("2", "1Gi");
+    let of_probe = |spec: Value| {
+        let mut pod = pod_of(&LeaseId::of_probe(), spec);
+        pod["metadata"]["labels"][probe::LABEL] = json!("true");
+        pod
+    };
+    let mut cluster = Cluster::of(vec![node("a", 4, 8, 2)]);
+    cluster.quotas = vec![quota(json!({"hard": {"pods": "2", "limits.cpu": "4"}}))];
+    let on_node = || on("a", two.clone());
+    cluster.pods = vec![of_probe(on_node()), of_probe(on_node()), of_probe(two.clone())];
+    let (view, none) = (cluster.view(), Utilisation { cpu: 0, memory: 0 });
+    assert_eq!((view.utilisation(), view.node_utilisation(&[])), (none, Some(none)));
+    assert_eq!(view.count(&[], &tier(2), 100), 2);
+    assert_eq!(view.fits(&[reserved(&two)], &tier(2)), Ok(()));
+    assert_eq!(view.check(&[reserved(&two)], &demand(&two)), Ok(()));
+    cluster.quotas.clear();
+    assert_eq!(cluster.check(&[reserved(&two)], &two), Ok(()));
+    // Those of leases do.
+    cluster.pods = vec![pod_of(&lease(), on_node()), pod_of(&lease(), on_node())];
+    assert_eq!(cluster.check(&[], &two), Err(NoCapacity::Nodes));
 }
 
 /// Each order once: by its pod, or by its reservation until it has one.
