@@ -8,7 +8,7 @@ use crate::model::decision::{
     Quote, Rendered, Resources,
 };
 use crate::model::gateway::GatewayWays;
-use crate::model::ids::{InvalidName, LeaseId, MessageId, MintUrl, OrderId};
+use crate::model::ids::{InvalidName, LeaseId, MessageId, MintUrl, OrderId, TierId};
 use crate::model::lease::{Lease, LeaseState, PortKind};
 use crate::model::login::Login;
 use crate::model::order::{Order, OrderState, Purchase};
@@ -85,11 +85,21 @@ pub fn forms_of_the_token() -> Vec<String> {
     ]
 }
 
+/// The tier with this id.
+///
+/// # Panics
+/// It is no id of a tier.
+#[must_use]
+#[allow(clippy::expect_used, reason = "a test fails by it")]
+pub fn tier(id: &str) -> TierId {
+    TierId::parse(id).expect("the id of a tier")
+}
+
 /// One tier at this price for a minute.
 #[must_use]
 pub fn catalog(msat: u64, available: Option<u32>) -> Catalog {
     let offer = Offer {
-        id: "basic".to_owned(),
+        id: tier("basic"),
         name: "Basic".to_owned(),
         description: "A pod.".to_owned(),
         resources: Resources { cpu_millicores: 1_000, memory_mib: 1_024 },
@@ -117,7 +127,7 @@ pub fn lease(id: LeaseId, created_at: u64, expires_at: u64) -> Lease {
     Lease {
         id,
         customer: None,
-        tier: String::new(),
+        tier: tier("basic"),
         image: String::new(),
         resources: Resources::default(),
         username: String::new(),
@@ -184,7 +194,6 @@ pub fn order(purchase: Purchase, state: State) -> Result<Order, InvalidName> {
 #[must_use]
 pub fn reserved_lease(order: &OrderId) -> Lease {
     Lease {
-        tier: "basic".to_owned(),
         image: "image:1".to_owned(),
         username: "user".to_owned(),
         state: LeaseState::Reserved,
@@ -196,7 +205,7 @@ pub fn reserved_lease(order: &OrderId) -> Lease {
 #[must_use]
 pub fn agreement() -> Agreement {
     let quote = Quote {
-        tier: "basic".to_owned(),
+        tier: tier("basic"),
         resources: Resources::default(),
         price: Price { msat: Msat(1_000), seconds: Seconds(60) },
         minimum: Sat(1),

@@ -72,7 +72,7 @@ impl Price {
             amount: estimate.amount.0,
             unit: "sat".to_owned(),
             mints,
-            tier: estimate.tier,
+            tier: estimate.tier.into(),
             duration_seconds: estimate.seconds.0,
             cpu_millicores: estimate.resources.cpu_millicores,
             memory_mb: estimate.resources.memory_mib,

@@ -3,7 +3,7 @@
 use crate::model::decision::{LeaseView, Resources};
 use crate::model::host_key::HostKey;
 use crate::model::http_port::HttpPort;
-use crate::model::ids::{Customer, LeaseId, PodName, PublicKey, known_customer};
+use crate::model::ids::{Customer, LeaseId, PodName, PublicKey, TierId, known_customer};
 use crate::model::later_name::{LaterName, named_or_later};
 use crate::model::ssh_host::SshHost;
 use crate::model::units::UnixTime;
@@ -51,7 +51,7 @@ pub struct Lease {
     /// The customer who bought it, if they are known.
     #[serde(with = "known_customer")]
     pub customer: Option<Customer>,
-    pub tier: String,
+    pub tier: TierId,
     pub image: String,
     /// What the pod may use.
     pub resources: Resources,

@@ -93,7 +93,7 @@ pub fn access(
         expires_at,
         cpu_millicores: lease.resources.cpu_millicores,
         memory_mb: lease.resources.memory_mib,
-        pod_spec_name: lease.tier.clone(),
+        pod_spec_name: lease.tier.to_string(),
         pod_image: lease.image.clone(),
         access: Vec::new(),
         http: PodHttp::default(),
@@ -272,7 +272,7 @@ pub fn status(lease: &Lease, orders: &[&Order], ssh_host: &str, now: UnixTime) -
         time_remaining_seconds: left.0,
         cpu_millicores: lease.resources.cpu_millicores,
         memory_mb: lease.resources.memory_mib,
-        pod_spec_name: lease.tier.clone(),
+        pod_spec_name: lease.tier.to_string(),
         ssh_host: lease.login_host(ssh_host),
         ssh_port: lease.login_port(),
         ssh_username: lease.username.clone(),
@@ -294,7 +294,7 @@ pub fn offer(catalog: &Catalog) -> OfferContent {
     let spec = |listed: &ListedOffer| {
         let offer = &listed.offer;
         PodSpec {
-            id: offer.id.clone(),
+            id: offer.id.to_string(),
             name: offer.name.clone(),
             description: offer.description.clone(),
             cpu_millicores: offer.resources.cpu_millicores,

@@ -84,7 +84,7 @@ pub(crate) fn lease(port: u16, expires_at: u64) -> Lease {
     Lease {
         id: new_lease_id(),
         customer: Some(customer("c")),
-        tier: "basic".to_owned(),
+        tier: testing::tier("basic"),
         image: "i:1".to_owned(),
         resources: Resources { cpu_millicores: 1, memory_mib: 1 },
         username: "user".to_owned(),
