@@ -8,7 +8,7 @@ use crate::model::decision::{
     Quote, Rendered, Resources,
 };
 use crate::model::gateway::GatewayWays;
-use crate::model::ids::{InvalidName, LeaseId, MessageId, MintUrl, OrderId, TierId};
+use crate::model::ids::{InvalidName, LeaseId, MessageId, MintUrl, OrderId, TierId, Username};
 use crate::model::lease::{Lease, LeaseState, PortKind};
 use crate::model::login::Login;
 use crate::model::order::{Order, OrderState, Purchase};
@@ -130,7 +130,7 @@ pub fn lease(id: LeaseId, created_at: u64, expires_at: u64) -> Lease {
         tier: tier("basic"),
         image: String::new(),
         resources: Resources::default(),
-        username: String::new(),
+        username: Username::default(),
         port: Some(1),
         port_kind: PortKind::HostPort,
         state: LeaseState::Live,
@@ -160,7 +160,7 @@ pub fn spawn() -> Purchase {
     Purchase::Spawn {
         image: None,
         tier: None,
-        username: "user".to_owned(),
+        username: Username::default(),
         public_key: None,
         wanted: None,
         run: Run::Ssh,
@@ -195,7 +195,6 @@ pub fn order(purchase: Purchase, state: State) -> Result<Order, InvalidName> {
 pub fn reserved_lease(order: &OrderId) -> Lease {
     Lease {
         image: "image:1".to_owned(),
-        username: "user".to_owned(),
         state: LeaseState::Reserved,
         expires_at: None,
         ..lease(LeaseId::of(order), 100, 100)

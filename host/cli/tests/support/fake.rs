@@ -17,7 +17,7 @@ use paygress_core::backend::wallet::{
     Payments, ReceiveError, RecoveryError, RefundAmount, RefundIssuer, RefundState, RefundToken,
     Resolution, ResolveMode, TokenInfo, TokenReader, WalletError,
 };
-use paygress_core::model::ids::{Customer, MessageId, MintUrl, OrderId, ProofY, TierId};
+use paygress_core::model::ids::{Customer, MessageId, MintUrl, OrderId, ProofY, TierId, Username};
 use paygress_core::model::order::{Order, OrderView, Purchase};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::run::Run;
@@ -327,7 +327,7 @@ pub fn spawn(tier: Option<&str>, image: Option<&str>) -> Purchase {
     Purchase::Spawn {
         image: image.map(str::to_owned),
         tier: tier.map(str::to_owned),
-        username: "alice".to_owned(),
+        username: Username::parse("alice").unwrap(),
         public_key: None,
         wanted: None,
         run: Run::Ssh,

@@ -3,7 +3,7 @@
 use crate::model::decision::{LeaseView, Resources};
 use crate::model::host_key::HostKey;
 use crate::model::http_port::HttpPort;
-use crate::model::ids::{Customer, LeaseId, PodName, PublicKey, TierId, known_customer};
+use crate::model::ids::{Customer, LeaseId, PodName, PublicKey, TierId, Username, known_customer};
 use crate::model::later_name::{LaterName, named_or_later};
 use crate::model::ssh_host::SshHost;
 use crate::model::units::UnixTime;
@@ -56,7 +56,7 @@ pub struct Lease {
     /// What the pod may use.
     pub resources: Resources,
     /// The SSH user.
-    pub username: String,
+    pub username: Username,
     /// The nodes' port; none where it was sold without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,

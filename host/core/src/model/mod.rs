@@ -28,3 +28,4 @@ pub mod state;
 mod tier_id;
 pub mod token;
 pub mod units;
+mod username;

@@ -84,7 +84,7 @@ impl OrderService {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ids::{LeaseId, OrderId};
+    use crate::model::ids::{LeaseId, OrderId, Username};
     use crate::testing;
 
     #[test]
@@ -95,7 +95,7 @@ mod tests {
             image: "Debian:13".to_owned(),
             port: Some(20_427),
             customer: Some(Customer::parse(&key).unwrap()),
-            username: "hidden".to_owned(),
+            username: Username::parse("hidden").unwrap(),
             ..testing::lease(LeaseId::of(&OrderId::random()), 1, 2)
         };
         let is_found = |text: &str, tier: Option<&str>| {
