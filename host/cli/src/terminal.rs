@@ -18,7 +18,7 @@ impl Shell for SshShell {
     async fn open(&self, login: ShellLogin<'_>, size: Size) -> Result<Session, ShellError> {
         let ShellLogin { host, port, username, password, host_keys } = login;
         let check = host_key_check(host_keys)?;
-        let client = Client::login((host, port), username, password.expose(), check)
+        let client = Client::login((host, port), username.as_str(), password.expose(), check)
             .await
             .map_err(shell_error)?;
         let (input, mut inputs) = mpsc::channel(BUFFERED_MESSAGES);

@@ -12,7 +12,7 @@ use paygress_core::backend::cluster::{
 };
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
 use paygress_core::model::access::AccessModes;
-use paygress_core::model::ids::{LeaseId, OrderId, PodName};
+use paygress_core::model::ids::{LeaseId, OrderId, PodName, TierId};
 use paygress_core::model::login::{Login, LoginFields};
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::run::Run;
@@ -68,7 +68,7 @@ fn plan(host_port: u16, sold: u64) -> LeasePlan {
     }});
     LeasePlan {
         lease,
-        tier: "basic".to_owned(),
+        tier: TierId::parse("basic").unwrap(),
         placement,
         rendered: Rendered { pod_template_json: template.to_string(), ..Rendered::default() },
         login: Login::check(LoginFields { username: Some("alice"), ..LoginFields::default() })

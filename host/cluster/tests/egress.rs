@@ -11,7 +11,7 @@ use paygress_core::backend::policy::{
     EgressRule, Placement, PortRange, Protocol, Rendered, Resources,
 };
 use paygress_core::model::access::AccessModes;
-use paygress_core::model::ids::{LeaseId, OrderId};
+use paygress_core::model::ids::{LeaseId, OrderId, TierId};
 use paygress_core::model::login::{Login, LoginFields};
 use paygress_core::model::run::Run;
 use paygress_core::model::units::Seconds;
@@ -148,7 +148,7 @@ fn plan(egress: Option<Vec<EgressRule>>) -> LeasePlan {
     let pod_template_json = template.to_string();
     LeasePlan {
         lease,
-        tier: "basic".to_owned(),
+        tier: TierId::parse("basic").unwrap(),
         placement: Placement {
             pod_name: pod.clone(),
             image: "example.com/ssh:1".to_owned(),

@@ -8,7 +8,7 @@ use crate::model::decision::{
     Quote, Rendered, Resources,
 };
 use crate::model::gateway::GatewayWays;
-use crate::model::ids::{InvalidName, LeaseId, MessageId, MintUrl, OrderId};
+use crate::model::ids::{InvalidName, LeaseId, MessageId, MintUrl, OrderId, TierId, Username};
 use crate::model::lease::{Lease, LeaseState, PortKind};
 use crate::model::login::Login;
 use crate::model::order::{Order, OrderState, Purchase};
@@ -85,11 +85,21 @@ pub fn forms_of_the_token() -> Vec<String> {
     ]
 }
 
+/// The tier with this id.
+///
+/// # Panics
+/// It is no id of a tier.
+#[must_use]
+#[allow(clippy::expect_used, reason = "a test fails by it")]
+pub fn tier(id: &str) -> TierId {
+    TierId::parse(id).expect("the id of a tier")
+}
+
 /// One tier at this price for a minute.
 #[must_use]
 pub fn catalog(msat: u64, available: Option<u32>) -> Catalog {
     let offer = Offer {
-        id: "basic".to_owned(),
+        id: tier("basic"),
         name: "Basic".to_owned(),
         description: "A pod.".to_owned(),
         resources: Resources { cpu_millicores: 1_000, memory_mib: 1_024 },
@@ -117,10 +127,10 @@ pub fn lease(id: LeaseId, created_at: u64, expires_at: u64) -> Lease {
     Lease {
         id,
         customer: None,
-        tier: String::new(),
+        tier: tier("basic"),
         image: String::new(),
         resources: Resources::default(),
-        username: String::new(),
+        username: Username::default(),
         port: Some(1),
         port_kind: PortKind::HostPort,
         state: LeaseState::Live,
@@ -150,7 +160,7 @@ pub fn spawn() -> Purchase {
     Purchase::Spawn {
         image: None,
         tier: None,
-        username: "user".to_owned(),
+        username: Username::default(),
         public_key: None,
         wanted: None,
         run: Run::Ssh,
@@ -184,9 +194,7 @@ pub fn order(purchase: Purchase, state: State) -> Result<Order, InvalidName> {
 #[must_use]
 pub fn reserved_lease(order: &OrderId) -> Lease {
     Lease {
-        tier: "basic".to_owned(),
         image: "image:1".to_owned(),
-        username: "user".to_owned(),
         state: LeaseState::Reserved,
         expires_at: None,
         ..lease(LeaseId::of(order), 100, 100)
@@ -196,7 +204,7 @@ pub fn reserved_lease(order: &OrderId) -> Lease {
 #[must_use]
 pub fn agreement() -> Agreement {
     let quote = Quote {
-        tier: "basic".to_owned(),
+        tier: tier("basic"),
         resources: Resources::default(),
         price: Price { msat: Msat(1_000), seconds: Seconds(60) },
         minimum: Sat(1),

@@ -87,6 +87,7 @@ pub fn message(bytes: &[u8]) {
             token,
             ..
         }) => {
+            let username = username.as_str();
             assert!(
                 username.bytes().all(|c| c.is_ascii_lowercase()
                     || c.is_ascii_digit()

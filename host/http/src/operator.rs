@@ -41,7 +41,7 @@ impl LeaseView {
             pod_name: lease.pod().into(),
             status: lease.state.into(),
             customer: lease.customer.as_ref().map(ToString::to_string).unwrap_or_default(),
-            tier: lease.tier.clone(),
+            tier: lease.tier.to_string(),
             image: lease.image.clone(),
             port: lease.login_port(),
             cpu_millicores: lease.resources.cpu_millicores,

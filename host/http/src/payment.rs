@@ -72,7 +72,7 @@ impl Price {
             amount: estimate.amount.0,
             unit: "sat".to_owned(),
             mints,
-            tier: estimate.tier,
+            tier: estimate.tier.into(),
             duration_seconds: estimate.seconds.0,
             cpu_millicores: estimate.resources.cpu_millicores,
             memory_mb: estimate.resources.memory_mib,
@@ -90,7 +90,7 @@ fn target(app: &App, purchase: &Purchase, customer: &Customer) -> String {
     match purchase {
         Purchase::TopUp { pod } => query.push(("pod_name", pod.to_string())),
         Purchase::Spawn { image, tier, username, public_key, wanted, run, http } => {
-            query.push(("ssh_username", username.clone()));
+            query.push(("ssh_username", username.to_string()));
             query.extend(image.iter().map(|image| ("pod_image", image.clone())));
             query.extend(tier.iter().map(|tier| ("tier", tier.clone())));
             query.extend((!run.is_ssh()).then(|| ("run", run.as_str().to_owned())));

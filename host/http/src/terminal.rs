@@ -107,7 +107,7 @@ async fn serve(app: &App, pod: String, socket: &mut WebSocket) -> Result<(), Clo
     // The customer's key is not here, and no password was requested.
     let no_password = || refused("this pod has no password; log in with ssh and your key");
     let password = login.password.as_ref().ok_or_else(no_password)?;
-    let (host, username, host_keys) = (&*host, &*login.username, &*host_keys);
+    let (host, username, host_keys) = (&*host, &login.username, &*host_keys);
     let login = ShellLogin { host, port, username, password, host_keys };
     let _of_customer =
         app.terminals_of.try_acquire(customer, limits::TERMINALS_OF_ONE).ok_or_else(full)?;

@@ -5,6 +5,7 @@ use paygress_core::backend::policy::{
     Context, CustomerHistory, Grant, LeaseView, Payment, Placement, Price, Quote, Resources, Slot,
     Utilisation,
 };
+use paygress_core::model::ids::TierId;
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 use paygress_policy::{Call, CallRecord, Harness, WrongSlot, sample_placement};
@@ -76,7 +77,7 @@ impl TestCase {
                 net: Sat(60),
             },
             quote: Quote {
-                tier: "standard".to_owned(),
+                tier: TierId::of_test_case(),
                 resources,
                 price: Price { msat: Msat(1_000), seconds: Seconds(60) },
                 minimum: Sat(1),
@@ -153,7 +154,7 @@ impl TestCase {
 pub(crate) fn own_lease(id: &str) -> LeaseView {
     LeaseView {
         id: id.to_owned(),
-        tier: "standard".to_owned(),
+        tier: TierId::of_test_case(),
         image: "registry.example/ssh:1".to_owned(),
         created_at: UnixTime(SAMPLE_TIME.0.saturating_sub(1_800)),
         expires_at: UnixTime(SAMPLE_TIME.0.saturating_add(1_800)),

@@ -195,7 +195,7 @@ impl Differences<'_> {
         let mut compare = |aspect, text: &dyn Fn(&Decisions) -> String| {
             self.compare_texts(aspect, text(old), text(new));
         };
-        compare(Aspect::Tier, &quote(|quote| quote.tier.clone()));
+        compare(Aspect::Tier, &quote(|quote| quote.tier.to_string()));
         compare(
             Aspect::Price,
             &quote(|quote| format!("{} msat for {} s", quote.price.msat.0, quote.price.seconds.0)),

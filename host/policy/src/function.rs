@@ -128,7 +128,7 @@ pub(crate) fn render(
             component.engine.check_template(&rendered, &wanted).map(|()| rendered)
         };
         checked(component, deadline, check, |world, store| {
-            world.call_render(store, &order, &grant, &placement, &access, &tier)
+            world.call_render(store, &order, &grant, &placement, &access, tier.as_str())
         })
     }
 }

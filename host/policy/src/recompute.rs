@@ -205,6 +205,7 @@ fn compare(field: &str, receipt: &Value, recomputed: &Value, found: &mut Vec<Fie
 mod tests {
     use super::*;
     use paygress_core::backend::policy::{Context, Grant, Payment, RefundTerms};
+    use paygress_core::model::ids::TierId;
     use paygress_core::model::order::OrderView;
     use paygress_core::model::units::{Seconds, UnixTime};
     use paygress_core::protocol::ReceiptRefund;
@@ -303,7 +304,9 @@ mod tests {
                 *seconds = seconds.minus(Seconds(60));
             }),
             ("decision.quote.minimum", |order| order.decision.quote.minimum = Sat(77)),
-            ("decision.quote.tier", |order| order.decision.quote.tier = "other".to_owned()),
+            ("decision.quote.tier", |order| {
+                order.decision.quote.tier = TierId::parse("other").unwrap();
+            }),
             ("image", |order| order.image = Some("example.invalid/other:1".to_owned())),
             ("decision.refund.percent", |order| {
                 order.decision.refund = Some(RefundTerms { step: Seconds(60), percent: 1 });

@@ -10,6 +10,7 @@ use paygress_core::backend::policy::{
     PolicySet, Price, Quote, RefundTerms, Rendered, Resources, SettingsDigests, Slot, SlotStats,
 };
 use paygress_core::model::access::AccessModes;
+use paygress_core::model::ids::TierId;
 use paygress_core::model::order::OrderView;
 use paygress_core::model::refusal::Refusal;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
@@ -219,7 +220,7 @@ impl ComponentSet {
         tested(Slot::Pricing, offers(&context)(&self.pricing, Deadline::Full))?;
         let quoted = tested(Slot::Pricing, quote(&order, &context)(&self.pricing, Deadline::Full))?
             .unwrap_or_else(|| Quote {
-                tier: "sample".to_owned(),
+                tier: TierId::of_dry_run(),
                 resources: Resources { cpu_millicores: 1_000, memory_mib: 1_024 },
                 price: Price { msat: Msat(1_000), seconds: Seconds(60) },
                 minimum: Sat(1),

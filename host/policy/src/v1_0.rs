@@ -6,6 +6,7 @@ use crate::bindings::common::paygress::policy::types as wit;
 use paygress_core::backend::policy::{
     FaultKind, Grant, LeaseView, Offer, Payment, Placement, Price, Quote, Rendered, Resources,
 };
+use paygress_core::model::ids::TierId;
 use paygress_core::model::order::OrderView;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::{Msat, Sat, Seconds};
@@ -44,6 +45,11 @@ pub(crate) fn text(name: &str, text: String, min: usize, max: usize) -> Checked<
     }
 }
 
+fn tier(name: &str, id: String) -> Checked<TierId> {
+    let bytes = id.len();
+    TierId::parse(id).or_else(|error| invalid(format!("{name}, of {bytes} bytes, is {error}")))
+}
+
 pub(crate) fn check_schema(schema: &str) -> Checked<()> {
     if schema.len() > SCHEMA_BYTES {
         return invalid(format!("a settings schema of {} bytes", schema.len()));
@@ -57,7 +63,7 @@ pub(crate) fn check_schema(schema: &str) -> Checked<()> {
 pub(crate) fn lease(view: &LeaseView) -> wit::Lease {
     wit::Lease {
         id: view.id.clone(),
-        tier: view.tier.clone(),
+        tier: view.tier.to_string(),
         image: view.image.clone(),
         created_at_unix_seconds: view.created_at.0,
         expires_at_unix_seconds: view.expires_at.0,
@@ -87,7 +93,7 @@ pub(crate) fn order(view: &OrderView) -> wit::Order {
 
 pub(crate) fn quote(quote: &Quote) -> wit::Quote {
     wit::Quote {
-        tier: quote.tier.clone(),
+        tier: quote.tier.to_string(),
         resources: resources(quote.resources),
         price: wit::Price { msat: quote.price.msat.0, seconds: quote.price.seconds.0 },
         minimum_sat: quote.minimum.0,
@@ -158,7 +164,7 @@ pub(crate) fn checked_offers(offers: Vec<wit::Offer>) -> Checked<Vec<Offer>> {
     }
     let offer = |offer: wit::Offer| {
         Ok(Offer {
-            id: text("an offer's id", offer.id, 1, 64)?,
+            id: tier("an offer's id", offer.id)?,
             name: text("an offer's name", offer.name, 1, 100)?,
             description: text("an offer's description", offer.description, 0, 500)?,
             resources: checked_resources(offer.resources)?,
@@ -171,7 +177,7 @@ pub(crate) fn checked_offers(offers: Vec<wit::Offer>) -> Checked<Vec<Offer>> {
 
 pub(crate) fn checked_quote(quote: wit::Quote) -> Checked<Quote> {
     Ok(Quote {
-        tier: text("the tier", quote.tier, 1, 64)?,
+        tier: tier("the tier", quote.tier)?,
         resources: checked_resources(quote.resources)?,
         price: checked_price(quote.price)?,
         minimum: checked_minimum(quote.minimum_sat)?,

@@ -6,6 +6,7 @@ use paygress_core::backend::policy::{
     EgressRule, Grant, Placement, PortRange, Price, Protocol, Quote, Rendered, Resources, Slot,
 };
 use paygress_core::model::access::{AccessMode, AccessModes};
+use paygress_core::model::ids::TierId;
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::{Msat, Sat, Seconds};
 use paygress_policy::{BoxError, Host, LoadError, PolicyEngine, Source, Sources, sample_placement};
@@ -42,7 +43,7 @@ async fn rendered_for(host: &Host, access: AccessModes, tier: &str) -> Rendered 
     let order = OrderView { username: "user".to_owned(), ..OrderView::default() };
     let grant = Grant { seconds: Seconds(60), note: None };
     let price = Price { msat: Msat(1_000), seconds: Seconds(60) };
-    let quote = Quote { tier: tier.to_owned(), resources, price, minimum: Sat(1) };
+    let quote = Quote { tier: TierId::parse(tier).unwrap(), resources, price, minimum: Sat(1) };
     host.current().render(&order, &quote, &grant, &placement).await.unwrap()
 }
 

@@ -13,6 +13,7 @@ use arguments::Arguments;
 use paygress_core::backend::policy::{
     Configured, Context, Grant, Payment, Price, Quote, Resources, Slot,
 };
+use paygress_core::model::ids::TierId;
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 use paygress_policy::{Call, CallRecord, CallResult, Harness, PolicyEngine, sample_placement};
@@ -69,7 +70,7 @@ impl Arguments {
                 ..Context::default()
             },
             quote: Quote {
-                tier: "basic".to_owned(),
+                tier: TierId::parse("basic").unwrap(),
                 resources,
                 price: Price { msat: Msat(1_000), seconds: Seconds(60) },
                 minimum: Sat(1),

@@ -5,6 +5,7 @@ use paygress_core::Policy;
 use paygress_core::backend::policy::{
     Context, FaultKind, Grant, Placement, PolicyError, Price, Quote, Resources, Slot,
 };
+use paygress_core::model::ids::TierId;
 use paygress_core::model::order::OrderView;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::{Msat, Sat, Seconds};
@@ -92,7 +93,10 @@ async fn each_fault_costs_its_own_call_and_the_next_succeeds() {
         ("all-the-money", |kind| matches!(kind, FaultKind::InvalidOutput(_))),
         ("no-resources", |kind| matches!(kind, FaultKind::InvalidOutput(_))),
         ("too-many-resources", |kind| matches!(kind, FaultKind::InvalidOutput(_))),
-        ("long-tier", |kind| matches!(kind, FaultKind::InvalidOutput(_))),
+        (
+            "long-tier",
+            |kind| matches!(kind, FaultKind::InvalidOutput(reason) if reason.contains("1 to 64 bytes")),
+        ),
         (
             "huge-tier",
             |kind| matches!(kind, FaultKind::InvalidOutput(reason) if reason.contains("more than")),
@@ -247,7 +251,8 @@ async fn a_template_that_the_guard_does_not_allow_is_a_fault() {
     let placement = Placement { host_port: Some(30_001), ..sample };
     let grant = Grant { seconds: Seconds(60), note: None };
     let price = Price { msat: Msat(1_000), seconds: Seconds(60) };
-    let quote = Quote { tier: "standard".to_owned(), resources, price, minimum: Sat(1) };
+    let tier = TierId::parse("standard").unwrap();
+    let quote = Quote { tier, resources, price, minimum: Sat(1) };
     let rendered = host.current().render(&order("standard"), &quote, &grant, &placement).await;
     assert!(
         matches!(rendered, Err(PolicyError::Fault(fault)) if matches!(&fault.kind, FaultKind::Template(reason) if reason.contains("30001")))

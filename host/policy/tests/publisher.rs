@@ -5,6 +5,7 @@
 
 use paygress_core::Policy;
 use paygress_core::backend::policy::{Context, Grant, Payment, Price, Quote, Resources, Slot};
+use paygress_core::model::ids::TierId;
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::{Msat, Sat, Seconds};
 use paygress_policy::{
@@ -448,7 +449,7 @@ async fn both_versions_of_the_contract_are_supported() {
     let fixture = Fixture::new();
     let publisher = fixture.open().unwrap();
     let quote = Quote {
-        tier: "a".to_owned(),
+        tier: TierId::parse("a").unwrap(),
         resources: Resources::default(),
         price: Price { msat: Msat(1_000), seconds: Seconds(60) },
         minimum: Sat(1),

@@ -395,7 +395,7 @@ async fn start_isolated(
     let key = key.to_openssh(Default::default()).map_err(ClusterError::not_ready)?;
     let files = plan.login.files().map(|(name, content)| (name, content.as_bytes()));
     let login: Vec<_> = files.chain([(HOST_KEY, key.as_bytes())]).collect();
-    let directory = isolation.directory(port, &plan.login.username, &login);
+    let directory = isolation.directory(port, plan.login.username.as_str(), &login);
     let directory = directory.map_err(ClusterError::not_ready)?;
     let name = plan.lease.pod_name();
     let mut command = isolation.command(&directory, name.as_str(), "serve");
@@ -430,7 +430,7 @@ async fn wait_until_free(port: u16) {
 fn account(login: &Login, home: PathBuf) -> Result<Account, paygress_sshd::Error> {
     let password = login.password.as_ref();
     Ok(Account {
-        username: login.username.clone(),
+        username: login.username.to_string(),
         aliases: Vec::new(),
         password: password.map_or(Password::none(), |password| Password::new(password.expose())),
         keys: parse_keys(login.public_key.as_deref().unwrap_or_default())?,

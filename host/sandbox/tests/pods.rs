@@ -9,7 +9,7 @@ use paygress_core::backend::cluster::{
 };
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
 use paygress_core::model::access::AccessModes;
-use paygress_core::model::ids::{LeaseId, OrderId, PodName};
+use paygress_core::model::ids::{LeaseId, OrderId, PodName, TierId};
 use paygress_core::model::login::{Login, LoginFields};
 use paygress_core::model::run::Run;
 use paygress_core::model::units::{Seconds, UnixTime};
@@ -73,7 +73,7 @@ fn plan(host_port: u16) -> LeasePlan {
     let login = LoginFields { username: Some("alice"), password: Some(PASSWORD), public_key: None };
     LeasePlan {
         lease,
-        tier: "basic".to_owned(),
+        tier: TierId::parse("basic").unwrap(),
         placement: Placement {
             pod_name: pod.clone(),
             image: "paygress.local/ssh:1".to_owned(),

@@ -17,7 +17,7 @@ use paygress_core::backend::wallet::{
     Payments, ReceiveError, RecoveryError, RefundAmount, RefundIssuer, RefundState, RefundToken,
     Resolution, ResolveMode, TokenInfo, TokenReader, WalletError,
 };
-use paygress_core::model::ids::{Customer, MessageId, MintUrl, OrderId, ProofY};
+use paygress_core::model::ids::{Customer, MessageId, MintUrl, OrderId, ProofY, TierId, Username};
 use paygress_core::model::order::{Order, OrderView, Purchase};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::run::Run;
@@ -212,7 +212,7 @@ impl PolicySet for GenerousSet {
     }
     async fn quote(&self, order: &OrderView, _: &Context) -> Result<Quote, PolicyError> {
         let price = Price { msat: Msat(1_000), seconds: Seconds(60) };
-        let tier = order.tier.clone().unwrap_or_else(|| "basic".to_owned());
+        let tier = TierId::parse(order.tier.as_deref().unwrap_or("basic")).unwrap();
         Ok(Quote { tier, resources: Resources::default(), price, minimum: Sat(1) })
     }
     async fn grant(
@@ -327,7 +327,7 @@ pub fn spawn(tier: Option<&str>, image: Option<&str>) -> Purchase {
     Purchase::Spawn {
         image: image.map(str::to_owned),
         tier: tier.map(str::to_owned),
-        username: "alice".to_owned(),
+        username: Username::parse("alice").unwrap(),
         public_key: None,
         wanted: None,
         run: Run::Ssh,

@@ -88,7 +88,7 @@ impl Capacity for Room {
         if self.left(reserved) == 0 { Err(NoCapacity::Nodes) } else { Ok(()) }
     }
     fn fits(&self, reserved: &[Reservation], tier: &Tier) -> Result<(), NoCapacity> {
-        if tier.id == TOO_LARGE {
+        if tier.id.as_str() == TOO_LARGE {
             return Err(NoCapacity::TooLarge);
         }
         self.check(reserved, &Demand::default())

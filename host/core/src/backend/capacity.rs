@@ -3,7 +3,7 @@
 pub use crate::model::decision::Utilisation;
 
 use crate::model::decision::{Offer, Quote, Resources};
-use crate::model::ids::LeaseId;
+use crate::model::ids::{LeaseId, TierId};
 
 /// What a pod needs of its cluster, in the cluster's own form. It is kept with the port of its
 /// lease, so that every replica counts it. Empty: it needs nothing that is counted.
@@ -26,7 +26,7 @@ impl Demand {
 /// are the same: a device, or other nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tier {
-    pub id: String,
+    pub id: TierId,
     pub resources: Resources,
 }
 

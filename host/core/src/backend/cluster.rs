@@ -8,7 +8,7 @@ use crate::backend::pod_streams::PodStreams;
 use crate::backend::responder::PodReply;
 use crate::model::decision::{Placement, Rendered};
 use crate::model::host_key::HostKey;
-use crate::model::ids::{LeaseId, PodName, PublicKey};
+use crate::model::ids::{LeaseId, PodName, PublicKey, TierId};
 use crate::model::login::Login;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::run::{ProgramState, Run};
@@ -31,7 +31,7 @@ pub const LOGIN_MOUNT_PATH: &str = "/run/paygress/login";
 pub struct LeasePlan {
     pub lease: LeaseId,
     /// The id of its tier.
-    pub tier: String,
+    pub tier: TierId,
     /// What the host has fixed.
     pub placement: Placement,
     /// What the policy made of it; not trusted.

@@ -1,6 +1,7 @@
 //! A terminal in a pod, for transports that bring one to a browser.
 
 use crate::model::host_key::HostKey;
+use crate::model::ids::Username;
 use crate::model::secret::Secret;
 use async_trait::async_trait;
 use std::error::Error;
@@ -34,7 +35,7 @@ pub struct Session {
 pub struct ShellLogin<'a> {
     pub host: &'a str,
     pub port: u16,
-    pub username: &'a str,
+    pub username: &'a Username,
     pub password: &'a Secret,
     /// The server has one of these; where none is known, any.
     pub host_keys: &'a [HostKey],

@@ -2,6 +2,7 @@
 
 use crate::model::access::{AccessMode, AccessModes};
 use crate::model::egress::EgressRule;
+use crate::model::ids::TierId;
 use crate::model::units::{Msat, Sat, Seconds, UnixTime};
 use serde::{Deserialize, Serialize};
 
@@ -107,7 +108,7 @@ impl Price {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// The tier's id.
-    pub id: String,
+    pub id: TierId,
     /// Its name for people.
     pub name: String,
     /// One or two sentences.
@@ -133,7 +134,7 @@ pub struct ImageOffer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quote {
     /// The tier.
-    pub tier: String,
+    pub tier: TierId,
     /// What the pod may use.
     pub resources: Resources,
     /// What it costs.
@@ -269,7 +270,7 @@ pub struct LeaseView {
     /// Its id.
     pub id: String,
     /// Its tier.
-    pub tier: String,
+    pub tier: TierId,
     /// Its image.
     pub image: String,
     /// When it was ordered.

@@ -2,6 +2,8 @@
 
 pub use crate::model::invalid_name::InvalidName;
 pub use crate::model::mint_url::MintUrl;
+pub use crate::model::tier_id::TierId;
+pub use crate::model::username::{InvalidUsername, Username};
 
 use crate::limits;
 use crate::model::secret::Secret;

@@ -3,7 +3,7 @@
 use crate::model::decision::{LeaseView, Resources};
 use crate::model::host_key::HostKey;
 use crate::model::http_port::HttpPort;
-use crate::model::ids::{Customer, LeaseId, PodName, PublicKey, known_customer};
+use crate::model::ids::{Customer, LeaseId, PodName, PublicKey, TierId, Username, known_customer};
 use crate::model::later_name::{LaterName, named_or_later};
 use crate::model::ssh_host::SshHost;
 use crate::model::units::UnixTime;
@@ -51,12 +51,12 @@ pub struct Lease {
     /// The customer who bought it, if they are known.
     #[serde(with = "known_customer")]
     pub customer: Option<Customer>,
-    pub tier: String,
+    pub tier: TierId,
     pub image: String,
     /// What the pod may use.
     pub resources: Resources,
     /// The SSH user.
-    pub username: String,
+    pub username: Username,
     /// The nodes' port; none where it was sold without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,

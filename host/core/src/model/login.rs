@@ -1,47 +1,15 @@
 //! The customer's login, validated once: other crates rely on it.
 
 use crate::limits;
-use crate::model::ids::random_name;
+use crate::model::ids::{Username, random_name};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::secret::Secret;
-
-/// Used when the customer names no user.
-pub const DEFAULT_USERNAME: &str = "user";
-/// System users of common images; a login under these names would meet an existing home or a locked
-/// account.
-const RESERVED: &[&str] = &[
-    "root",
-    "daemon",
-    "bin",
-    "sys",
-    "sync",
-    "games",
-    "man",
-    "lp",
-    "mail",
-    "news",
-    "uucp",
-    "proxy",
-    "backup",
-    "list",
-    "irc",
-    "nobody",
-    "sshd",
-    "systemd-network",
-    "messagebus",
-    "postfix",
-    "operator",
-    "shutdown",
-    "halt",
-    "ftp",
-    "adm",
-];
 
 /// How the customer logs in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
-    /// The user, `[a-z_][a-z0-9_-]{0,31}`.
-    pub username: String,
+    /// The user.
+    pub username: Username,
     /// The password; none: only the key logs in.
     pub password: Option<Secret>,
     /// One public key in OpenSSH's form.
@@ -71,7 +39,7 @@ impl Login {
     /// A login with these. With neither password nor key a password of 119 random bits is made;
     /// with a key there is none that was not requested.
     #[must_use]
-    pub fn new(username: String, password: Option<Secret>, public_key: Option<String>) -> Self {
+    pub fn new(username: Username, password: Option<Secret>, public_key: Option<String>) -> Self {
         let password = password.or_else(|| public_key.is_none().then(random_password));
         Self { username, password, public_key }
     }
@@ -84,7 +52,7 @@ impl Login {
     pub fn check(fields: LoginFields<'_>) -> Result<Self, Refusal> {
         let LoginFields { username, password, public_key } = fields;
         Ok(Self::new(
-            check_username(username.unwrap_or(DEFAULT_USERNAME))?,
+            username.map(check_username).transpose()?.unwrap_or_default(),
             password.map(check_password).transpose()?,
             public_key.map(check_public_key).transpose()?,
         ))
@@ -101,20 +69,8 @@ fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::new(ErrorType::InvalidRequest, message)
 }
 
-fn check_username(name: &str) -> Result<String, Refusal> {
-    let mut bytes = name.bytes();
-    let first = bytes.next().is_some_and(|c| c.is_ascii_lowercase() || c == b'_');
-    let rest =
-        bytes.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-');
-    if !(first && rest && name.len() <= 32) {
-        return Err(invalid(
-            "ssh_username must be 1 to 32 lower-case letters, digits, '-' or '_', and must begin with a letter or '_'",
-        ));
-    }
-    if RESERVED.contains(&name) {
-        return Err(invalid("ssh_username is the name of a system user; choose another one"));
-    }
-    Ok(name.to_owned())
+fn check_username(name: &str) -> Result<Username, Refusal> {
+    Username::parse(name).map_err(|error| invalid(format!("ssh_username {error}")))
 }
 
 fn check_password(password: &str) -> Result<Secret, Refusal> {
@@ -188,7 +144,7 @@ mod tests {
             assert_eq!(refused.code, ErrorType::InvalidRequest, "{bad:?}");
         }
         for good in ["alice", "_x", "a-b_c9", &"a".repeat(32)] {
-            assert_eq!(with_username(good).unwrap().username, good);
+            assert_eq!(with_username(good).unwrap().username.as_str(), good);
         }
     }
 
@@ -207,7 +163,7 @@ mod tests {
     #[test]
     fn missing_fields_get_defaults() {
         let [a, b] = [(); 2].map(|()| Login::check(LoginFields::default()).unwrap());
-        assert_eq!(a.username, "user");
+        assert_eq!(a.username.as_str(), "user");
         assert_eq!(a.password.as_ref().unwrap().expose().len(), 20);
         assert_ne!(a.password, b.password);
     }

@@ -25,5 +25,7 @@ pub mod sales;
 pub mod secret;
 pub mod ssh_host;
 pub mod state;
+mod tier_id;
 pub mod token;
 pub mod units;
+mod username;

@@ -7,7 +7,7 @@ pub use crate::model::state::State;
 
 use crate::model::decision::LeaseView;
 use crate::model::http_port::HttpPort;
-use crate::model::ids::{Customer, LeaseId, MessageId, OrderId, PodName};
+use crate::model::ids::{Customer, LeaseId, MessageId, OrderId, PodName, Username};
 use crate::model::reply_to::ReplyTo;
 use crate::model::run::Run;
 use crate::model::token::TokenInfo;
@@ -28,7 +28,7 @@ pub enum Purchase {
         /// The wanted tier.
         tier: Option<String>,
         /// The SSH user.
-        username: String,
+        username: Username,
         /// One public key.
         public_key: Option<String>,
         /// The wanted time.
@@ -76,7 +76,7 @@ impl Purchase {
     ) -> OrderView {
         let (image, tier, username, wanted) = match self {
             Self::Spawn { image, tier, username, wanted, .. } => {
-                (image.clone(), tier.clone(), username.clone(), *wanted)
+                (image.clone(), tier.clone(), username.to_string(), *wanted)
             }
             Self::TopUp { .. } => (None, None, String::new(), None),
         };

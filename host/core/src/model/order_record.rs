@@ -2,7 +2,7 @@
 //! 0.1.0 wrote it. Only here can something that a state promises be missing.
 
 use crate::model::decision::{Decision, Payment, PodDecision, PolicyTrace};
-use crate::model::ids::{Customer, LeaseId, MessageId, MintUrl, OrderId, PodName};
+use crate::model::ids::{Customer, LeaseId, MessageId, MintUrl, OrderId, PodName, Username};
 use crate::model::login::Login;
 use crate::model::order::{Order, Purchase};
 use crate::model::order_state::{
@@ -239,7 +239,7 @@ impl RefusedRecord {
             None => Purchase::Spawn {
                 image: None,
                 tier: None,
-                username: String::new(),
+                username: Username::not_kept(),
                 public_key: None,
                 wanted: None,
                 run: Run::Ssh,

@@ -187,7 +187,7 @@ impl OrderService {
             tier: agreement.decision.quote.tier.clone(),
             image: placement.image.clone(),
             resources: agreement.decision.quote.resources,
-            username: agreement.decision.order.username.clone(),
+            username: login.username.clone(),
             port: placement.host_port,
             port_kind: self.backends.cluster.validator.port_kind(&plan),
             state: LeaseState::Reserved,

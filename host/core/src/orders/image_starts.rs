@@ -19,7 +19,7 @@ use super::lane::Lane;
 use crate::backend::cluster::EndReason;
 use crate::keyed_limit::{KeyedLimit, Permit};
 use crate::limits;
-use crate::model::ids::{Customer, OrderId};
+use crate::model::ids::{Customer, OrderId, TierId};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::run::Run;
 use crate::recent::Recent;
@@ -31,13 +31,13 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PodImage {
     image: String,
-    tier: String,
+    tier: TierId,
     run: Run,
 }
 
 impl PodImage {
-    pub(super) fn new(image: &str, tier: &str, run: Run) -> Self {
-        Self { image: image.to_owned(), tier: tier.to_owned(), run }
+    pub(super) fn new(image: &str, tier: &TierId, run: Run) -> Self {
+        Self { image: image.to_owned(), tier: tier.clone(), run }
     }
 }
 
@@ -270,6 +270,7 @@ mod tests {
     #![allow(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 
     use super::*;
+    use crate::testing;
 
     const PLENTY: u32 = 1_000;
 
@@ -278,7 +279,7 @@ mod tests {
     }
 
     fn image(name: &str) -> PodImage {
-        PodImage::new(name, "basic", Run::Ssh)
+        PodImage::new(name, &testing::tier("basic"), Run::Ssh)
     }
 
     fn try_start_in(
@@ -433,9 +434,9 @@ mod tests {
     #[test]
     fn what_does_not_start_in_one_tier_is_not_refused_in_another() {
         let (starts, now) = (ImageStarts::default(), Instant::now());
-        let small = PodImage::new("a", "small", Run::Ssh);
-        let others = [("a", "large", Run::Ssh), ("a", "small", Run::Image)];
-        let others = others.map(|(image, tier, run)| PodImage::new(image, tier, run));
+        let image = |tier, run| PodImage::new("a", &testing::tier(tier), run);
+        let small = image("small", Run::Ssh);
+        let others = [image("large", Run::Ssh), image("small", Run::Image)];
         others.iter().for_each(|other| starts.started(other));
         starts.failed(&small, now);
         assert!(starts.check(&small, now).is_err());

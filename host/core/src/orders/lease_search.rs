@@ -32,7 +32,7 @@ pub struct FoundLeases {
 
 impl LeaseQuery {
     fn selects(&self, lease: &Lease) -> bool {
-        let is_tier = self.tier.as_ref().is_none_or(|tier| *tier == lease.tier);
+        let is_tier = self.tier.as_deref().is_none_or(|tier| tier == lease.tier.as_str());
         is_tier && self.text.as_ref().is_none_or(|text| contains(lease, &text.to_lowercase()))
     }
 }
@@ -84,18 +84,18 @@ impl OrderService {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ids::{LeaseId, OrderId};
+    use crate::model::ids::{LeaseId, OrderId, Username};
     use crate::testing;
 
     #[test]
     fn a_search_looks_at_what_the_operator_sees() {
         let key = "a".repeat(64);
         let lease = Lease {
-            tier: "basic".to_owned(),
+            tier: testing::tier("basic"),
             image: "Debian:13".to_owned(),
             port: Some(20_427),
             customer: Some(Customer::parse(&key).unwrap()),
-            username: "hidden".to_owned(),
+            username: Username::parse("hidden").unwrap(),
             ..testing::lease(LeaseId::of(&OrderId::random()), 1, 2)
         };
         let is_found = |text: &str, tier: Option<&str>| {

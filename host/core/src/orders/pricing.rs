@@ -7,7 +7,7 @@ use crate::backend::capacity::Tier;
 use crate::backend::policy::{Context, Payment, PolicyError, PolicySet, Price, Quote, Resources};
 use crate::backend::wallet::PaymentRequest;
 use crate::limits;
-use crate::model::ids::{Customer, MintUrl, OrderId};
+use crate::model::ids::{Customer, MintUrl, OrderId, TierId};
 use crate::model::login::{Login, LoginFields};
 use crate::model::order::{LeaseState, OrderView, Purchase};
 use crate::model::refusal::{ErrorType, Refusal};
@@ -22,7 +22,7 @@ const PRICE_STEPS: u32 = 16;
 /// What an order would cost, by the active policies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PriceEstimate {
-    pub tier: String,
+    pub tier: TierId,
     /// What the pod may use.
     pub resources: Resources,
     /// What it costs.

@@ -277,7 +277,7 @@ impl From<ClusterError> for ProvisionError {
 mod tests {
     use super::*;
     use crate::backend::cluster::EndReason;
-    use crate::model::ids::OrderId;
+    use crate::model::ids::{OrderId, Username};
     use crate::model::run::Run;
     use crate::testing;
 
@@ -290,7 +290,7 @@ mod tests {
         Purchase::Spawn {
             image: Some("image:2".to_owned()),
             tier: None,
-            username: "user".to_owned(),
+            username: Username::default(),
             public_key: None,
             wanted: None,
             run: Run::Ssh,

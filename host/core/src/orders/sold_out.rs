@@ -43,9 +43,10 @@ impl SoldOutFindings {
 mod tests {
     use super::*;
     use crate::model::decision::Resources;
+    use crate::testing;
 
     fn tier(id: &str) -> Tier {
-        Tier { id: id.to_owned(), resources: Resources::default() }
+        Tier { id: testing::tier(id), resources: Resources::default() }
     }
 
     /// What is known of this tier by now.

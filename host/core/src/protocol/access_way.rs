@@ -268,7 +268,7 @@ mod tests {
             lease.port = Some(20_427);
             lease.ssh_host = own.map(|own| SshHost::parse(own).unwrap());
             let login = access(&lease, None, UnixTime(9), "setting.example", None);
-            assert_eq!(login.instructions[0], format!("ssh -p 20427 @{host}"));
+            assert_eq!(login.instructions[0], format!("ssh -p 20427 user@{host}"));
             let running = status(&lease, &[], "setting.example", UnixTime(1));
             for response in [Response::from(login), Response::from(running)] {
                 let json = sorted(&response);

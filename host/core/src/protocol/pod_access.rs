@@ -61,7 +61,7 @@ impl PodAccessDetails {
             service_npub: None,
             ssh_host: lease.login_host(ssh_host),
             ssh_port: lease.login_port(),
-            ssh_username: login.username.clone(),
+            ssh_username: login.username.to_string(),
             ssh_password: login.password.clone(),
             pod_npub: None,
             ssh_host_keys: Vec::new(),

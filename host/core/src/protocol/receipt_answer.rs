@@ -47,7 +47,7 @@ fn of_access(
         ("orders.decision.order.id", is(&|order| makes(order, &content.pod_name))),
         (
             "orders.decision.quote.tier",
-            is(&|order| order.decision.quote.tier == access.pod_spec_name),
+            is(&|order| order.decision.quote.tier.as_str() == access.pod_spec_name),
         ),
         ("orders.image", is(&|order| order.image.as_ref() == Some(&access.pod_image))),
     ]
@@ -130,7 +130,7 @@ mod tests {
     fn receipt(answer: ReceiptKind) -> (ReceiptContent, Lease) {
         let id = OrderId::random();
         let mut lease = testing::lease(LeaseId::of(&id), 1, 700);
-        (lease.tier, lease.image) = ("basic".to_owned(), "image:1".to_owned());
+        lease.image = "image:1".to_owned();
         let mut agreement = testing::agreement();
         let ordered = &mut agreement.decision.order;
         ordered.id = id.to_string();
@@ -167,7 +167,7 @@ mod tests {
                 }),
                 ("orders.decision.order.id", |content| content.orders.clear()),
                 ("orders.decision.quote.tier", |content| {
-                    content.orders[0].decision.quote.tier.push('2');
+                    content.orders[0].decision.quote.tier = testing::tier("large");
                 }),
                 ("orders.image", |content| content.orders[0].image = None),
             ],

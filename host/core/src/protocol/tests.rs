@@ -476,7 +476,7 @@ proptest! {
     fn no_fields_panic(name in ".{0,40}", password in ".{0,140}", minutes in any::<u64>(), pod in proptest::option::of(".{0,140}")) {
         let text = json!({"cashu_token": "x", "ssh_username": name, "ssh_password": password, "duration_minutes": minutes, "pod_name": pod}).to_string();
         if let Ok(Request::Buy { purchase: Purchase::Spawn { username, .. }, .. }) = Request::parse(&text) {
-            prop_assert!(username.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-'));
+            prop_assert!(username.as_str().bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-'));
         }
     }
 }

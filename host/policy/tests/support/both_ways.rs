@@ -9,6 +9,7 @@ use paygress_core::backend::policy::{
     Configured, Context, CustomerHistory, Grant, LeaseView, Payment, Placement, Price, Quote,
     Resources, Slot, Utilisation,
 };
+use paygress_core::model::ids::TierId;
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 use paygress_policy::{Harness, PolicyEngine, sample_placement};
@@ -90,7 +91,7 @@ fn lease(random: &mut Random) -> LeaseView {
     let remaining = random.below(100_000);
     LeaseView {
         id: format!("lease{}", random.below(1_000)),
-        tier: random.one_of(&TIERS).to_owned(),
+        tier: TierId::parse(random.one_of(&TIERS)).unwrap(),
         image: random.one_of(&IMAGES).to_owned(),
         created_at: UnixTime(created_at),
         expires_at: UnixTime(created_at + remaining),
@@ -150,7 +151,7 @@ impl Arguments {
                 utilisation: (random.below(4) != 0).then(|| utilisation(random)),
             },
             quote: Quote {
-                tier: random.one_of(&TIERS).to_owned(),
+                tier: TierId::parse(random.one_of(&TIERS)).unwrap(),
                 resources,
                 price: Price {
                     msat: Msat(random.below(1_000_000)),

@@ -1,7 +1,7 @@
 use paygress_core::backend::policy::Resources;
 use paygress_core::backend::store::{LeaseUpdate, Ledger, OpenOutcome, Repetition};
 use paygress_core::model::host_key::HostKey;
-use paygress_core::model::ids::{Customer, LeaseId, MessageId, OrderId, ProofY};
+use paygress_core::model::ids::{Customer, LeaseId, MessageId, OrderId, ProofY, Username};
 use paygress_core::model::lease::PortKind;
 use paygress_core::model::order::{Lease, LeaseState, Order, Purchase, State};
 use paygress_core::model::secret::Secret;
@@ -84,10 +84,10 @@ pub(crate) fn lease(port: u16, expires_at: u64) -> Lease {
     Lease {
         id: new_lease_id(),
         customer: Some(customer("c")),
-        tier: "basic".to_owned(),
+        tier: testing::tier("basic"),
         image: "i:1".to_owned(),
         resources: Resources { cpu_millicores: 1, memory_mib: 1 },
-        username: "user".to_owned(),
+        username: Username::default(),
         port: Some(port),
         port_kind: PortKind::HostPort,
         state: LeaseState::Live,

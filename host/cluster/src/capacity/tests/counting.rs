@@ -285,7 +285,7 @@ fn what_the_pods_of_a_tier_have_needed_is_known_but_for_their_ports() {
 #[test]
 fn tiers_of_the_same_size_are_counted_by_their_own_templates() {
     let mut view = Cluster::of(vec![node("a", 8, 8, 10), node("b", 8, 8, 10)]).view();
-    let (plain, gpu) = (tier(1), Tier { id: "gpu".to_owned(), ..tier(1) });
+    let (plain, gpu) = (tier(1), Tier { id: TierId::parse("gpu").unwrap(), ..tier(1) });
     let mut with_gpu = spec("1", "1Gi");
     with_gpu["containers"][0]["resources"]["requests"]["nvidia.com/gpu"] = json!("1");
     for (tier, spec) in [(&plain, spec("1", "1Gi")), (&gpu, with_gpu.clone())] {

@@ -18,7 +18,7 @@ use paygress_core::backend::capacity::{
     Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation,
 };
 use paygress_core::backend::policy::Resources;
-use paygress_core::model::ids::{LeaseId, OrderId};
+use paygress_core::model::ids::{LeaseId, OrderId, TierId};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::num::NonZeroU32;
@@ -91,7 +91,7 @@ fn node(name: &str, cpu: u32, memory: u32, pods: u32) -> Value {
 /// Of pods with so many cores and 1 GiB.
 fn tier(cores: u32) -> Tier {
     let resources = Resources { cpu_millicores: cores * 1_000, memory_mib: 1_024 };
-    Tier { id: "basic".to_owned(), resources }
+    Tier { id: TierId::parse("basic").unwrap(), resources }
 }
 
 /// The specification of a pod with these requests, which are its limits too.

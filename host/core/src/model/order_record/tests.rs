@@ -6,7 +6,7 @@ fn an_order_with_a_key_alone_is_read_without_a_password() {
     let with_key = Purchase::Spawn {
         image: None,
         tier: None,
-        username: "user".to_owned(),
+        username: Username::default(),
         public_key: Some("ssh-ed25519 AAAA".to_owned()),
         wanted: None,
         run: Run::Ssh,
