@@ -9,6 +9,7 @@ use crate::keyset::cheapest_active;
 use crate::keyset_owners::MAX_KEYSETS;
 use crate::pace::Pace;
 use crate::spent::SpentProofs;
+use crate::state_batch::{BatchAnswer, BatchedToken, NextBatch, StateBatch};
 use backon::Retryable;
 use cdk::mint_url::MintUrl;
 use cdk::nuts::{
@@ -24,7 +25,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{self, Arc, PoisonError};
+use std::sync::{self, Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, OnceCell, Semaphore};
 
@@ -61,6 +62,7 @@ pub(crate) struct MintClient {
     pub(crate) rate_limit: RateLimit,
     pub(crate) spent: SpentProofs,
     pub(crate) share: ComputeShare,
+    next_states: NextBatch,
     keysets: Mutex<Option<CachedKeysets>>,
     /// Since [`MintClient::take_refreshed`].
     is_refreshed: AtomicBool,
@@ -82,6 +84,7 @@ impl MintClient {
             rate_limit: RateLimit::default(),
             spent: SpentProofs::default(),
             share: ComputeShare::half(),
+            next_states: NextBatch::default(),
             keysets: Mutex::default(),
             is_refreshed: AtomicBool::default(),
             input_fee_ppk: AtomicU64::default(),
@@ -91,11 +94,12 @@ impl MintClient {
         }
     }
 
+    /// The body is made once the request may be made.
     async fn request<T>(
         &self,
         method: Method,
         path: &str,
-        body: Vec<u8>,
+        body: impl Fn() -> Result<Bytes> + Send + Sync,
         limits: ResponseLimits,
     ) -> Result<T>
     where
@@ -105,8 +109,7 @@ impl MintClient {
             .url
             .join_paths(&path.split('/').collect::<Vec<_>>())
             .map_err(|error| MintError::Unavailable(UnavailableReason::Url(Box::new(error))))?;
-        let body = Bytes::from(body);
-        let exchange = || self.exchange::<T>(method.clone(), url.as_str(), body.clone(), limits);
+        let exchange = || self.exchange::<T>(method.clone(), url.as_str(), &body, limits);
         exchange
             .retry(limits.repetitions())
             .adjust(|error, pause| match error {
@@ -123,7 +126,7 @@ impl MintClient {
         &self,
         method: Method,
         url: &str,
-        body: Bytes,
+        body: &(impl Fn() -> Result<Bytes> + Sync),
         limits: ResponseLimits,
     ) -> Result<T>
     where
@@ -136,6 +139,7 @@ impl MintClient {
             .await
             .map_err(|_| MintError::Unavailable(UnavailableReason::Closed))?;
         self.pace.wait().await;
+        let body = body()?;
         let started = Instant::now();
         let error = match self.http.exchange(None, method, url, body, limits).await {
             Ok(response) => {
@@ -155,7 +159,7 @@ impl MintClient {
     }
 
     async fn get<T: DeserializeOwned + Send + 'static>(&self, path: &str) -> Result<T> {
-        self.request(Method::GET, path, Vec::new(), ResponseLimits::READ).await
+        self.request(Method::GET, path, no_body, ResponseLimits::READ).await
     }
 
     async fn post<T: DeserializeOwned + Send + 'static>(
@@ -164,9 +168,8 @@ impl MintClient {
         body: &impl Serialize,
         limits: ResponseLimits,
     ) -> Result<T> {
-        let body = serde_json::to_vec(body)
-            .map_err(|error| MintError::InvalidResponse(ResponseError::Encode(error)))?;
-        self.request(Method::POST, path, body, limits).await
+        let body = encode(body)?;
+        self.request(Method::POST, path, || Ok(body.clone()), limits).await
     }
 
     /// The mint's keysets in sat; requested again when they are old, or when `is_missing` says that
@@ -245,7 +248,7 @@ impl MintClient {
     async fn request_keys(&self, id: Id) -> Result<Arc<KeySet>> {
         let path = format!("v1/keys/{id}");
         let keyset = self
-            .request::<KeysResponse>(Method::GET, &path, Vec::new(), ResponseLimits::KEYS)
+            .request::<KeysResponse>(Method::GET, &path, no_body, ResponseLimits::KEYS)
             .await?
             .keysets
             .into_iter()
@@ -297,8 +300,60 @@ impl MintClient {
         let response: CheckStateResponse = self
             .post("v1/checkstate", &CheckStateRequest { ys: ys.to_vec() }, ResponseLimits::READ)
             .await?;
-        let states: HashMap<PublicKey, State> =
-            response.states.into_iter().map(|state| (state.y, state.state)).collect();
+        self.states_in(&by_y(response), ys)
+    }
+
+    /// As [`MintClient::states`], in one request with those of other tokens that wait for its start.
+    pub(crate) async fn states_of_token(
+        self: &Arc<Self>,
+        ys: &[PublicKey],
+    ) -> std::result::Result<Vec<State>, Arc<MintError>> {
+        let Some(BatchedToken { answer, is_first }) = self.next_states.join(ys) else {
+            return self.states(ys).await.map_err(Arc::new);
+        };
+        if is_first {
+            // In a task of its own: the others wait for it too.
+            let client = Arc::clone(self);
+            tokio::spawn(async move { client.request_batch().await });
+        }
+        match answer.await {
+            Ok(BatchAnswer { states: Ok(states), .. }) => {
+                self.states_in(&states, ys).map_err(Arc::new)
+            }
+            Ok(BatchAnswer { states: Err(error), is_shared })
+                if !is_shared || matches!(*error, MintError::Unavailable(_)) =>
+            {
+                Err(error)
+            }
+            // It may be because of another token.
+            Ok(_) | Err(_) => self.states(ys).await.map_err(Arc::new),
+        }
+    }
+
+    /// Requests the states of the next batch, which is closed when the request starts.
+    async fn request_batch(&self) {
+        let started: OnceLock<StateBatch> = OnceLock::new();
+        let body = || {
+            let batch = started.get_or_init(|| self.next_states.take());
+            encode(&CheckStateRequest { ys: batch.ys() })
+        };
+        let response: Result<CheckStateResponse> =
+            self.request(Method::POST, "v1/checkstate", body, ResponseLimits::READ).await;
+        let states = match response {
+            Ok(response) => Ok(Arc::new(by_y(response))),
+            Err(error) => Err(Arc::new(error)),
+        };
+        // It has not started where the mint is suspended.
+        let batch = started.into_inner().unwrap_or_else(|| self.next_states.take());
+        batch.answer(&states);
+    }
+
+    /// The states of these proofs, in their order. Those that are spent are remembered.
+    fn states_in(
+        &self,
+        states: &HashMap<PublicKey, State>,
+        ys: &[PublicKey],
+    ) -> Result<Vec<State>> {
         let states = ys
             .iter()
             .map(|y| states.get(y).copied())
@@ -337,6 +392,20 @@ impl MintClient {
     ) -> Result<MeltQuoteBolt11Response<String>> {
         self.post("v1/melt/bolt11", request, ResponseLimits::WRITE).await
     }
+}
+
+fn no_body() -> Result<Bytes> {
+    Ok(Bytes::new())
+}
+
+fn encode(body: &impl Serialize) -> Result<Bytes> {
+    let encoded = serde_json::to_vec(body);
+    let failed = |error| MintError::InvalidResponse(ResponseError::Encode(error));
+    encoded.map(Bytes::from).map_err(failed)
+}
+
+fn by_y(response: CheckStateResponse) -> HashMap<PublicKey, State> {
+    response.states.into_iter().map(|state| (state.y, state.state)).collect()
 }
 
 #[cfg(test)]

@@ -98,6 +98,7 @@ mod restore;
 mod seed;
 mod send;
 mod spent;
+mod state_batch;
 mod swap;
 mod tables;
 #[cfg(test)]

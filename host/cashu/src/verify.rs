@@ -67,9 +67,9 @@ impl CashuWallet {
         dleq_policy: DleqPolicy,
     ) -> Result<Payment, Refusal> {
         let wallet = self.wallet_of(&token_info.mint)?;
-        let mint_refusal = |error: MintError| {
+        let mint_refusal = |error: &MintError| {
             tracing::warn!(mint = %token_info.mint, %error, "token was not verified");
-            refusal::of_mint_error(&error)
+            refusal::of_mint_error(error)
         };
         self.require_foreign(token_info).await?;
         // Not before: an order that was paid with it is found again by its proofs.
@@ -85,7 +85,7 @@ impl CashuWallet {
                 "the token's proofs do not show that the mint has signed them: send it with its DLEQ proofs (NUT-12)",
             ));
         }
-        if !wallet.verify_dleqs(&proofs).await.map_err(mint_refusal)? {
+        if !wallet.verify_dleqs(&proofs).await.map_err(|error| mint_refusal(&error))? {
             return Err(refusal::invalid_token(
                 "the token is forged: its proofs are not of the mint's keys",
             ));
@@ -95,7 +95,8 @@ impl CashuWallet {
         let outputs = wallet.outputs_for_payment(net.0).await;
         outputs.map_err(|error| refusal::of_wallet_error(&error))?;
         let ys = curve_points(wallet, token_info).await?;
-        let states = wallet.client.states(&ys).await.map_err(mint_refusal)?;
+        let states = wallet.client.states_of_token(&ys).await;
+        let states = states.map_err(|error| mint_refusal(&error))?;
         if states.contains(&State::Spent) {
             return Err(refusal::spent());
         }

@@ -140,6 +140,8 @@ pub(super) struct Place {
     lane: Lane,
     _bytes: Option<ReservedBytes>,
     probe_wait: Option<ProbeWait>,
+    /// Its turn has come once, here or in an earlier process.
+    has_begun: bool,
 }
 
 impl Drop for Place {
@@ -232,7 +234,9 @@ impl Admission {
         lane: Lane,
     ) -> Option<Place> {
         let entrant = self.sources.try_acquire(source, usize::MAX)?;
-        self.place(entrant, mint, lane, usize::MAX, 0)
+        let mut place = self.place(entrant, mint, lane, usize::MAX, 0)?;
+        place.begin();
+        Some(place)
     }
 
     /// None when the lane has so many already, or has no such memory left.
@@ -263,6 +267,7 @@ impl Admission {
             lane,
             _bytes: bytes,
             probe_wait: None,
+            has_begun: false,
         })
     }
 
@@ -317,6 +322,15 @@ impl Place {
         let mints = self.admission.mints();
         let at_mint = mints.by_url.get(&self.mint);
         at_mint.is_some_and(|at_mint| !at_mint.proven.waiting.sources.is_empty())
+    }
+
+    /// The order's turn has come: from now on it may have reserved something.
+    pub(super) fn begin(&mut self) {
+        self.has_begun = true;
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     /// The order waits for a probe by this right, if it needs one.

@@ -61,12 +61,32 @@ impl OrderService {
         refusal: Refusal,
         progress: DecisionProgress,
     ) -> Result<(), StepError> {
-        tracing::info!(code = refusal.code.as_str(), reason = refusal.message, "refused");
         let released = self.release_lease(order, &refusal).await?;
+        self.write_refused(order, refusal, progress, released.as_ref().into()).await
+    }
+
+    /// As [`Self::refuse`], before the order's first turn: it has no port, nor a lease. Those who are
+    /// refused so in a crowd do not wait for each other, nor for those who reserve.
+    pub(super) async fn refuse_unbegun(
+        &self,
+        order: &mut Order,
+        refusal: Refusal,
+    ) -> Result<(), StepError> {
+        self.write_refused(order, refusal, DecisionProgress::Nothing, LeaseUpdate::Keep).await
+    }
+
+    async fn write_refused(
+        &self,
+        order: &mut Order,
+        refusal: Refusal,
+        progress: DecisionProgress,
+        lease: LeaseUpdate<'_>,
+    ) -> Result<(), StepError> {
+        tracing::info!(code = refusal.code.as_str(), reason = refusal.message, "refused");
         // A forged token may hold as many proofs as fit into a message.
         order.token_info.ys.clear();
         let refused = OrderState::Refused { refusal, progress };
-        self.transition(order, refused, released.as_ref().into()).await?;
+        self.transition(order, refused, lease).await?;
         if self.refusals.is_due()
             && let Err(error) = self.forget_refused().await
         {
@@ -165,7 +185,8 @@ impl OrderService {
         at_mint: &mut OrderAtMint,
     ) -> Result<Agreed, Rejected> {
         self.check_offered(&order.purchase).await?;
-        let mut trace = self.trace(order, token, order.view(None), set).await?;
+        let trace = self.trace(order, token, order.view(None), set);
+        let mut trace = self.unless_sold_out(order, at_mint, trace).await?;
         let (quote, grant, pod) = match self.spawn_terms(&order.id, &mut trace, set).await {
             Ok(terms) => terms,
             Err(refusal) => return Err(Rejected::by_policy(refusal, trace)),

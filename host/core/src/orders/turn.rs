@@ -10,6 +10,9 @@
 //! has reserved what it needs, and goes on among those that have. So a crowd learns that there is
 //! no room left when all of it is reserved, not when all of it is sold. Nobody reserves by a token
 //! that may be forged, or is spent, for longer than their slot lasts.
+//!
+//! Those whose tokens are being verified have reserved nothing either, and are refused with those
+//! who wait: none of them waits for their mint to learn the same.
 
 use super::OrderService;
 use super::admission::{Place, RoomWanted, Slot, WaitedSlot};
@@ -41,8 +44,16 @@ struct Turn {
     has_waited: bool,
     /// Held until the order's capacity is reserved.
     room_wanted: Option<RoomWanted>,
+    /// None: it may have reserved something.
+    unreserved: Option<Unreserved>,
     /// In the place of the slot.
     _reserved: Option<ReservedTurn>,
+}
+
+/// The tier of an order that has reserved nothing, and what others find of it.
+struct Unreserved {
+    tier: Tier,
+    findings: SoldOutFindings,
 }
 
 /// The turn of an order that has reserved what it needs.
@@ -66,6 +77,11 @@ impl OrderAtMint {
         self.turn = None;
     }
 
+    /// Whether it may have reserved something: its turn has come, or it is past that.
+    pub(super) fn has_begun(&self) -> bool {
+        self.place.as_ref().is_none_or(Place::has_begun)
+    }
+
     /// What it needs is reserved.
     pub(super) fn found_room(&mut self) {
         if let Some(turn) = &mut self.turn {
@@ -85,6 +101,7 @@ impl OrderService {
         let OrderAtMint { place: Some(place), turn } = at_mint else { return Ok(()) };
         if turn.is_none() {
             *turn = Some(self.next_turn(order, place, set).await?);
+            place.begin();
         }
         Ok(())
     }
@@ -98,12 +115,14 @@ impl OrderService {
         place: &mut Place,
         set: &mut Arc<dyn PolicySet>,
     ) -> Result<Turn, Refusal> {
-        let turn = |WaitedSlot { slot, has_waited }, room_wanted: Option<RoomWanted>| {
+        type Begun = (WaitedSlot, Option<Unreserved>);
+        let turn = |(waited, unreserved): Begun, room_wanted: Option<RoomWanted>| {
+            let WaitedSlot { slot, has_waited } = waited;
             let has_waited = has_waited || room_wanted.is_some();
-            Turn { slot, has_waited, room_wanted, _reserved: None }
+            Turn { slot, has_waited, room_wanted, unreserved, _reserved: None }
         };
         if order.state() != State::Received {
-            return Ok(turn(place.slot().await, None));
+            return Ok(turn((place.slot().await, None), None));
         }
         // It waits for nothing that it would not get.
         self.check_offered(&order.purchase).await?;
@@ -113,7 +132,7 @@ impl OrderService {
         let mut room_wanted = None;
         loop {
             let reason = match self.slot_if_room(order, place, set).await {
-                Ok(slot) => return Ok(turn(slot, room_wanted)),
+                Ok(begun) => return Ok(turn(begun, room_wanted)),
                 Err(reason) => reason,
             };
             let is_waiting_over = room_wanted.is_some() || reason.is_lasting();
@@ -130,25 +149,70 @@ impl OrderService {
         order: &Order,
         place: &Place,
         set: &dyn PolicySet,
-    ) -> Result<WaitedSlot, NoCapacity> {
+    ) -> Result<(WaitedSlot, Option<Unreserved>), NoCapacity> {
         // Before the price: what others find while it is made out counts.
         let mut findings = self.sold_out.findings();
         let Some(Priced { tier, fits, has_port }) = self.priced(order, set).await else {
-            return Ok(place.slot().await);
+            return Ok((place.slot().await, None));
         };
         fits?;
         if has_port {
             // It is resumed, and may have its place already.
-            return Ok(place.slot().await);
+            return Ok((place.slot().await, None));
         }
         let waited = slot_before(place, &mut findings, &tier).await?;
+        // What was found until now is looked at again, and may not be so any more.
+        let findings = self.sold_out.findings();
         if waited.has_waited
             && let Some(reason) = self.sold_out(order, &tier).await
         {
             self.sold_out.report(&tier, reason);
             return Err(reason);
         }
-        Ok(waited)
+        Ok((waited, Some(Unreserved { tier, findings })))
+    }
+
+    /// Does what an order does in its turn before it reserves anything, unless there is found to be no
+    /// room for its tier meanwhile.
+    ///
+    /// # Errors
+    /// The work's own, or `resource_unavailable`.
+    pub(super) async fn unless_sold_out<T>(
+        &self,
+        order: &Order,
+        at_mint: &mut OrderAtMint,
+        work: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let OrderAtMint { place: Some(place), turn: Some(turn) } = at_mint else {
+            return work.await;
+        };
+        let Some(unreserved) = turn.unreserved.take() else { return work.await };
+        tokio::select! {
+            biased;
+            done = work => done,
+            reason = self.found_sold_out(order, place, unreserved) => {
+                Err(capacity::refusal(reason))
+            }
+        }
+    }
+
+    /// Waits until others have found that there is no room, nor any that unproven orders may free.
+    async fn found_sold_out(
+        &self,
+        order: &Order,
+        place: &mut Place,
+        Unreserved { tier, mut findings }: Unreserved,
+    ) -> NoCapacity {
+        loop {
+            let reason = findings.of(&tier).await;
+            if !self.is_contested(order, place).await {
+                return reason;
+            }
+            drop(self.admission.want_room(limits::ROOM_WAIT).await);
+            if let Some(reason) = self.sold_out(order, &tier).await {
+                return reason;
+            }
+        }
     }
 
     /// Whether unproven orders, which may never be paid, run while this order's token is proven.

@@ -73,9 +73,10 @@ impl OrderService {
             let stepped = async {
                 match self.wait_for_turn(&order, &mut at_mint, &mut set).await {
                     Ok(()) => self.step(&mut order, &*set, &mut launch, &mut at_mint).await,
-                    Err(refusal) => {
+                    Err(refusal) if at_mint.has_begun() => {
                         self.refuse(&mut order, refusal, DecisionProgress::Nothing).await
                     }
+                    Err(refusal) => self.refuse_unbegun(&mut order, refusal).await,
                 }
             };
             let stepped = stepped.instrument(span).await;
