@@ -426,31 +426,21 @@ async fn open_of(idle: &[std::net::TcpStream], most: usize) -> usize {
     }
 }
 
-/// Holds so many idle connections open.
-async fn hold_idle(port: u16, many: usize) -> Vec<std::net::TcpStream> {
-    let (mut idle, started) = (Vec::new(), Instant::now());
-    while idle.len() < many {
-        idle.extend(idle_connections(port, 1));
-        // By chance it has the place of another.
-        idle.retain(is_open);
-    }
-    println!("{many} idle connections after {:?}", started.elapsed());
-    idle
-}
-
 /// Source NAT gives everybody the same address: idle connections of it are no lock, however many of
-/// the places they hold. The owner has the place of one of them, which is closed at once.
+/// the places they hold. The owner has the place of one of them at the first try.
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_of_one_address_lock_nobody_out() {
-    for many in [50, 99, 100] {
+    for many in [100, 1_000] {
         let server = Server::start(None).await;
-        let idle = hold_idle(server.port, many).await;
         let started = Instant::now();
+        let idle = idle_connections(server.port, many);
+        let open = open_of(&idle, 100).await;
+        println!("{open} of {many} idle connections are open");
+        assert!(open >= 30, "{open} of {many} are open");
         tries_to_log_in(&server, 1).await;
-        let open = idle.iter().filter(|stream| is_open(stream)).count();
-        // One for the owner, and another that was closed a moment after it was counted.
-        assert!((many.saturating_sub(2)..=many).contains(&open), "{open} of {many} are open");
         assert!(started.elapsed() < Duration::from_secs(110), "within their grace time");
+        let open = open_of(&idle, 100).await;
+        assert!(open >= 30, "{open} of {many} are open after the login");
     }
 }
 
