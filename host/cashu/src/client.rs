@@ -334,7 +334,7 @@ impl MintClient {
     async fn request_batch(&self) {
         let started: OnceLock<StateBatch> = OnceLock::new();
         let body = || {
-            let batch = started.get_or_init(|| self.next_states.take());
+            let batch = started.get_or_init(|| self.next_states.close());
             encode(&CheckStateRequest { ys: batch.ys() })
         };
         let response: Result<CheckStateResponse> =
@@ -344,7 +344,7 @@ impl MintClient {
             Err(error) => Err(Arc::new(error)),
         };
         // It has not started where the mint is suspended.
-        let batch = started.into_inner().unwrap_or_else(|| self.next_states.take());
+        let batch = started.into_inner().unwrap_or_else(|| self.next_states.close());
         batch.answer(&states);
     }
 

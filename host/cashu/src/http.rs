@@ -13,6 +13,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
+/// Proofs in one request: mints accept 1 000 (the default of cdk-mintd).
+pub(crate) const MAX_INPUTS: usize = 500;
 /// For requests that only read. Mints answer in tenths of a second.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest responses are the signatures of a thousand outputs, at 400 bytes each.

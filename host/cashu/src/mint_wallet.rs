@@ -21,9 +21,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
-/// Proofs in one request: mints accept 1 000 (the default of cdk-mintd).
-pub(crate) const MAX_INPUTS: usize = 500;
-
 /// How long a token waits for other payments that leave it no room below the mint's limit…
 const BALANCE_WAIT: Duration = Duration::from_secs(3);
 /// …and how often it is tried meanwhile: another process may end them.

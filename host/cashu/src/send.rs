@@ -2,8 +2,9 @@
 
 use crate::counters::Spender;
 use crate::error::MintWalletError;
+use crate::http::MAX_INPUTS;
 use crate::keyset::{ActiveKeyset, split};
-use crate::mint_wallet::{MAX_INPUTS, MintWallet, Result};
+use crate::mint_wallet::{MintWallet, Result};
 use crate::operation::{Operation, OperationData, OperationOutcome, OperationState, total};
 use crate::purpose::Purpose;
 use crate::tables;

@@ -3,7 +3,7 @@
 //! and no token waits longer than for a request of its own.
 
 use crate::error::MintError;
-use crate::mint_wallet::MAX_INPUTS;
+use crate::http::MAX_INPUTS;
 use cdk::nuts::{PublicKey, State};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -70,7 +70,7 @@ impl NextBatch {
     }
 
     /// What is in it; from now on there is another one.
-    pub(crate) fn take(&self) -> StateBatch {
+    pub(crate) fn close(&self) -> StateBatch {
         std::mem::take(&mut *self.batch())
     }
 }

@@ -28,6 +28,8 @@ pub(crate) const APP: (&str, &str) = ("app", "paygress-ssh-pod");
 pub(crate) const LEASE: &str = "paygress.dev/lease";
 /// The label with the installation that created an object: two may share a namespace.
 pub(crate) const INSTANCE: &str = "paygress.dev/instance";
+/// Of what a probe has launched, beside that of a lease.
+pub(crate) const PROBE: &str = "paygress.dev/probe";
 /// The annotation with the latest expiry that a Job was given, in seconds since the Unix epoch. It
 /// is never lowered.
 pub(crate) const EXPIRES: &str = "paygress.dev/expires-at";

@@ -19,7 +19,7 @@
 mod network;
 
 use crate::kubernetes::Kubernetes;
-use crate::objects::{Objects, ttl};
+use crate::objects::{Objects, PROBE, ttl};
 use crate::pod_reply::ReplyStep;
 use crate::settings::{PodRoot, Settings, SshServerVolume};
 use crate::ssh_server::{
@@ -51,7 +51,6 @@ const SANDBOX: Duration = Duration::from_secs(20);
 const REFUSED: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_secs(1);
 
-pub(crate) const LABEL: &str = "paygress.dev/probe";
 /// How long its Job is there at least, once it has ended: one that is gone before was deleted.
 const KEPT_AT_LEAST: Seconds = Seconds(60);
 /// Nobody is logged in, and what is ended for an order is gone at once.
@@ -359,7 +358,7 @@ fn as_probe(objects: &mut Objects, port: u16, kept: Seconds) -> Server {
 
 /// No customer's: whoever lists leases leaves it out.
 fn label(metadata: &mut ObjectMeta) {
-    metadata.labels.get_or_insert_default().insert(LABEL.to_owned(), "true".to_owned());
+    metadata.labels.get_or_insert_default().insert(PROBE.to_owned(), "true".to_owned());
 }
 
 /// The one of the SSH server: the pod's, or a sidecar before its image's own program.

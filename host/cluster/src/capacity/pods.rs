@@ -1,8 +1,7 @@
 //! What is kept of a pod.
 
 use super::demand::{NodeRules, PodDemand};
-use crate::objects::LEASE;
-use crate::probe;
+use crate::objects::{LEASE, PROBE};
 use k8s_openapi::api::core::v1;
 use kube::ResourceExt;
 
@@ -43,7 +42,7 @@ impl Pod {
         let gates = spec.and_then(|spec| spec.scheduling_gates.as_ref());
         let is_ours = pod.metadata.namespace.as_deref() == Some(namespace);
         let owner = is_ours.then(|| match pod.labels().get(LEASE) {
-            Some(_) if pod.labels().contains_key(probe::LABEL) => Owner::Probe,
+            Some(_) if pod.labels().contains_key(PROBE) => Owner::Probe,
             Some(lease) => Owner::Lease(lease.clone()),
             None => Owner::Other,
         });

@@ -1,8 +1,7 @@
 //! The room of probe pods: they have it only as long as no order needs it.
 
 use super::{Kubernetes, pod_of_lease};
-use crate::objects::Objects;
-use crate::probe;
+use crate::objects::{Objects, PROBE};
 use crate::requests::{Result, request};
 use crate::status::unschedulable;
 use k8s_openapi::api::core::v1::Pod;
@@ -56,7 +55,7 @@ impl Kubernetes {
     /// Ends the probe pods of this installation, whichever process has launched them; whether there
     /// are any.
     async fn end_probes(&self) -> Result<bool> {
-        let selector = format!("{},{}", self.selector(), probe::LABEL);
+        let selector = format!("{},{}", self.selector(), PROBE);
         let params = ListParams::default().labels(&selector);
         let pods = request(self.pods.list(&params)).await?.items;
         for pod in pods.iter().filter_map(pod_of_lease) {

@@ -235,7 +235,7 @@ impl Admission {
     ) -> Option<Place> {
         let entrant = self.sources.try_acquire(source, usize::MAX)?;
         let mut place = self.place(entrant, mint, lane, usize::MAX, 0)?;
-        place.begin();
+        place.set_begun();
         Some(place)
     }
 
@@ -325,7 +325,7 @@ impl Place {
     }
 
     /// The order's turn has come: from now on it may have reserved something.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn set_begun(&mut self) {
         self.has_begun = true;
     }
 

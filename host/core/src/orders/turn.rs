@@ -101,7 +101,7 @@ impl OrderService {
         let OrderAtMint { place: Some(place), turn } = at_mint else { return Ok(()) };
         if turn.is_none() {
             *turn = Some(self.next_turn(order, place, set).await?);
-            place.begin();
+            place.set_begun();
         }
         Ok(())
     }

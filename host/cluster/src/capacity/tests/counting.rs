@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::capacity::ready_until;
-use crate::probe;
+use crate::objects::PROBE;
 use k8s_openapi::api::core::v1::Service;
 use paygress_core::model::units::UnixTime;
 
@@ -209,7 +209,7 @@ fn a_probe_pod_takes_no_room() {
     let two = spec("2", "1Gi");
     let of_probe = |spec: Value| {
         let mut pod = pod_of(&LeaseId::of_probe(), spec);
-        pod["metadata"]["labels"][probe::LABEL] = json!("true");
+        pod["metadata"]["labels"][PROBE] = json!("true");
         pod
     };
     let mut cluster = Cluster::of(vec![node("a", 4, 8, 2)]);
