@@ -4,20 +4,22 @@
 //! starts a program at that moment has copied all of them for it. A lock that is given back explicitly
 //! is given back for the copies too.
 
+use std::borrow::Borrow;
 use std::fs::{File, TryLockError};
 use std::io;
 
-/// An exclusive lock, against other processes and against whoever opens the file again.
+/// An exclusive lock, against other processes and against whoever opens the file again. With a
+/// reference, the file stays open afterwards.
 #[derive(Debug)]
-pub struct FileLock(File);
+pub struct FileLock<F: Borrow<File> = File>(F);
 
-impl FileLock {
+impl<F: Borrow<File>> FileLock<F> {
     /// Waits while another has it.
     ///
     /// # Errors
     /// The file cannot be locked.
-    pub fn lock(file: File) -> io::Result<Self> {
-        file.lock()?;
+    pub fn lock(file: F) -> io::Result<Self> {
+        file.borrow().lock()?;
         Ok(Self(file))
     }
 
@@ -25,16 +27,16 @@ impl FileLock {
     ///
     /// # Errors
     /// Another has it, or the file cannot be locked.
-    pub fn try_lock(file: File) -> Result<Self, TryLockError> {
-        file.try_lock()?;
+    pub fn try_lock(file: F) -> Result<Self, TryLockError> {
+        file.borrow().try_lock()?;
         Ok(Self(file))
     }
 }
 
-impl Drop for FileLock {
+impl<F: Borrow<File>> Drop for FileLock<F> {
     fn drop(&mut self) {
         // What cannot be unlocked is so when it is closed.
-        let _ = self.0.unlock();
+        let _ = self.0.borrow().unlock();
     }
 }
 

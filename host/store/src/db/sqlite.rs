@@ -85,24 +85,15 @@ enum WriteLock {
     Unneeded,
 }
 
-/// The right to write, until it is dropped.
-struct Writing<'a>(Option<&'a File>);
-
-impl Drop for Writing<'_> {
-    fn drop(&mut self) {
-        // What cannot be unlocked is so when it is closed.
-        let _ = self.0.map(File::unlock);
-    }
-}
-
 impl WriteLock {
-    /// Waits for the others' transactions.
-    fn acquire(&self) -> io::Result<Writing<'_>> {
-        let Self::ForEachWrite(lock) = self else { return Ok(Writing(None)) };
+    /// The right to write, until it is dropped; none is needed where nobody else has it. Waits for the
+    /// others' transactions.
+    fn acquire(&self) -> io::Result<Option<FileLock<&File>>> {
+        let Self::ForEachWrite(file) = self else { return Ok(None) };
         let started = Instant::now();
         loop {
-            match lock.try_lock() {
-                Ok(()) => return Ok(Writing(Some(lock))),
+            match FileLock::try_lock(file) {
+                Ok(lock) => return Ok(Some(lock)),
                 Err(TryLockError::WouldBlock) if started.elapsed() < BUSY => {
                     std::thread::sleep(LOOK_AGAIN_AFTER);
                 }
