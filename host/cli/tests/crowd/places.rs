@@ -108,6 +108,7 @@ async fn orders_that_are_not_paid_for_hold_so_many_places() {
 async fn whose_token_is_being_verified_is_refused_with_those_who_wait() {
     const SILENT: usize = 8;
     let cluster = Arc::new(BusyCluster::new(1));
+    cluster.validating.add_permits(Semaphore::MAX_PERMITS);
     let service = Service::on(0, SlowMint::closed(), cluster.with_fake_parts()).await;
     let mut submissions = Vec::new();
     let mut numbers = 0..;
@@ -128,7 +129,6 @@ async fn whose_token_is_being_verified_is_refused_with_those_who_wait() {
     service.mint.verifying.add_permits(Semaphore::MAX_PERMITS);
     let refused = u64::try_from(submissions.len()).unwrap() - 1;
     service.until(State::Refused, refused).await;
-    cluster.validating.add_permits(Semaphore::MAX_PERMITS);
     service.mint.swapping.add_permits(Semaphore::MAX_PERMITS);
     assert_eq!(count_sold(submissions).await, 1);
 }

@@ -5,7 +5,7 @@ use super::image_starts::PodImage;
 use super::lane::Lane;
 use super::turn::OrderAtMint;
 use super::{OrderService, StepError, unreadable};
-use crate::backend::capacity::NoCapacity;
+use crate::backend::capacity::{NoCapacity, Tier};
 use crate::backend::cluster::{LOGIN_MOUNT_PATH, LeasePlan};
 use crate::backend::policy::{
     Grant, Payment, Placement, PodDecision, PolicySet, PolicyTrace, Quote,
@@ -275,7 +275,10 @@ impl OrderService {
         for moves in 0..=limits::LAUNCH_ATTEMPTS {
             match self.reserve(&lease_plan(order, agreement, planned, login)).await {
                 Ok(()) => return Ok(()),
-                Err(NotReserved::Refused(refusal)) => return Err(refusal),
+                Err(NotReserved::Refused(refusal)) => {
+                    self.report_if_sold_out(order, &Tier::from(&agreement.decision.quote)).await;
+                    return Err(refusal);
+                }
                 Err(NotReserved::PortTaken) if moves == limits::LAUNCH_ATTEMPTS => break,
                 Err(NotReserved::PortTaken) => {}
             }

@@ -9,7 +9,11 @@ use tokio::sync::watch;
 pub(super) struct SoldOut(watch::Sender<Option<(Tier, NoCapacity)>>);
 
 /// What is found from now on.
-pub(super) struct SoldOutFindings(watch::Receiver<Option<(Tier, NoCapacity)>>);
+pub(super) struct SoldOutFindings {
+    latest: watch::Receiver<Option<(Tier, NoCapacity)>>,
+    /// Some were read already.
+    has_read: bool,
+}
 
 impl SoldOut {
     pub(super) fn report(&self, tier: &Tier, reason: NoCapacity) {
@@ -17,19 +21,25 @@ impl SoldOut {
     }
 
     pub(super) fn findings(&self) -> SoldOutFindings {
-        SoldOutFindings(self.0.subscribe())
+        SoldOutFindings { latest: self.0.subscribe(), has_read: false }
     }
 }
 
 impl SoldOutFindings {
+    /// Whether anything was found, of whichever tier.
+    pub(super) fn is_any(&self) -> bool {
+        self.has_read || self.latest.has_changed().unwrap_or(false)
+    }
+
     /// Waits until there is no room for this tier. A finding may be missed when another one follows
     /// at once: the next order of the tier whose turn comes makes it again.
     pub(super) async fn of(&mut self, tier: &Tier) -> NoCapacity {
         loop {
-            if self.0.changed().await.is_err() {
+            if self.latest.changed().await.is_err() {
                 return std::future::pending().await;
             }
-            let found = self.0.borrow_and_update().clone();
+            self.has_read = true;
+            let found = self.latest.borrow_and_update().clone();
             if let Some((of, reason)) = found
                 && of == *tier
             {
@@ -68,6 +78,7 @@ mod tests {
         sold_out.report(&large, NoCapacity::TooLarge);
         assert_eq!(known(&mut findings, &small).await, None, "it is of others");
         sold_out.report(&small, NoCapacity::Quota);
+        assert!(findings.is_any(), "one was read");
         let mut later = sold_out.findings();
         assert_eq!(known(&mut findings, &small).await, Some(NoCapacity::Quota));
         assert_eq!(known(&mut later, &small).await, None);

@@ -40,19 +40,22 @@ pub(super) struct OrderAtMint {
 struct Turn {
     /// None once it is handed over.
     slot: Option<Slot>,
-    /// It came in a crowd, all others of which may be refused by now.
+    /// Others were first.
     has_waited: bool,
     /// Held until the order's capacity is reserved.
     room_wanted: Option<RoomWanted>,
-    /// None: it may have reserved something.
-    unreserved: Option<Unreserved>,
+    /// The tier of an order that has reserved nothing.
+    unreserved: Option<Tier>,
+    /// What others have found since its price was made out.
+    findings: SoldOutFindings,
     /// In the place of the slot.
     _reserved: Option<ReservedTurn>,
 }
 
-/// The tier of an order that has reserved nothing, and what others find of it.
-struct Unreserved {
-    tier: Tier,
+/// An order that may be worked.
+struct Begun {
+    waited: WaitedSlot,
+    unreserved: Option<Tier>,
     findings: SoldOutFindings,
 }
 
@@ -82,11 +85,26 @@ impl OrderAtMint {
         self.place.as_ref().is_none_or(Place::has_begun)
     }
 
+    /// Whether others wait for their turn, or have waited with it: they may be gone by now, refused.
+    fn is_in_crowd(&self) -> bool {
+        let with_it = |turn: &Turn| turn.has_waited || turn.findings.is_any();
+        self.turn.as_ref().is_some_and(with_it)
+            || self.place.as_ref().is_some_and(Place::is_awaited)
+    }
+
     /// What it needs is reserved.
     pub(super) fn found_room(&mut self) {
         if let Some(turn) = &mut self.turn {
             turn.room_wanted = None;
         }
+    }
+}
+
+impl Turn {
+    fn new(begun: Begun, room_wanted: Option<RoomWanted>) -> Self {
+        let Begun { waited: WaitedSlot { slot, has_waited }, unreserved, findings } = begun;
+        let has_waited = has_waited || room_wanted.is_some();
+        Self { slot, has_waited, room_wanted, unreserved, findings, _reserved: None }
     }
 }
 
@@ -115,14 +133,8 @@ impl OrderService {
         place: &mut Place,
         set: &mut Arc<dyn PolicySet>,
     ) -> Result<Turn, Refusal> {
-        type Begun = (WaitedSlot, Option<Unreserved>);
-        let turn = |(waited, unreserved): Begun, room_wanted: Option<RoomWanted>| {
-            let WaitedSlot { slot, has_waited } = waited;
-            let has_waited = has_waited || room_wanted.is_some();
-            Turn { slot, has_waited, room_wanted, unreserved, _reserved: None }
-        };
         if order.state() != State::Received {
-            return Ok(turn((place.slot().await, None), None));
+            return Ok(Turn::new(self.begin(place).await, None));
         }
         // It waits for nothing that it would not get.
         self.check_offered(&order.purchase).await?;
@@ -132,7 +144,7 @@ impl OrderService {
         let mut room_wanted = None;
         loop {
             let reason = match self.slot_if_room(order, place, set).await {
-                Ok(begun) => return Ok(turn(begun, room_wanted)),
+                Ok(begun) => return Ok(Turn::new(begun, room_wanted)),
                 Err(reason) => reason,
             };
             let is_waiting_over = room_wanted.is_some() || reason.is_lasting();
@@ -143,33 +155,39 @@ impl OrderService {
         }
     }
 
+    /// Waits for the slot of an order that may have reserved something.
+    async fn begin(&self, place: &Place) -> Begun {
+        let findings = self.sold_out.findings();
+        Begun { waited: place.slot().await, unreserved: None, findings }
+    }
+
     /// A slot for the order, as long as there is room for its pod.
     async fn slot_if_room(
         &self,
         order: &Order,
         place: &Place,
         set: &dyn PolicySet,
-    ) -> Result<(WaitedSlot, Option<Unreserved>), NoCapacity> {
+    ) -> Result<Begun, NoCapacity> {
         // Before the price: what others find while it is made out counts.
         let mut findings = self.sold_out.findings();
         let Some(Priced { tier, fits, has_port }) = self.priced(order, set).await else {
-            return Ok((place.slot().await, None));
+            return Ok(self.begin(place).await);
         };
         fits?;
         if has_port {
             // It is resumed, and may have its place already.
-            return Ok((place.slot().await, None));
+            return Ok(self.begin(place).await);
         }
         let waited = slot_before(place, &mut findings, &tier).await?;
-        // What was found until now is looked at again, and may not be so any more.
-        let findings = self.sold_out.findings();
-        if waited.has_waited
-            && let Some(reason) = self.sold_out(order, &tier).await
-        {
-            self.sold_out.report(&tier, reason);
-            return Err(reason);
+        if waited.has_waited {
+            // What was found until now is looked at again, and may not be so any more.
+            findings = self.sold_out.findings();
+            if let Some(reason) = self.sold_out(order, &tier).await {
+                self.sold_out.report(&tier, reason);
+                return Err(reason);
+            }
         }
-        Ok((waited, Some(Unreserved { tier, findings })))
+        Ok(Begun { waited, unreserved: Some(tier), findings })
     }
 
     /// Does what an order does in its turn before it reserves anything, unless there is found to be no
@@ -186,11 +204,11 @@ impl OrderService {
         let OrderAtMint { place: Some(place), turn: Some(turn) } = at_mint else {
             return work.await;
         };
-        let Some(unreserved) = turn.unreserved.take() else { return work.await };
+        let Some(tier) = turn.unreserved.take() else { return work.await };
         tokio::select! {
             biased;
             done = work => done,
-            reason = self.found_sold_out(order, place, unreserved) => {
+            reason = self.found_sold_out(order, place, &tier, &mut turn.findings) => {
                 Err(capacity::refusal(reason))
             }
         }
@@ -201,17 +219,26 @@ impl OrderService {
         &self,
         order: &Order,
         place: &mut Place,
-        Unreserved { tier, mut findings }: Unreserved,
+        tier: &Tier,
+        findings: &mut SoldOutFindings,
     ) -> NoCapacity {
         loop {
-            let reason = findings.of(&tier).await;
-            if !self.is_contested(order, place).await {
+            findings.of(tier).await;
+            if self.is_contested(order, place).await {
+                drop(self.admission.want_room(limits::ROOM_WAIT).await);
+            }
+            // What was found may not be so any more.
+            if let Some(reason) = self.sold_out(order, tier).await {
                 return reason;
             }
-            drop(self.admission.want_room(limits::ROOM_WAIT).await);
-            if let Some(reason) = self.sold_out(order, &tier).await {
-                return reason;
-            }
+        }
+    }
+
+    /// After the order found no room: others of its tier have none either, unless its pod needs more
+    /// than theirs.
+    pub(super) async fn report_if_sold_out(&self, order: &Order, tier: &Tier) {
+        if let Some(reason) = self.sold_out(order, tier).await {
+            self.sold_out.report(tier, reason);
         }
     }
 
@@ -239,8 +266,7 @@ impl OrderService {
         quote: &Quote,
         at_mint: &mut OrderAtMint,
     ) -> Result<(), Refusal> {
-        let has_waited = at_mint.turn.as_ref().is_some_and(|turn| turn.has_waited);
-        if !has_waited && !at_mint.place.as_ref().is_some_and(Place::is_awaited) {
+        if !at_mint.is_in_crowd() {
             return Ok(());
         }
         let tier = Tier::from(quote);
