@@ -2,71 +2,12 @@
 //!
 //! As many are held, with one difference: where chance is against a newcomer, OpenSSH refuses it. A pod
 //! has one owner, and behind source NAT everybody has the same address, so whoever held most places
-//! would keep them out. Here the newcomer takes the place of another. It is chosen at random: the oldest, or
-//! the one that has got least far of all, would soon be the owner's where somebody connects again and
-//! again.
+//! would keep them out. Here the newcomer takes the place of another: see [`Progress::drop_one`].
 
 use crate::early_drop::EarlyDrop;
+use crate::progress::Progress;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
-
-/// How far a connection has got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Stage {
-    Connected,
-    /// The client has sent its version.
-    Greeted,
-    KeysExchanged,
-    /// The client has tried a password or a key.
-    Attempted,
-    Authenticated,
-    /// Another connection has its place.
-    Dropped,
-}
-
-/// How far one connection has got, for all who need it.
-#[derive(Clone)]
-pub(crate) struct Progress(watch::Sender<Stage>);
-
-impl Progress {
-    fn new() -> Self {
-        Self(watch::Sender::new(Stage::Connected))
-    }
-
-    fn stage(&self) -> Stage {
-        *self.0.borrow()
-    }
-
-    /// Whether it gets there: a connection that is dropped gets no further.
-    pub(crate) fn reach(&self, stage: Stage) -> bool {
-        self.0.send_if_modified(|reached| {
-            let is_further = *reached < stage;
-            if is_further {
-                *reached = stage;
-            }
-            is_further
-        })
-    }
-
-    fn drop_unless_authenticated(&self) {
-        self.0.send_if_modified(|reached| {
-            let is_waiting = *reached < Stage::Authenticated;
-            if is_waiting {
-                *reached = Stage::Dropped;
-            }
-            is_waiting
-        });
-    }
-
-    pub(crate) async fn authenticated(&self) {
-        let _ = self.0.subscribe().wait_for(|it| *it == Stage::Authenticated).await.is_ok();
-    }
-
-    pub(crate) async fn dropped(&self) {
-        let _ = self.0.subscribe().wait_for(|it| *it == Stage::Dropped).await.is_ok();
-    }
-}
 
 type Waiting = BTreeMap<u64, Progress>;
 
@@ -92,30 +33,16 @@ impl<R: FnMut() -> u32> Startups<R> {
     pub(crate) fn admit(&mut self) -> Startup {
         let mut waiting = lock(&self.waiting);
         if self.limit.strikes_by(waiting.len(), (self.random)()) {
-            drop_one(&mut waiting, &mut self.random);
+            let all = waiting.iter().map(|(id, progress)| (*id, progress));
+            if let Some(dropped) = Progress::drop_one_by(all, &mut self.random) {
+                waiting.remove(&dropped);
+            }
         }
-        let (id, progress) = (self.next, Progress::new());
+        let (id, progress) = (self.next, Progress::default());
         self.next = id.wrapping_add(1);
         waiting.insert(id, progress.clone());
         Startup { id, waiting: Arc::clone(&self.waiting), progress }
     }
-}
-
-/// Of two at random, drops the one that has not got as far. A client that is further than all others is
-/// safe, and of a hundred that wait each is dropped with two percent at the most.
-fn drop_one(waiting: &mut Waiting, random: &mut impl FnMut() -> u32) {
-    let mut all: Vec<(Stage, u64)> = waiting.iter().map(|(id, it)| (it.stage(), *id)).collect();
-    let two = [draw(&mut all, random()), draw(&mut all, random())];
-    let first_to_go = two.into_iter().flatten().min_by_key(|(stage, _)| *stage);
-    if let Some(dropped) = first_to_go.and_then(|(_, id)| waiting.remove(&id)) {
-        dropped.drop_unless_authenticated();
-    }
-}
-
-fn draw<T>(all: &mut Vec<T>, random: u32) -> Option<T> {
-    let count = u32::try_from(all.len()).ok()?;
-    let index = usize::try_from(random.checked_rem(count)?).ok()?;
-    Some(all.swap_remove(index))
 }
 
 /// The place of a connection until it authenticates or ends.
@@ -134,6 +61,7 @@ impl Drop for Startup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::Stage;
 
     const LIMIT: EarlyDrop = EarlyDrop::new([10, 30, 100]);
     /// Chance is against nobody below the limit.
