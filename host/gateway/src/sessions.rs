@@ -7,7 +7,7 @@
 //! proved itself is never cut.
 
 use crate::limits;
-use crate::origin::{Origin, first_to_go};
+use crate::origin::{Origin, of_most};
 use paygress_core::model::ids::PodName;
 use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
@@ -47,8 +47,10 @@ impl OfLease {
         self.proven.saturating_add(self.unproven.len())
     }
 
+    /// The oldest of those from where most come: the ids are in the order of age.
     fn first_to_go(&self) -> Option<u64> {
-        first_to_go(self.unproven.iter().map(|(id, (origin, _))| (*id, *origin)))
+        let ids = of_most(self.unproven.iter().map(|(id, (origin, _))| (*id, *origin)));
+        ids.first().copied()
     }
 
     /// Whether there is room for one more, if need be instead of another.

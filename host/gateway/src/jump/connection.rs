@@ -12,7 +12,7 @@ use crate::shared::{SessionPermit, Shared};
 use bytes::Bytes;
 use paygress_core::backend::pod_streams::ByteStream;
 use paygress_core::model::ids::PodName;
-use paygress_sshd::{SIGNATURE_KINDS, password_prompt};
+use paygress_sshd::{Progress, SIGNATURE_KINDS, Stage, password_prompt};
 use russh::keys::{PrivateKey, PublicKey};
 use russh::server::{
     Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Response, Session,
@@ -90,6 +90,7 @@ struct NamedLease {
 /// Handles one client. With it all its channels are closed.
 pub(super) struct Connection {
     shared: Arc<Shared>,
+    progress: Progress,
     /// The pod, once the client has authenticated.
     authenticated: watch::Sender<Option<PodName>>,
     named: Option<NamedLease>,
@@ -103,11 +104,13 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(
         shared: Arc<Shared>,
+        progress: Progress,
         authenticated: watch::Sender<Option<PodName>>,
         tasks: ChannelTasks,
     ) -> Self {
         Self {
             shared,
+            progress,
             authenticated,
             named: None,
             permit: None,
@@ -129,6 +132,7 @@ impl Connection {
     }
 
     async fn check_key(&mut self, user: &str, key: &PublicKey) -> Auth {
+        self.progress.reach(Stage::Attempted);
         let login = self.login(user).await;
         match login.is_some_and(|login| login.accepts_key(key)) {
             true => Auth::Accept,
@@ -137,6 +141,7 @@ impl Connection {
     }
 
     async fn check_secret(&mut self, user: &str, attempt: &str) -> Auth {
+        self.progress.reach(Stage::Attempted);
         let login = self.login(user).await;
         if login.is_some_and(|login| login.accepts_secret(attempt)) {
             return Auth::Accept;
@@ -225,6 +230,12 @@ async fn relay(
 
 impl Handler for Connection {
     type Error = Error;
+
+    /// The first request of a client that has exchanged keys.
+    async fn authentication_banner(&mut self) -> Result<Option<String>, Error> {
+        self.progress.reach(Stage::KeysExchanged);
+        Ok(None)
+    }
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Error> {
         Ok(self.check_secret(user, password).await)

@@ -29,7 +29,7 @@ use connection::Connection;
 use gated_reader::GatedReader;
 use paygress_core::model::ids::PodName;
 use paygress_core::networks::customer_network;
-use paygress_sshd::{EarlyDrop, ShutdownOnDrop, is_set};
+use paygress_sshd::{EarlyDrop, ShutdownOnDrop, Stage, is_set};
 use russh::Disconnect;
 use russh::server::{Config, RunningSession};
 use std::net::IpAddr;
@@ -122,12 +122,14 @@ impl Client {
         let socket = self.gated(socket);
         let (authenticated, mut login) = watch::channel(None);
         let channels = ChannelTasks::default();
-        let handler = Connection::new(Arc::clone(&self.shared), authenticated, channels.clone());
+        let progress = self.startup.progress.clone();
+        let shared = Arc::clone(&self.shared);
+        let handler = Connection::new(shared, progress.clone(), authenticated, channels.clone());
         let grace = tokio::time::sleep(limits::LOGIN_GRACE);
         let mut grace = std::pin::pin!(grace);
         let session = tokio::select! {
             session = russh::server::run_stream(config, socket, handler) => Some(session?),
-            () = self.startup.dropped() => None,
+            () = progress.dropped() => None,
             () = &mut grace => None,
             () = is_set(&mut self.stop) => return Ok(()),
         };
@@ -135,12 +137,13 @@ impl Client {
             self.not_authenticated();
             return Ok(());
         };
+        progress.reach(Stage::Greeted);
         let pod = tokio::select! {
             // A client that has logged in may have ended already.
             biased;
             pod = authenticated_as(&mut login) => Some(pod),
             ended = &mut session => return ended,
-            () = self.startup.dropped() => None,
+            () = progress.dropped() => None,
             () = &mut grace => None,
             () = is_set(&mut self.stop) => return Ok(()),
         };

@@ -325,3 +325,33 @@ async fn a_crowd_that_does_not_log_in_leaves_it_serving() {
     drop(crowd);
     gateway.stop().await;
 }
+
+/// Opens idle connections, of the address of all here, until more have lost their place to others than
+/// there are places.
+async fn open_idle(address: SocketAddr, gateway: &Running) {
+    const SHARE: u64 = 64;
+    let dropped = || gateway.counts.rejections(Rejection::NotAuthenticated);
+    let before = dropped();
+    let mut idle = Vec::new();
+    for _ in 0..3 * SHARE {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    until("most are dropped", || dropped() >= before.saturating_add(2 * SHARE)).await;
+}
+
+/// Source NAT gives others the customer's address, and they connect again and again while the customer
+/// logs in.
+#[tokio::test]
+async fn a_login_goes_on_while_idle_connections_of_its_address_take_all_places() {
+    let (address, gateway) = start().await;
+    open_idle(address, &gateway).await;
+    let mut client = connect(address).await;
+    for secret in ["battery staple", SECRET] {
+        open_idle(address, &gateway).await;
+        let result = client.authenticate_password(alice().as_str(), secret).await.unwrap();
+        assert_eq!(result.success(), secret == SECRET, "{secret}");
+    }
+    open_idle(address, &gateway).await;
+    echoes(forward(&client, alice().as_str(), 22).await.unwrap(), 20).await;
+    gateway.stop().await;
+}
