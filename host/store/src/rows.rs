@@ -70,8 +70,9 @@ pub(crate) fn customer_text(customer: Option<&Customer>) -> Value {
 
 /// What every write of an order stores: id, lease, state, body, token, password, refund, whether it
 /// is delivered, what it has earned, and the sat and seconds that count in its customer's history.
+/// `counted_state` is the state of which these are.
 pub(crate) fn order_columns(order: &Order) -> Result<[Value; 11]> {
-    let (sat, seconds) = order.counted().unzip();
+    let [sat, seconds] = counted_columns(order);
     let text = |secret: Option<&Secret>| Value::from(secret.map(Secret::expose));
     Ok([
         Value::from(order.id.as_str()),
@@ -83,16 +84,31 @@ pub(crate) fn order_columns(order: &Order) -> Result<[Value; 11]> {
         text(order.state.refund_token()),
         Value::Number(order.delivered.into()),
         order.earned().0.into(),
-        sat.map(|sat| sat.0).into(),
-        seconds.flatten().map(|seconds| seconds.0).into(),
+        sat,
+        seconds,
     ])
+}
+
+fn counted_columns(order: &Order) -> [Value; 2] {
+    let (sat, seconds) = order.counted().unzip();
+    [sat.map(|sat| sat.0).into(), seconds.flatten().map(|seconds| seconds.0).into()]
+}
+
+/// Writes what counts of an order, as it is stored, in its customer's history.
+pub(crate) fn write_counted(transaction: &mut dyn Transaction, order: &Order) -> Result<()> {
+    let statement = "UPDATE orders SET counted_sat = ?2, counted_seconds = ?3,
+             counted_state = state WHERE id = ?1";
+    let [sat, seconds] = counted_columns(order);
+    let values = [Value::from(order.id.as_str()), sat, seconds];
+    Ok(transaction.execute(statement, &values).map(drop)?)
 }
 
 /// Writes a new order, this replica's.
 pub(crate) fn insert_order(transaction: &mut dyn Transaction, order: &Order) -> Result<()> {
     let statement = "INSERT INTO orders (id, lease, state, body, token, password, refund_token,
-             delivered, earned, counted_sat, counted_seconds, message, customer, created_at, worker)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+             delivered, earned, counted_sat, counted_seconds, counted_state, message, customer,
+             created_at, worker)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?3, ?12, ?13, ?14, ?15)";
     let mut values = Vec::from(order_columns(order)?);
     values.extend([
         Value::from(order.message.as_str()),
@@ -107,7 +123,7 @@ pub(crate) fn insert_order(transaction: &mut dyn Transaction, order: &Order) -> 
 pub(crate) fn write_order(transaction: &mut dyn Transaction, order: &Order) -> Result<()> {
     let statement = "UPDATE orders SET lease = ?2, state = ?3, body = ?4, token = ?5, \
          password = ?6, refund_token = ?7, delivered = ?8, earned = ?9, counted_sat = ?10, \
-         counted_seconds = ?11 WHERE id = ?1";
+         counted_seconds = ?11, counted_state = ?3 WHERE id = ?1";
     Ok(transaction.execute(statement, &order_columns(order)?).map(drop)?)
 }
 

@@ -26,6 +26,7 @@ impl SqlStore {
             dialect_sql!("ledger_6"),
             dialect_sql!("ledger_7"),
             dialect_sql!(both "ledger_8"),
+            dialect_sql!(both "ledger_9"),
         ],
     };
 

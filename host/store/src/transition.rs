@@ -9,14 +9,14 @@ use paygress_core::model::order::{Order, State};
 
 /// Leaves alone what most steps do not change: a column that is set is taken out of its indexes and
 /// put in again, whatever it held. Changes no row if one of them has changed.
-const WRITE_STATE: &str = "UPDATE orders SET state = ?3, body = ?4, token = ?5, password = ?6, \
-     delivered = ?8 WHERE id = ?1 AND state = ?12 AND worker = ?13 \
+const WRITE_STATE: &str = "UPDATE orders SET state = ?3, counted_state = ?3, body = ?4, \
+     token = ?5, password = ?6, delivered = ?8 WHERE id = ?1 AND state = ?12 AND worker = ?13 \
      AND lease IS NOT DISTINCT FROM ?2 AND refund_token IS NOT DISTINCT FROM ?7 AND earned = ?9 \
      AND counted_sat IS NOT DISTINCT FROM ?10 AND counted_seconds IS NOT DISTINCT FROM ?11";
 
 const WRITE_ALL: &str = "UPDATE orders SET lease = ?2, state = ?3, body = ?4, token = ?5, \
      password = ?6, refund_token = ?7, delivered = ?8, earned = ?9, counted_sat = ?10, \
-     counted_seconds = ?11 WHERE id = ?1 AND state = ?12 AND worker = ?13";
+     counted_seconds = ?11, counted_state = ?3 WHERE id = ?1 AND state = ?12 AND worker = ?13";
 
 /// An order in its new state, in the form in which it is written: made once, however often the
 /// transaction runs.

@@ -8,10 +8,10 @@ use paygress_core::model::units::{Sat, Seconds, UnixTime};
 use paygress_core::testing;
 use std::sync::Arc;
 
-const NOW: UnixTime = UnixTime(1_000_000);
+pub(crate) const NOW: UnixTime = UnixTime(1_000_000);
 
 /// An order of customer `c` that arrived so many seconds ago; it pays 10 sat for 600 s.
-fn order_before(name: &str, ago: u64) -> Order {
+pub(crate) fn order_before(name: &str, ago: u64) -> Order {
     Order { created_at: NOW.minus(Seconds(ago)), ..order(name, &[name]) }
 }
 
@@ -31,7 +31,7 @@ async fn history(ledger: &dyn Ledger, besides: Option<&Order>) -> CustomerHistor
 }
 
 /// Of orders that all arrived in the last day: the first `first`, and so much for so long.
-fn of_today(orders: u32, first: u64, sat: u64, seconds: u64) -> CustomerHistory {
+pub(crate) fn of_today(orders: u32, first: u64, sat: u64, seconds: u64) -> CustomerHistory {
     CustomerHistory {
         orders,
         first_ago: Some(Seconds(first)),

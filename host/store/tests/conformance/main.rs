@@ -14,6 +14,7 @@ mod ports;
 mod postgres;
 mod refunds;
 mod reporting;
+mod rolling_update;
 mod sqlite;
 mod support;
 mod version_0_1_0;
