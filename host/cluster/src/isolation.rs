@@ -6,17 +6,58 @@
 //! addresses that the policy does not except it reaches these. Images of earlier versions, and
 //! templates with a server of their own, try nothing.
 
+use crate::guard::{CLOSED_NETWORKS, OPEN_NETWORK};
 use crate::objects::Objects;
 use crate::ssh_server::INIT_CONTAINER;
 use crate::status::{init_message, is_ready};
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{EnvVar, Node, Pod};
 use paygress_core::backend::cluster::{Neighbours, NetworkIsolation};
 use paygress_core::model::units::Seconds;
 use paygress_sshd::{MAX_ADDRESSES, REACH_VARIABLE, ReachReport, ReachTask};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 /// How long what enforces NetworkPolicies may take to learn of a pod.
 const ENFORCED_WITHIN: u64 = 10;
+
+/// What a probe pod has shown that has tried what no customer may reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkFindings {
+    pub isolation: NetworkIsolation,
+    /// What takes a connection of it.
+    pub reached: Vec<SocketAddr>,
+    /// The addresses of nodes that it was given.
+    pub nodes: usize,
+}
+
+impl NetworkFindings {
+    pub(crate) fn new(report: Option<ReachReport>, neighbours: Neighbours, nodes: usize) -> Self {
+        let isolation = isolation(report.as_ref(), neighbours);
+        Self { isolation, reached: report.map(|it| it.reached).unwrap_or_default(), nodes }
+    }
+
+    /// That of a pod which has tried nothing.
+    pub(crate) fn unknown() -> Self {
+        Self::new(None, Neighbours::NotStarted, 0)
+    }
+
+    /// Of what it has reached, the addresses that are public, as of nodes: `k8s/base/network.yaml` lets
+    /// pods to these unless its operator adds them to `except`.
+    #[must_use]
+    pub fn public_addresses(&self) -> BTreeSet<IpNet> {
+        let reached = self.reached.iter().map(|address| address.ip().to_canonical());
+        reached.filter(|ip| is_public(*ip)).map(IpNet::from).collect()
+    }
+}
+
+/// Whether this is an address of the internet for `k8s/base/network.yaml`.
+fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => !CLOSED_NETWORKS.iter().any(|closed| closed.contains(&ip)),
+        IpAddr::V6(ip) => OPEN_NETWORK.contains(&ip),
+    }
+}
 
 /// Lets the pod of these objects try these addresses.
 pub(crate) fn try_addresses(
@@ -62,7 +103,7 @@ pub(crate) fn listening(pod: &Pod, port: u16) -> Vec<SocketAddr> {
     ips.map(|ip| SocketAddr::new(ip, port)).collect()
 }
 
-pub(crate) fn isolation(report: Option<&ReachReport>, neighbours: Neighbours) -> NetworkIsolation {
+fn isolation(report: Option<&ReachReport>, neighbours: Neighbours) -> NetworkIsolation {
     match report {
         None | Some(ReachReport { tried: 0, .. }) => NetworkIsolation::Unknown,
         Some(report) if report.reached.is_empty() => NetworkIsolation::Enforced(neighbours),
@@ -153,6 +194,31 @@ mod tests {
         }
         let none = report(&Pod::default());
         assert_eq!(isolation(none.as_ref(), Neighbours::Tried), NetworkIsolation::Unknown);
+    }
+
+    /// As on a node whose address is in none of the networks that the policy closes.
+    #[test]
+    fn the_public_addresses_that_a_pod_reaches_are_known() {
+        let reached = [
+            "10.96.0.1:443",
+            "192.0.2.2:10250",
+            "192.0.2.2:2222",
+            "[::ffff:203.0.113.7]:10250",
+            "[fd00::1]:10250",
+            "[2001:db8::1]:10250",
+        ];
+        let reached: Vec<SocketAddr> = reached.map(|it| it.parse().unwrap()).to_vec();
+        let report = ReachReport { tried: 7, reached: reached.clone() };
+        let found = NetworkFindings::new(Some(report), Neighbours::Tried, 4);
+        assert_eq!((found.isolation, &found.reached), (NetworkIsolation::NotEnforced, &reached));
+        let public: Vec<String> = found.public_addresses().iter().map(IpNet::to_string).collect();
+        assert_eq!(public, ["192.0.2.2/32", "203.0.113.7/32", "2001:db8::1/128"]);
+        // One that refuses, and one that does not answer: neither is reached.
+        let report = ReachReport { tried: 2, reached: Vec::new() };
+        let found = NetworkFindings::new(Some(report), Neighbours::Tried, 1);
+        assert_eq!(found.isolation, NetworkIsolation::Enforced(Neighbours::Tried));
+        assert!(found.public_addresses().is_empty());
+        assert_eq!(NetworkFindings::unknown().isolation, NetworkIsolation::Unknown);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::capacity::CapacityWatch;
 use crate::check_plan::check_plan;
 use crate::connection::{ConnectError, client, with_timeout};
 use crate::image_program::has_node_port;
+use crate::isolation::NetworkFindings;
 use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, deadline, ttl};
 use crate::pod_reply::ReplyStep;
 use crate::pod_streams::KubernetesPods;
@@ -33,8 +34,8 @@ use kube::{Client, ResourceExt};
 use paygress_core::backend::capacity::{Capacity, Demand, Tier};
 use paygress_core::backend::cluster::{
     CapacitySource, ClusterError, ClusterEvent, ClusterFeatures, ClusterHealth, LeasePlan,
-    NetworkIsolation, PodExpiry, PodLauncher, PodObserver, PodProgress, PodRemover, PodValidator,
-    PortKind, Probe, ReadyPod, StartupPhase,
+    PodExpiry, PodLauncher, PodObserver, PodProgress, PodRemover, PodValidator, PortKind, Probe,
+    ReadyPod, StartupPhase,
 };
 use paygress_core::backend::pod_streams::PodStreams;
 use paygress_core::limits::ORPHAN_AGE;
@@ -112,7 +113,7 @@ pub struct Kubernetes {
     /// Whether the latest probe pod with its image's own program did not start.
     is_image_program_failing: AtomicBool,
     /// What the latest pod that has tried has shown; none: none has.
-    isolation: Mutex<Option<NetworkIsolation>>,
+    findings: Mutex<Option<NetworkFindings>>,
     replies: Mutex<Replies>,
     /// The probe pods that are launched, and not removed yet.
     probes: Mutex<BTreeSet<PodName>>,
@@ -160,7 +161,7 @@ impl Kubernetes {
             capacity: OnceLock::new(),
             form: Mutex::new(PodForm { user: PodUser::Template, volume }),
             is_image_program_failing: AtomicBool::new(false),
-            isolation: Mutex::new(None),
+            findings: Mutex::new(None),
             replies: Mutex::default(),
             probes: Mutex::default(),
             lost_nodes: Mutex::default(),

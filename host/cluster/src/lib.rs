@@ -65,6 +65,7 @@ pub use admission::{AdmissionFinding, AdmissionOutcome, HostPorts};
 pub use capacity::{ExtraCapacity, ExtraCapacityError};
 pub use check_plan::check_plan;
 pub use connection::ConnectError;
+pub use isolation::NetworkFindings;
 pub use kubernetes::Kubernetes;
 pub use lease_end::lease_end;
 pub use rights::{RIGHTS, Right, RightPurpose};

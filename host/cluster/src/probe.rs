@@ -79,7 +79,7 @@ impl Probe for Kubernetes {
     }
 
     fn network_isolation(&self) -> NetworkIsolation {
-        self.found_isolation()
+        self.network_findings().isolation
     }
 }
 

@@ -7,7 +7,7 @@ use crate::app::{no_responder, open_policies, order_settings};
 use crate::config::Config;
 use anyhow::Result;
 use paygress_cashu::{CashuWallet, Seed, WalletStore};
-use paygress_cluster::{Kubernetes, PodRoot};
+use paygress_cluster::{Kubernetes, NetworkFindings, PodRoot};
 use paygress_core::backend::cluster::{
     ClusterFeatures, Neighbours, NetworkIsolation, ProbeProblem,
 };
@@ -15,6 +15,7 @@ use paygress_core::error_chain;
 use paygress_core::orders::{Backends, OrderService, ProbeFindings};
 use paygress_policy::Publisher;
 use paygress_store::SqlStore;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,7 +106,7 @@ async fn probes(
     let probed = async {
         match order_service(config, Arc::clone(cluster), policies, directory).await {
             Ok(orders) => match orders.probe_once().await {
-                Some(findings) => found(config, findings),
+                Some(findings) => found(config, findings, &cluster.network_findings()),
                 None => Vec::new(),
             },
             Err(error) => vec![START.fail(error_chain(error.as_ref()), "try again")],
@@ -140,7 +141,7 @@ async fn order_service(
 }
 
 /// What the probe pods mean.
-fn found(config: &Config, findings: ProbeFindings) -> Vec<Check> {
+fn found(config: &Config, findings: ProbeFindings, reach: &NetworkFindings) -> Vec<Check> {
     let problem = findings.problem;
     let started = match problem {
         None => START.ok("probe pods of the default image have started"),
@@ -154,7 +155,7 @@ fn found(config: &Config, findings: ProbeFindings) -> Vec<Check> {
     // Of a pod that has not started nothing else is known.
     if problem.is_none_or(|problem| !problem.stops_sales()) {
         checks.push(namespaces(config, findings));
-        checks.push(network(findings.isolation));
+        checks.push(network(reach));
     }
     checks
 }
@@ -174,8 +175,12 @@ fn namespaces(config: &Config, findings: ProbeFindings) -> Check {
     }
 }
 
-fn network(isolation: NetworkIsolation) -> Check {
-    match isolation {
+fn network(found: &NetworkFindings) -> Check {
+    match found.isolation {
+        NetworkIsolation::Enforced(_) if found.nodes == 0 => NETWORK.warn(
+            "a probe pod does not reach the API server; nodes not tried: their addresses are not known",
+            "apply k8s/base/capacity.yaml, and run this with the service's ServiceAccount",
+        ),
         NetworkIsolation::Enforced(neighbours @ Neighbours::Tried) => {
             NETWORK.ok(neighbours.text())
         }
@@ -186,9 +191,7 @@ fn network(isolation: NetworkIsolation) -> Check {
         NetworkIsolation::Enforced(neighbours @ Neighbours::NotStarted) => {
             NETWORK.warn(neighbours.text(), "see what is above, and try again")
         }
-        NetworkIsolation::NotEnforced => {
-            NETWORK.message(Outcome::Fail, isolation.warning().unwrap_or("pods are not isolated"))
-        }
+        NetworkIsolation::NotEnforced => reached(found),
         NetworkIsolation::Unknown => NETWORK.warn(
             "not known: no probe pod has tried what pods reach",
             "set SSH_SERVER_IMAGE to the image of this version, which tries it; or try by hand (docs/operating.md, \"Walls\")",
@@ -196,17 +199,45 @@ fn network(isolation: NetworkIsolation) -> Check {
     }
 }
 
+/// Pods that reach what no customer may. For its operator, with the addresses.
+fn reached(found: &NetworkFindings) -> Check {
+    let message = found.isolation.warning().unwrap_or("pods are not isolated");
+    let (text, remedy) = message.split_once(": ").unwrap_or((message, ""));
+    let text = format!("{text}: {}", list(&found.reached));
+    let public = found.public_addresses();
+    if public.is_empty() {
+        return NETWORK.fail(text, remedy);
+    }
+    let public = list(&public);
+    NETWORK.fail(
+        text,
+        format!(
+            "add {public} to `except` of k8s/base/network.yaml, which closes no public address by itself; if it is there, {remedy}"
+        ),
+    )
+}
+
+fn list<'a, T: Display + 'a>(items: impl IntoIterator<Item = &'a T>) -> String {
+    items.into_iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::doctor::testing::config;
 
+    /// What a pod of a cluster with a node has found.
+    fn reach(isolation: NetworkIsolation, reached: &[&str]) -> NetworkFindings {
+        let reached = reached.iter().map(|address| address.parse().unwrap()).collect();
+        NetworkFindings { isolation, reached, nodes: 1 }
+    }
+
+    fn isolated() -> NetworkFindings {
+        reach(NetworkIsolation::Enforced(Neighbours::Tried), &[])
+    }
+
     fn findings(problem: Option<ProbeProblem>) -> ProbeFindings {
-        ProbeFindings {
-            problem,
-            root: false,
-            isolation: NetworkIsolation::Enforced(Neighbours::Tried),
-        }
+        ProbeFindings { problem, root: false }
     }
 
     #[test]
@@ -219,8 +250,8 @@ mod tests {
                 "name one",
             ),
         ] {
-            let [check] =
-                <[Check; 1]>::try_from(found(&config(None, &[]), findings(Some(problem)))).unwrap();
+            let checks = found(&config(None, &[]), findings(Some(problem)), &isolated());
+            let [check] = <[Check; 1]>::try_from(checks).unwrap();
             assert_eq!((check.area, check.outcome), ("start", Outcome::Fail));
             assert_eq!(check.text, image);
             let remedy = check.remedy.unwrap();
@@ -235,14 +266,14 @@ mod tests {
     fn nodes_without_user_namespaces_are_a_warning_where_customers_would_be_root() {
         let server = ("SSH_SERVER_IMAGE", "registry.example/ssh:1");
         let none = findings(Some(ProbeProblem::NoUserNamespaces));
-        let root = ProbeFindings { root: true, ..findings(None) };
+        let root = ProbeFindings { root: true, problem: None };
         for (settings, findings, outcome, text) in [
             (vec![server], none, Outcome::Warn, "customers are not root"),
             (vec![server], root, Outcome::Ok, "customers are root of one"),
             (vec![server, ("POD_ROOT", "never")], none, Outcome::Ok, "POD_ROOT=never"),
             (vec![], none, Outcome::Ok, "without SSH_SERVER_IMAGE"),
         ] {
-            let checks = found(&config(None, &settings), findings);
+            let checks = found(&config(None, &settings), findings, &isolated());
             let check = checks.iter().find(|check| check.area == "user namespaces").unwrap();
             assert_eq!(check.outcome, outcome, "{checks:?}");
             assert!(check.text.contains(text), "{check:?}");
@@ -254,11 +285,38 @@ mod tests {
 
     #[test]
     fn pods_that_reach_the_api_server_are_a_failure_with_what_to_do() {
-        let check = network(NetworkIsolation::NotEnforced);
-        assert_eq!(check.outcome, Outcome::Fail);
-        assert_eq!(check.text, "customers' pods reach the API server, a node or each other");
-        assert!(check.remedy.unwrap().contains("k8s/base/network.yaml"));
-        assert_eq!(network(NetworkIsolation::Unknown).outcome, Outcome::Warn);
+        let what = "customers' pods reach the API server, a node or each other";
+        let plugin = "use a network plugin that enforces NetworkPolicies";
+        for (addresses, begins) in [
+            (&["10.96.0.1:443", "10.0.0.1:10250"][..], plugin),
+            // A node whose address is public for the policy, and is not excepted.
+            (&["10.96.0.1:443", "192.0.2.2:10250"][..], "add 192.0.2.2/32 to `except`"),
+            (
+                &["192.0.2.2:10250", "[2001:db8::1]:10250"][..],
+                "add 192.0.2.2/32, 2001:db8::1/128 to `except`",
+            ),
+        ] {
+            let check = network(&reach(NetworkIsolation::NotEnforced, addresses));
+            assert_eq!(check.outcome, Outcome::Fail);
+            assert_eq!(check.text, format!("{what}: {}", addresses.join(", ")));
+            let remedy = check.remedy.unwrap();
+            assert!(remedy.starts_with(begins), "{remedy}");
+            assert!(
+                remedy.contains(plugin) && remedy.contains("k8s/base/network.yaml"),
+                "{remedy}"
+            );
+        }
+        let unknown = network(&reach(NetworkIsolation::Unknown, &[]));
+        assert_eq!(unknown.outcome, Outcome::Warn);
+    }
+
+    #[test]
+    fn nodes_that_were_not_tried_are_not_reported_as_closed() {
+        let check = network(&NetworkFindings { nodes: 0, ..isolated() });
+        assert_eq!(check.outcome, Outcome::Warn);
+        assert!(!check.text.contains("nor a node"), "{}", check.text);
+        assert!(check.remedy.unwrap().contains("k8s/base/capacity.yaml"));
+        assert_eq!(network(&isolated()).outcome, Outcome::Ok);
     }
 
     #[test]
@@ -268,7 +326,7 @@ mod tests {
             (Neighbours::NoRoom, Outcome::Warn, "neighbours not tried: no room"),
             (Neighbours::NotStarted, Outcome::Warn, "the other probe pod does not start"),
         ] {
-            let check = network(NetworkIsolation::Enforced(neighbours));
+            let check = network(&reach(NetworkIsolation::Enforced(neighbours), &[]));
             assert_eq!(check.outcome, outcome, "{neighbours:?}");
             assert!(check.text.ends_with(end), "{}", check.text);
             assert_eq!(check.remedy.is_some(), outcome == Outcome::Warn, "{neighbours:?}");

@@ -1,12 +1,11 @@
 //! What probe pods reach: which nodes there are to try, and what was found last.
 
 use super::Kubernetes;
-use crate::isolation;
+use crate::isolation::{self, NetworkFindings};
 use crate::requests::request;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
-use paygress_core::backend::cluster::{Neighbours, NetworkIsolation};
-use paygress_sshd::ReachReport;
+use paygress_core::backend::cluster::NetworkIsolation;
 use std::net::SocketAddr;
 use std::sync::PoisonError;
 
@@ -26,24 +25,25 @@ impl Kubernetes {
         }
     }
 
-    pub(crate) fn found_isolation(&self) -> NetworkIsolation {
-        let known = *self.isolation.lock().unwrap_or_else(PoisonError::into_inner);
-        known.unwrap_or(NetworkIsolation::Unknown)
+    /// What the latest pod has shown that has tried what no customer may reach.
+    #[must_use]
+    pub fn network_findings(&self) -> NetworkFindings {
+        let known = self.findings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        known.unwrap_or_else(NetworkFindings::unknown)
     }
 
-    /// Notes what a pod that has started has reached; none: it has tried nothing. The log has it once,
-    /// until it changes.
-    pub(crate) fn note_isolation(&self, report: Option<ReachReport>, neighbours: Neighbours) {
-        let found = isolation::isolation(report.as_ref(), neighbours);
-        let before = self.isolation.lock().unwrap_or_else(PoisonError::into_inner).replace(found);
-        if before == Some(found) {
+    /// Notes what a pod that has started has shown. The log has it once, until it changes.
+    pub(crate) fn note_findings(&self, found: NetworkFindings) {
+        let known = self.findings.lock();
+        let before = known.unwrap_or_else(PoisonError::into_inner).replace(found.clone());
+        if before.as_ref() == Some(&found) {
             return;
         }
-        match found {
+        let NetworkFindings { isolation, reached, .. } = found;
+        match isolation {
             NetworkIsolation::Enforced(neighbours) => tracing::info!("{}", neighbours.text()),
             NetworkIsolation::NotEnforced => {
-                let reached = report.map(|report| report.reached).unwrap_or_default();
-                let remedy = found.warning();
+                let remedy = isolation.warning();
                 tracing::warn!(?reached, remedy, "a probe pod reaches what no customer may");
             }
             NetworkIsolation::Unknown => tracing::info!(

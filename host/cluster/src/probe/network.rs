@@ -1,7 +1,7 @@
 //! The pod that tries what no customer may reach, and another one, which it tries as its neighbour.
 
 use super::{Result, Server, as_probe, problem};
-use crate::isolation::{listening, report, try_addresses};
+use crate::isolation::{NetworkFindings, listening, report, try_addresses};
 use crate::kubernetes::Kubernetes;
 use crate::objects::Objects;
 use crate::pod_reply::ReplyStep;
@@ -24,7 +24,7 @@ impl Kubernetes {
         neighbour: Option<&LeasePlan>,
     ) -> Result<()> {
         let Some(objects) = self.trying(plan)? else {
-            self.note_isolation(None, Neighbours::NotStarted);
+            self.note_findings(NetworkFindings::unknown());
             return Ok(());
         };
         let Some(neighbour) = neighbour else {
@@ -68,7 +68,9 @@ impl Kubernetes {
             Ok(neighbour) => neighbour.addresses.clone(),
             Err(_) => Vec::new(),
         };
-        addresses.extend(self.kubelets().await);
+        let kubelets = self.kubelets().await;
+        let nodes = kubelets.len();
+        addresses.extend(kubelets);
         try_addresses(&mut objects, addresses, self.settings().ready_within);
         let started = self.start_probe(plan, objects).await;
         let pod = plan.lease.pod_name();
@@ -79,7 +81,8 @@ impl Kubernetes {
                 Ok(neighbour) => self.tried(neighbour).await,
                 Err(why) => *why,
             };
-            self.note_isolation(pods.first().and_then(report), neighbours);
+            let report = pods.first().and_then(report);
+            self.note_findings(NetworkFindings::new(report, neighbours, nodes));
         }
         self.remove_probe(&pod).await;
         started.map(drop).map_err(|failure| failure.problem)

@@ -29,7 +29,6 @@ pub struct ProbeFindings {
     pub problem: Option<ProbeProblem>,
     /// Whether customers would be root in their pods.
     pub root: bool,
-    pub isolation: NetworkIsolation,
 }
 
 /// One pod that tries what no customer may reach.
@@ -230,11 +229,7 @@ impl OrderService {
         if !problem.is_some_and(ProbeProblem::stops_sales) {
             self.try_network(probe, &*set, &order).await;
         }
-        Some(ProbeFindings {
-            problem,
-            root: self.backends.cluster.features.root(),
-            isolation: probe.network_isolation(),
-        })
+        Some(ProbeFindings { problem, root: self.backends.cluster.features.root() })
     }
 
     /// One probe of a pod like this one, and what the log says of it.
