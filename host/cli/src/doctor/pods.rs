@@ -194,7 +194,7 @@ fn network(found: &NetworkFindings) -> Check {
         NetworkIsolation::NotEnforced => reached(found),
         NetworkIsolation::Unknown => NETWORK.warn(
             "not known: no probe pod has tried what pods reach",
-            "set SSH_SERVER_IMAGE to the image of this version, which tries it; or try by hand (docs/operating.md, \"Walls\")",
+            "set SSH_SERVER_IMAGE to the image of this version, which tries it, and make room for a pod of the default tier; or try by hand (docs/operating.md, \"Walls\")",
         ),
     }
 }
@@ -308,6 +308,8 @@ mod tests {
         }
         let unknown = network(&reach(NetworkIsolation::Unknown, &[]));
         assert_eq!(unknown.outcome, Outcome::Warn);
+        let remedy = unknown.remedy.unwrap();
+        assert!(remedy.contains("SSH_SERVER_IMAGE") && remedy.contains("make room"), "{remedy}");
     }
 
     #[test]
