@@ -103,12 +103,7 @@ impl CashuWallet {
         if states.iter().any(|state| *state != State::Unspent) {
             return Err(refusal::pending());
         }
-        Ok(Payment {
-            mint: token_info.mint.as_str().to_owned(),
-            gross: token_info.gross,
-            fee: Sat(fee),
-            net,
-        })
+        Ok(Payment { mint: token_info.mint.clone(), gross: token_info.gross, fee: Sat(fee), net })
     }
 
     /// While the mint limits our requests, what it still serves is for tokens that cannot be

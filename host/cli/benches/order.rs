@@ -19,7 +19,7 @@ use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::Repetition;
 use paygress_core::backend::store::{LeaseUpdate, OrderStore};
 use paygress_core::model::access::AccessModes;
-use paygress_core::model::ids::{Customer, MessageId, OrderId, ProofY};
+use paygress_core::model::ids::{Customer, MessageId, MintUrl, OrderId, ProofY};
 use paygress_core::model::order::{Order, OrderView, State};
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, UnixTime};
@@ -87,7 +87,7 @@ fn orders_of_four_calls(c: &mut Criterion, sets: &[Arc<dyn PolicySet>; 2]) {
     let runtime = Runtime::new().unwrap();
     let (view, context) = (view(), context());
     let payment =
-        Payment { mint: "https://m".to_owned(), gross: Sat(100), fee: Sat(1), net: Sat(99) };
+        Payment { mint: MintUrl::of_dry_run(), gross: Sat(100), fee: Sat(1), net: Sat(99) };
     for (name, set) in ["host", "snapshot"].into_iter().zip(sets) {
         c.bench_function(&format!("four calls of one order/{name}"), |b| {
             b.iter(|| runtime.block_on(four_calls(&**set, &view, &payment, &context)))

@@ -217,8 +217,7 @@ pub fn agreement() -> Agreement {
         grant: Grant { seconds: SECONDS, note: None },
         refund: None,
     };
-    let payment =
-        Payment { mint: "https://mint.invalid".to_owned(), gross: PAID, fee: Sat(0), net: PAID };
+    let payment = Payment { mint: MintUrl::of_dry_run(), gross: PAID, fee: Sat(0), net: PAID };
     Agreement { payment, decision }
 }
 

@@ -5,7 +5,7 @@ use paygress_core::backend::policy::{
     Context, CustomerHistory, Grant, LeaseView, Payment, Placement, Price, Quote, Resources, Slot,
     Utilisation,
 };
-use paygress_core::model::ids::TierId;
+use paygress_core::model::ids::{MintUrl, TierId};
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 use paygress_policy::{Call, CallRecord, Harness, WrongSlot, sample_placement};
@@ -71,7 +71,7 @@ impl TestCase {
                 utilisation: None,
             },
             payment: Payment {
-                mint: "https://mint.example".to_owned(),
+                mint: MintUrl::of_test_case(),
                 gross: Sat(61),
                 fee: Sat(1),
                 net: Sat(60),

@@ -205,7 +205,7 @@ fn compare(field: &str, receipt: &Value, recomputed: &Value, found: &mut Vec<Fie
 mod tests {
     use super::*;
     use paygress_core::backend::policy::{Context, Grant, Payment, RefundTerms};
-    use paygress_core::model::ids::TierId;
+    use paygress_core::model::ids::{MintUrl, TierId};
     use paygress_core::model::order::OrderView;
     use paygress_core::model::units::{Seconds, UnixTime};
     use paygress_core::protocol::ReceiptRefund;
@@ -244,7 +244,7 @@ mod tests {
         };
         let now = UnixTime(1_800_000_000);
         let context = &Context { now, capacity_leases: 10, ..Context::default() };
-        let mint = "https://mint.invalid".to_owned();
+        let mint = MintUrl::of_dry_run();
         let payment = Payment { mint, gross: Sat(101), fee: Sat(1), net: Sat(100) };
         let digests = digests(sources);
         let component = |slot| {

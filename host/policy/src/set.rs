@@ -10,7 +10,7 @@ use paygress_core::backend::policy::{
     PolicySet, Price, Quote, RefundTerms, Rendered, Resources, SettingsDigests, Slot, SlotStats,
 };
 use paygress_core::model::access::AccessModes;
-use paygress_core::model::ids::TierId;
+use paygress_core::model::ids::{MintUrl, TierId};
 use paygress_core::model::order::OrderView;
 use paygress_core::model::refusal::Refusal;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
@@ -226,7 +226,7 @@ impl ComponentSet {
                 minimum: Sat(1),
             });
         let payment = Payment {
-            mint: "https://mint.invalid".to_owned(),
+            mint: MintUrl::of_dry_run(),
             gross: Sat(1_000),
             fee: Sat(0),
             net: Sat(1_000),

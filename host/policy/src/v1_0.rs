@@ -102,7 +102,7 @@ pub(crate) fn quote(quote: &Quote) -> wit::Quote {
 
 pub(crate) fn payment(payment: &Payment) -> wit::Payment {
     wit::Payment {
-        mint: payment.mint.clone(),
+        mint: payment.mint.to_string(),
         gross_sat: payment.gross.0,
         fee_sat: payment.fee.0,
         net_sat: payment.net.0,

@@ -13,7 +13,7 @@ use arguments::Arguments;
 use paygress_core::backend::policy::{
     Configured, Context, Grant, Payment, Price, Quote, Resources, Slot,
 };
-use paygress_core::model::ids::TierId;
+use paygress_core::model::ids::{MintUrl, TierId};
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 use paygress_policy::{Call, CallRecord, CallResult, Harness, PolicyEngine, sample_placement};
@@ -76,7 +76,7 @@ impl Arguments {
                 minimum: Sat(1),
             },
             payment: Payment {
-                mint: "https://mint.example".to_owned(),
+                mint: MintUrl::of_test_case(),
                 gross: Sat(61),
                 fee: Sat(1),
                 net: Sat(60),

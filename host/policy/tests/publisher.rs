@@ -5,7 +5,7 @@
 
 use paygress_core::Policy;
 use paygress_core::backend::policy::{Context, Grant, Payment, Price, Quote, Resources, Slot};
-use paygress_core::model::ids::TierId;
+use paygress_core::model::ids::{MintUrl, TierId};
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::{Msat, Sat, Seconds};
 use paygress_policy::{
@@ -454,7 +454,8 @@ async fn both_versions_of_the_contract_are_supported() {
         price: Price { msat: Msat(1_000), seconds: Seconds(60) },
         minimum: Sat(1),
     };
-    let payment = Payment { mint: String::new(), gross: Sat(10), fee: Sat(0), net: Sat(10) };
+    let mint = MintUrl::of_dry_run();
+    let payment = Payment { mint, gross: Sat(10), fee: Sat(0), net: Sat(10) };
     let (order, context) = (OrderView::default(), Context::default());
     let granted = |seconds| Grant { seconds: Seconds(seconds), note: None };
     let set = publisher.host().current();

@@ -77,7 +77,7 @@ impl TokenReader for SlowMint {
         }
         let _open = self.verifying.acquire().await.unwrap();
         self.request(token).await;
-        let (mint, gross) = (info.mint.to_string(), info.gross);
+        let (mint, gross) = (info.mint.clone(), info.gross);
         Ok(Payment { mint, gross, fee: Sat(0), net: gross })
     }
     async fn verify_dleq(&self, token: &Secret, info: &TokenInfo) -> Result<Payment, Refusal> {

@@ -14,7 +14,7 @@ use paygress_core::backend::policy::{
     PolicySet, Quote, RefundTerms, Rendered, Slot, SlotStats, Utilisation,
 };
 use paygress_core::backend::receipt::ReceiptSigner;
-use paygress_core::model::ids::OrderId;
+use paygress_core::model::ids::{MintUrl, OrderId};
 use paygress_core::model::order::{Order, OrderView};
 use paygress_core::model::order_state::Agreement;
 use paygress_core::model::units::{Sat, Seconds, UnixTime};
@@ -321,7 +321,7 @@ async fn decided(set: &dyn PolicySet, number: u64) -> ReceiptOrder {
     let now = UnixTime(number);
     let context = Context { now, capacity_leases: 10, utilisation, ..Context::default() };
     let net = Sat(number.saturating_add(10));
-    let mint = "https://mint.invalid".to_owned();
+    let mint = MintUrl::of_dry_run();
     let payment = Payment { mint, gross: net, fee: Sat(0), net };
     let image = set.admit(&order, &context).await.unwrap();
     let quote = set.quote(&order, &context).await.unwrap();

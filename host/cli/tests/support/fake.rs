@@ -58,7 +58,7 @@ impl TokenReader for FakeWallet {
     }
     async fn verify(&self, _: &Secret, token_info: &TokenInfo) -> Result<Payment, Refusal> {
         Ok(Payment {
-            mint: token_info.mint.to_string(),
+            mint: token_info.mint.clone(),
             gross: token_info.gross,
             fee: Sat(0),
             net: token_info.gross,

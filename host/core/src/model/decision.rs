@@ -2,7 +2,8 @@
 
 use crate::model::access::{AccessMode, AccessModes};
 use crate::model::egress::EgressRule;
-use crate::model::ids::TierId;
+use crate::model::ids::{MintUrl, TierId};
+use crate::model::mint_url::as_recorded;
 use crate::model::units::{Msat, Sat, Seconds, UnixTime};
 use serde::{Deserialize, Serialize};
 
@@ -164,8 +165,8 @@ pub struct RefundTerms {
 /// What a token is worth.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payment {
-    /// The mint's URL.
-    pub mint: String,
+    #[serde(deserialize_with = "as_recorded")]
+    pub mint: MintUrl,
     /// The sum of the proofs.
     pub gross: Sat,
     /// What the mint keeps of it.

@@ -1,13 +1,13 @@
 //! The URL of a mint.
 
 use crate::model::invalid_name::InvalidName;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use url::Url;
 
 /// A mint's URL in its canonical form, whatever it was written as: lower-case scheme and host, no
 /// default port, no slash at the end, an international host in Punycode. Two are the same mint only
-/// if they are equal as a whole.
+/// if they are equal as a whole. The mint of a recorded payment is read in whatever form it has.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct MintUrl(String);
@@ -22,10 +22,28 @@ impl MintUrl {
         canonical(text.as_ref()).map(Self).ok_or(InvalidName { what: "the URL of a mint", rule })
     }
 
+    /// What policies see where nobody pays: in a dry run.
+    #[must_use]
+    pub fn of_dry_run() -> Self {
+        Self("https://mint.invalid".to_owned())
+    }
+
+    /// What test cases of policies have if their author names no other mint.
+    #[must_use]
+    pub fn of_test_case() -> Self {
+        Self("https://mint.example".to_owned())
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Reads the mint of a payment that is stored, or that an author's test case has, as it is: what
+/// policies have seen is what they see when they are called again.
+pub(super) fn as_recorded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MintUrl, D::Error> {
+    String::deserialize(deserializer).map(MintUrl)
 }
 
 fn canonical(text: &str) -> Option<String> {
@@ -64,6 +82,8 @@ impl fmt::Display for MintUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::decision::Payment;
+    use crate::testing;
 
     #[test]
     fn every_way_to_write_a_mint_is_one_canonical_url() {
@@ -144,5 +164,25 @@ mod tests {
     fn a_url_that_was_stored_in_another_form_reads_as_the_canonical_one() {
         let stored: MintUrl = serde_json::from_str(r#""https://MINT.example:443/""#).unwrap();
         assert_eq!(serde_json::to_string(&stored).unwrap(), r#""https://mint.example""#);
+    }
+
+    #[test]
+    fn the_mint_of_a_recorded_payment_is_read_and_written_as_it_is() {
+        let mut stored = serde_json::to_value(testing::agreement().payment).unwrap();
+        for mint in ["https://mint.example", "https://MINT.example:443/", "", "a mint"] {
+            stored["mint"] = mint.into();
+            let payment: Payment = serde_json::from_value(stored.clone()).unwrap();
+            assert_eq!(payment.mint.as_str(), mint);
+            assert_eq!(serde_json::to_value(&payment).unwrap(), stored);
+        }
+        stored["mint"] = 7.into();
+        assert!(serde_json::from_value::<Payment>(stored).is_err());
+    }
+
+    #[test]
+    fn the_urls_without_a_mint_are_canonical() {
+        for own in [MintUrl::of_dry_run(), MintUrl::of_test_case()] {
+            assert_eq!(MintUrl::parse(own.as_str()), Ok(own));
+        }
     }
 }

@@ -39,13 +39,13 @@ struct PriceProbe<'a> {
     view: &'a OrderView,
     quote: &'a Quote,
     context: &'a Context,
-    mint: Option<MintUrl>,
+    mint: MintUrl,
 }
 
 impl PriceProbe<'_> {
     /// The time that this amount would buy, or why not; none: it is too little.
     async fn buys(&self, amount: Sat) -> Result<Option<Result<Seconds, Refusal>>, Refusal> {
-        let mint = self.mint.as_ref().map(MintUrl::to_string).unwrap_or_default();
+        let mint = self.mint.clone();
         let payment = Payment { mint, gross: amount, fee: Sat(0), net: amount };
         match self.set.grant(self.view, self.quote, &payment, self.context).await {
             Ok(grant) => Ok(Some(Ok(grant.seconds))),
@@ -118,12 +118,13 @@ impl OrderService {
             self.check_probe(&set).await?;
             self.check_for_sale(&Tier::from(&quote), free.as_ref()).await?;
         }
+        let mint = self.backends.wallet.mints().into_iter().next();
         let probe = PriceProbe {
             set: &*set,
             view: &view,
             quote: &quote,
             context: &context,
-            mint: self.backends.wallet.mints().first().cloned(),
+            mint: mint.unwrap_or_else(MintUrl::of_dry_run),
         };
         let least = quote.minimum.max(Sat(1));
         let amount = quote.price.costs(wanted.unwrap_or(self.settings.suggested)).max(least);

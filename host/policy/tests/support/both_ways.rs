@@ -9,7 +9,7 @@ use paygress_core::backend::policy::{
     Configured, Context, CustomerHistory, Grant, LeaseView, Payment, Placement, Price, Quote,
     Resources, Slot, Utilisation,
 };
-use paygress_core::model::ids::TierId;
+use paygress_core::model::ids::{MintUrl, TierId};
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 use paygress_policy::{Harness, PolicyEngine, sample_placement};
@@ -160,7 +160,7 @@ impl Arguments {
                 minimum: Sat(random.below(100)),
             },
             payment: Payment {
-                mint: "https://mint.example".to_owned(),
+                mint: MintUrl::of_test_case(),
                 gross: Sat(gross),
                 fee: Sat(fee),
                 net: Sat(gross - fee),
