@@ -380,10 +380,10 @@ impl App {
     pub async fn run_until(mut self, mut stop: watch::Receiver<bool>) -> Result<()> {
         let digests = paygress_core::Policy::current(&**self.policies.host()).digests();
         tracing::info!(
-            images = digests.images,
-            pricing = digests.pricing,
-            duration = digests.duration,
-            pod_template = digests.pod_template,
+            images = digests.images.as_str(),
+            pricing = digests.pricing.as_str(),
+            duration = digests.duration.as_str(),
+            pod_template = digests.pod_template.as_str(),
             "policies loaded"
         );
         tokio::select! {

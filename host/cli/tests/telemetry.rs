@@ -84,7 +84,7 @@ async fn an_order_is_a_trace_and_its_secrets_are_not_in_it() {
     ] {
         assert!(has(text), "{text} is not in the traces");
     }
-    assert!(has(&digest), "the digest of the component that decided");
+    assert!(has(digest.as_str()), "the digest of the component that decided");
     for secret in [&token[..], password, "trudy", "cashuA", "cashuB", "nsec1"] {
         assert!(!has(secret), "a secret is in the traces");
     }

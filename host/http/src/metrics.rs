@@ -92,7 +92,7 @@ impl Snapshot {
 }
 
 fn policy(stats: &SlotStats) -> Labels {
-    vec![("slot", stats.slot.to_string()), ("digest", stats.digest.clone())]
+    vec![("slot", stats.slot.to_string()), ("digest", stats.digest.to_string())]
 }
 
 impl Snapshot {

@@ -127,7 +127,7 @@ impl OverviewView {
         };
         let policy = |report: &SlotStats| PolicyView {
             slot: report.slot.to_string(),
-            digest: report.digest.clone(),
+            digest: report.digest.to_string(),
             configured: report.configured.as_str().to_owned(),
             calls: report.calls,
             refusals: report.refusals.values().fold(0, |sum, count| sum.saturating_add(*count)),

@@ -5,6 +5,7 @@ use crate::input::{InputError, PolicyFile};
 use crate::samples::{Sample, samples};
 use crate::text::summary;
 use paygress_core::backend::policy::Slot;
+use paygress_core::model::ids::HexDigest;
 use paygress_policy::{
     CallRecord, CallResult, Compiler, DEADLINE, Harness, MEMORY_BYTES, RejectReason, TemplateGuard,
 };
@@ -22,7 +23,7 @@ pub enum CheckReport {
 pub struct LoadedReport {
     slot: Slot,
     contract: &'static str,
-    digest: String,
+    digest: HexDigest,
     component_bytes: usize,
     schema_bytes: usize,
     load_time: Duration,
@@ -76,7 +77,7 @@ pub fn check(
     let mut report = LoadedReport {
         slot: harness.slot(),
         contract: harness.contract(),
-        digest: harness.digest().to_owned(),
+        digest: harness.digest().clone(),
         component_bytes: component.len(),
         schema_bytes: harness.schema().len(),
         load_time: begun.elapsed(),

@@ -11,9 +11,9 @@ use crate::stats::CallStats;
 use crate::v1_0;
 use crate::world::{Duration, Images, World};
 use paygress_core::backend::policy::{Configured, FaultKind, SlotStats};
+use paygress_core::model::ids::HexDigest;
 use paygress_core::sanitize::plain;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -68,12 +68,12 @@ fn join(problems: &[SettingsProblem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// SHA-256, in hex, of settings as canonical JSON: without space, keys sorted.
+/// The digest of settings as canonical JSON: without space, keys sorted.
 #[must_use]
-pub fn settings_digest(settings: &str) -> String {
+pub fn settings_digest(settings: &str) -> HexDigest {
     let canonical = serde_json::from_str::<Value>(settings)
         .map_or_else(|_| settings.to_owned(), |settings| settings.to_string());
-    hex::encode(Sha256::digest(canonical))
+    HexDigest::of(canonical)
 }
 
 /// A component that was compiled, checked and configured.
@@ -81,8 +81,8 @@ pub(crate) struct LoadedComponent<W: World> {
     pub(crate) engine: Arc<PolicyEngine>,
     pre: W::Pre,
     settings: Arc<str>,
-    pub(crate) settings_digest: String,
-    pub(crate) digest: String,
+    pub(crate) settings_digest: HexDigest,
+    pub(crate) digest: HexDigest,
     pub(crate) schema: String,
     pub(crate) contract: ContractVersion,
     /// When it takes its settings. `pre` is of the snapshot, if there is one.
@@ -133,7 +133,7 @@ impl<W: World> LoadedComponent<W> {
             let message = format!("have {} bytes; the limit is {SETTINGS_BYTES}", settings.len());
             return Err(RejectReason::Settings(vec![SettingsProblem { path: None, message }]));
         }
-        let digest = hex::encode(Sha256::digest(bytes));
+        let digest = HexDigest::of(bytes);
         let compiled = engine.compile(bytes, &digest).map_err(RejectReason::NotAComponent)?;
         let contract = contract::check(engine, &compiled, W::SLOT, W::functions)
             .map_err(RejectReason::ContractMismatch)?;
@@ -165,7 +165,8 @@ impl<W: World> LoadedComponent<W> {
         let slot = W::SLOT.as_str();
         match self.snapshot(bytes) {
             Ok(component) => {
-                tracing::debug!(slot, digest = component.digest, "policy calls use a snapshot");
+                let digest = component.digest.as_str();
+                tracing::debug!(slot, digest, "policy calls use a snapshot");
                 component
             }
             Err(error) => {
@@ -306,7 +307,7 @@ mod tests {
     fn settings_that_are_the_same_json_have_the_same_digest() {
         let digest = settings_digest(r#"{"b": 1, "a": [true]}"#);
         assert_eq!(digest, settings_digest(r#"{ "a":[ true ],"b":1}"#));
-        assert_eq!(digest, hex::encode(Sha256::digest(r#"{"a":[true],"b":1}"#)));
+        assert_eq!(digest, HexDigest::of(r#"{"a":[true],"b":1}"#));
         assert_ne!(digest, settings_digest("{}"));
     }
 

@@ -10,6 +10,7 @@ use crate::limits::{
 };
 use paygress_core::backend::policy::{FaultKind, Placement, Rendered};
 use paygress_core::model::access::AccessModes;
+use paygress_core::model::ids::HexDigest;
 use paygress_core::sanitize::plain;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -250,8 +251,12 @@ impl PolicyEngine {
     }
 
     /// Compiles a component, or loads it from the cache.
-    pub(crate) fn compile(&self, bytes: &[u8], digest: &str) -> Result<Component, CompileError> {
-        self.get_or_compile(digest, || self.parse(bytes))
+    pub(crate) fn compile(
+        &self,
+        bytes: &[u8],
+        digest: &HexDigest,
+    ) -> Result<Component, CompileError> {
+        self.get_or_compile(digest.as_str(), || self.parse(bytes))
     }
 
     /// What the cache has under a key, or what is compiled now.

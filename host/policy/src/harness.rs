@@ -10,6 +10,7 @@ use paygress_core::backend::policy::{
     Configured, Context, FaultKind, Grant, ImageOffer, Offer, Payment, Placement, Quote,
     RefundTerms, Rendered, Slot,
 };
+use paygress_core::model::ids::HexDigest;
 use paygress_core::model::order::OrderView;
 use paygress_core::model::refusal::Refusal;
 use serde::Serialize;
@@ -157,9 +158,9 @@ impl Harness {
         any!(self, component => component.contract.as_str())
     }
 
-    /// SHA-256 of the component, in hex.
+    /// The digest of the component.
     #[must_use]
-    pub fn digest(&self) -> &str {
+    pub fn digest(&self) -> &HexDigest {
         any!(self, component => &component.digest)
     }
 

@@ -11,7 +11,7 @@ use crate::files::{DirectoryError, private_directory, remove_partial, write_atom
 use crate::revision::{ComponentRef, ComponentRefs, Revision};
 use crate::set::{Source, Sources};
 use paygress_core::FileLock;
-use sha2::{Digest, Sha256};
+use paygress_core::model::ids::HexDigest;
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -47,7 +47,7 @@ pub enum StoreError {
     File { path: PathBuf, source: Arc<io::Error> },
     /// A component was removed: it was too old.
     #[error("the component {0} is no longer stored; swap it in from its file")]
-    ComponentMissing(String),
+    ComponentMissing(HexDigest),
     /// A component's file was changed or damaged.
     #[error("{} is not what was stored there; swap the component in from its file", .0.display())]
     ComponentDamaged(PathBuf),
@@ -131,13 +131,13 @@ pub fn history(directory: &Path) -> Result<Vec<Revision>, StoreError> {
     complete.lines().enumerate().map(parse).collect()
 }
 
-fn component(directory: &Path, digest: &str) -> Result<Vec<u8>, StoreError> {
+fn component(directory: &Path, digest: &HexDigest) -> Result<Vec<u8>, StoreError> {
     let path = directory.join(format!("{digest}.wasm"));
     let bytes = std::fs::read(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => StoreError::ComponentMissing(digest.to_owned()),
+        io::ErrorKind::NotFound => StoreError::ComponentMissing(digest.clone()),
         _ => StoreError::file(path.clone())(error),
     })?;
-    match hex::encode(Sha256::digest(&bytes)) == digest {
+    match HexDigest::of(&bytes) == *digest {
         true => Ok(bytes),
         false => Err(StoreError::ComponentDamaged(path)),
     }
@@ -225,25 +225,21 @@ impl RevisionStore {
         let Ok(entries) = std::fs::read_dir(&self.directory) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name();
-            let is_digest = |digest: &&str| {
-                digest.len() == 64
-                    && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-            };
-            let digest =
-                name.to_str().and_then(|name| name.strip_suffix(".wasm")).filter(is_digest);
+            let digest = name.to_str().and_then(|name| name.strip_suffix(".wasm"));
+            let digest = digest.and_then(|digest| HexDigest::parse(digest).ok());
             let Some(digest) = digest.filter(|digest| !kept.contains(digest)) else { continue };
             if let Err(error) = std::fs::remove_file(entry.path()) {
-                tracing::warn!(%error, digest, "an old policy could not be removed");
+                tracing::warn!(%error, %digest, "an old policy could not be removed");
             }
         }
     }
 
-    fn referenced<'a>(&self, revisions: &'a [Revision]) -> BTreeSet<&'a str> {
-        let mut kept: BTreeSet<&str> = BTreeSet::new();
+    fn referenced<'a>(&self, revisions: &'a [Revision]) -> BTreeSet<&'a HexDigest> {
+        let mut kept: BTreeSet<&HexDigest> = BTreeSet::new();
         let mut bytes = 0_u64;
         for (age, revision) in revisions.iter().rev().enumerate() {
             for ComponentRef { digest, .. } in revision.set.values() {
-                if kept.contains(digest.as_str()) {
+                if kept.contains(digest) {
                     continue;
                 }
                 let size = std::fs::metadata(self.directory.join(format!("{digest}.wasm")))
@@ -322,7 +318,7 @@ mod tests {
         store.store_component(&source(b"two")).unwrap();
         std::fs::write(path.join("mine.wasm"), "mine").unwrap();
         let one = ComponentRef::of(&source(b"one"));
-        store.remove_unreferenced(&[revision(1, Trigger::Start, &one.digest)]);
+        store.remove_unreferenced(&[revision(1, Trigger::Start, "one")]);
         assert_eq!(store.source(&one).unwrap(), source(b"one"));
         assert!(
             store.source(&ComponentRef::of(&source(b"two"))).is_err()

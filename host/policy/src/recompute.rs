@@ -6,10 +6,10 @@ use crate::engine::PolicyEngine;
 use crate::harness::{Call, CallResult, Harness, WrongSlot};
 use crate::set::{Source, Sources};
 use paygress_core::backend::policy::{Decision, Digests, FaultKind, SettingsDigests, Slot};
+use paygress_core::model::ids::HexDigest;
 use paygress_core::model::units::Sat;
 use paygress_core::protocol::{ReceiptKind, ReceiptOrder, sorted};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,11 +29,11 @@ pub enum RecomputeError {
     #[error(
         "there is no component for the slot {slot} with SHA-256 {digest}; get it from the operator, and name it with --components"
     )]
-    Missing { slot: Slot, digest: String },
+    Missing { slot: Slot, digest: HexDigest },
     #[error(
         "the settings for the slot {slot} are not those of the receipt, which have SHA-256 {digest}; get them from the operator, and name them with --settings"
     )]
-    OtherSettings { slot: Slot, digest: String },
+    OtherSettings { slot: Slot, digest: HexDigest },
     #[error("the receipt names no digests of settings")]
     NoSettings,
     #[error("the {slot} policy was rejected: {reason}")]
@@ -136,8 +136,7 @@ fn source<'a>(
 ) -> Result<&'a Source, RecomputeError> {
     let settings = digests.settings.as_ref().ok_or(RecomputeError::NoSettings)?;
     let (digest, of_settings) = of_slot(slot, digests, settings);
-    let is_of_receipt =
-        |source: &&Source| hex::encode(Sha256::digest(&source.component)) == *digest;
+    let is_of_receipt = |source: &&Source| HexDigest::of(&source.component) == *digest;
     let source = sources.get(&slot).filter(is_of_receipt);
     let source = source.ok_or_else(|| RecomputeError::Missing { slot, digest: digest.clone() })?;
     if settings_digest(&source.settings) != *of_settings {
@@ -150,7 +149,7 @@ fn of_slot<'a>(
     slot: Slot,
     digests: &'a Digests,
     settings: &'a SettingsDigests,
-) -> (&'a String, &'a String) {
+) -> (&'a HexDigest, &'a HexDigest) {
     match slot {
         Slot::Images => (&digests.images, &settings.images),
         Slot::Pricing => (&digests.pricing, &settings.pricing),
@@ -219,7 +218,7 @@ mod tests {
     }
 
     fn digests(sources: &Sources) -> Digests {
-        let digest = |slot: Slot| hex::encode(Sha256::digest(&sources[&slot].component));
+        let digest = |slot: Slot| HexDigest::of(&sources[&slot].component);
         let settings = settings_digest("{ }");
         Digests {
             images: digest(Slot::Images),

@@ -7,6 +7,7 @@ use crate::function::{Outcome, admit, grant, quote, refund, render};
 use crate::recorded::{Decisions, Recorded, parse_objects};
 use crate::set::{ComponentSet, sample_placement};
 use paygress_core::backend::policy::{CallFault, PolicyError, Slot};
+use paygress_core::model::ids::HexDigest;
 use paygress_core::model::refusal::Refusal;
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -68,7 +69,8 @@ impl Pass<'_> {
                 self.candidate.set.record_call(slot, begun.elapsed(), &outcome);
                 let decision = outcome.unwrap_or_else(|kind| {
                     self.faults = self.faults.saturating_add(1);
-                    Err(PolicyError::Fault(CallFault { slot, digest: String::new(), kind }).into())
+                    Err(PolicyError::Fault(CallFault { slot, digest: HexDigest::default(), kind })
+                        .into())
                 });
                 self.as_recorded = self.as_recorded && recorded == Some(&decision);
                 decision

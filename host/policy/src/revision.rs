@@ -3,17 +3,17 @@
 
 use crate::set::{Source, Sources};
 use paygress_core::backend::policy::Slot;
+use paygress_core::model::ids::HexDigest;
 use paygress_core::model::units::UnixTime;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// A component by its digest, and its settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComponentRef {
-    /// SHA-256 of the component, in hex.
-    pub digest: String,
+    /// Of the component.
+    pub digest: HexDigest,
     /// A JSON object.
     pub settings: String,
 }
@@ -21,10 +21,7 @@ pub struct ComponentRef {
 impl ComponentRef {
     #[must_use]
     pub fn of(source: &Source) -> Self {
-        Self {
-            digest: hex::encode(Sha256::digest(&source.component)),
-            settings: source.settings.clone(),
-        }
+        Self { digest: HexDigest::of(&source.component), settings: source.settings.clone() }
     }
 }
 
@@ -151,8 +148,9 @@ pub(crate) fn previous(revisions: &[Revision]) -> Option<&Revision> {
 pub(crate) mod tests {
     use super::*;
 
-    pub(crate) fn revision(number: u64, trigger: Trigger, digest: &str) -> Revision {
-        let component_ref = ComponentRef { digest: digest.to_owned(), settings: "{}".to_owned() };
+    pub(crate) fn revision(number: u64, trigger: Trigger, component: &str) -> Revision {
+        let digest = HexDigest::of(component);
+        let component_ref = ComponentRef { digest, settings: "{}".to_owned() };
         Revision {
             number,
             at: UnixTime(number),

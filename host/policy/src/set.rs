@@ -290,7 +290,7 @@ async fn call<W: World, T: Send + 'static>(
     let span = tracing::info_span!(
         "policy",
         slot = W::SLOT.as_str(),
-        digest = component.digest,
+        digest = component.digest.as_str(),
         outcome = tracing::field::Empty
     );
     let result = component.call_or_move(function).instrument(span.clone()).await;

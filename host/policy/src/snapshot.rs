@@ -22,6 +22,7 @@ use crate::limits::{
     CallLimiter, MEMORY_BYTES, OUTPUT_BYTES, SNAPSHOT_BYTES, SNAPSHOT_FORMAT, SNAPSHOT_RUNS,
 };
 use paygress_core::backend::policy::FaultKind;
+use paygress_core::model::ids::HexDigest;
 use paygress_core::sanitize::plain;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -68,8 +69,8 @@ impl SnapshotError {
 #[derive(Clone, Copy)]
 pub(crate) struct Configuration<'a> {
     pub(crate) component: &'a [u8],
-    /// SHA-256 of the component, in hex.
-    pub(crate) digest: &'a str,
+    /// Of the component.
+    pub(crate) digest: &'a HexDigest,
     pub(crate) settings: &'a str,
     pub(crate) contract: ContractVersion,
 }

@@ -1,6 +1,7 @@
 //! Statistics of a component's calls.
 
 use paygress_core::backend::policy::{Configured, LATENCY_BUCKETS_US, Slot, SlotStats};
+use paygress_core::model::ids::HexDigest;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -80,12 +81,17 @@ impl CallStats {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).last
     }
 
-    pub(crate) fn report(&self, slot: Slot, digest: &str, configured: Configured) -> SlotStats {
+    pub(crate) fn report(
+        &self,
+        slot: Slot,
+        digest: &HexDigest,
+        configured: Configured,
+    ) -> SlotStats {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Counts { calls, refusals, faults, memory_bytes, total_us, latency, .. } = counts;
         SlotStats {
             slot,
-            digest: digest.to_owned(),
+            digest: digest.clone(),
             configured,
             calls,
             refusals,
@@ -104,11 +110,13 @@ mod tests {
     #[test]
     fn a_percentile_is_the_bound_of_its_bucket() {
         let stats = CallStats::default();
-        assert_eq!(stats.report(Slot::Pricing, "", Configured::EachCall).percentile_us(50), None);
+        let digest = HexDigest::of("component");
+        let report = stats.report(Slot::Pricing, &digest, Configured::EachCall);
+        assert_eq!(report.percentile_us(50), None);
         for took in [10, 60, 70, 999, 1_000_000] {
             stats.record(Duration::from_micros(took), &Ok::<_, ()>(Ok(())));
         }
-        let report = stats.report(Slot::Pricing, "abc", Configured::EachCall);
+        let report = stats.report(Slot::Pricing, &digest, Configured::EachCall);
         assert_eq!(
             (report.calls, report.refusals.len(), report.faults, report.total_us),
             (5, 0, 0, 1_001_139)

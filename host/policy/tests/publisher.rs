@@ -364,7 +364,7 @@ fn a_lost_component_or_a_shared_directory_is_an_error() {
     std::fs::write(&kept, "damaged").unwrap();
     let Err(StartError(lost)) = fixture.open() else { panic!("started") };
     assert!(
-        lost[0].to_string().contains(&digest)
+        lost[0].to_string().contains(digest.as_str())
             && lost[0].to_string().contains("not what was stored"),
         "{lost:?}"
     );

@@ -8,6 +8,7 @@ pub use crate::model::decision::{
 pub use crate::model::egress::{EgressRule, PortRange, Protocol};
 
 use crate::model::decision::OrderView;
+use crate::model::ids::HexDigest;
 use crate::model::order::Order;
 use crate::model::refusal::{ErrorType, Refusal};
 use async_trait::async_trait;
@@ -59,8 +60,8 @@ impl Configured {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotStats {
     pub slot: Slot,
-    /// SHA-256 of the component.
-    pub digest: String,
+    /// Of the component.
+    pub digest: HexDigest,
     /// When it takes its settings.
     #[serde(default)]
     pub configured: Configured,
@@ -199,8 +200,8 @@ pub enum PolicyError {
 pub struct CallFault {
     /// The slot that was called.
     pub slot: Slot,
-    /// SHA-256 of the component.
-    pub digest: String,
+    /// Of the component.
+    pub digest: HexDigest,
     /// What happened.
     pub kind: FaultKind,
 }

@@ -2,7 +2,7 @@
 
 use crate::model::access::{AccessMode, AccessModes};
 use crate::model::egress::EgressRule;
-use crate::model::ids::{MintUrl, TierId};
+use crate::model::ids::{HexDigest, MintUrl, TierId};
 use crate::model::mint_url::as_recorded;
 use crate::model::units::{Msat, Sat, Seconds, UnixTime};
 use serde::{Deserialize, Serialize};
@@ -26,17 +26,17 @@ pub struct OrderView {
     pub wanted: Option<Seconds>,
 }
 
-/// SHA-256 of each component, in hex.
+/// The digest of each component.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digests {
     /// Of the images component.
-    pub images: String,
+    pub images: HexDigest,
     /// Of the pricing component.
-    pub pricing: String,
+    pub pricing: HexDigest,
     /// Of the duration component.
-    pub duration: String,
+    pub duration: HexDigest,
     /// Of the pod-template component.
-    pub pod_template: String,
+    pub pod_template: HexDigest,
     /// Of their settings; none in what earlier versions recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<SettingsDigests>,
@@ -52,17 +52,17 @@ impl Digests {
     }
 }
 
-/// SHA-256 of each component's settings as canonical JSON (no space, keys sorted), in hex.
+/// The digest of each component's settings as canonical JSON (no space, keys sorted).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettingsDigests {
     /// Of the images component's.
-    pub images: String,
+    pub images: HexDigest,
     /// Of the pricing component's.
-    pub pricing: String,
+    pub pricing: HexDigest,
     /// Of the duration component's.
-    pub duration: String,
+    pub duration: HexDigest,
     /// Of the pod-template component's.
-    pub pod_template: String,
+    pub pod_template: HexDigest,
 }
 
 /// What a pod may use.

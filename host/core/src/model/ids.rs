@@ -1,5 +1,6 @@
 //! Ids and names as types: parsed where they come in, never bare text between crates.
 
+pub use crate::model::hex_digest::HexDigest;
 pub use crate::model::invalid_name::InvalidName;
 pub use crate::model::mint_url::MintUrl;
 pub use crate::model::tier_id::TierId;
@@ -61,7 +62,7 @@ macro_rules! name {
     };
 }
 
-fn is_hex(text: &str, digits: usize) -> bool {
+pub(super) fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
 }
 

@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod decision;
 pub mod egress;
 pub mod gateway;
+mod hex_digest;
 pub mod host_key;
 pub mod http_port;
 pub mod ids;

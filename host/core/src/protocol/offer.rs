@@ -2,6 +2,7 @@
 
 use super::access_way::{OfferedWay, known};
 use crate::model::decision::Digests;
+use crate::model::ids::HexDigest;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -114,8 +115,10 @@ pub struct PolicyDigests {
 impl From<&Digests> for OfferedPolicies {
     fn from(digests: &Digests) -> Self {
         let settings = digests.settings.clone().unwrap_or_default();
-        let policy =
-            |component: &String, settings| PolicyDigests { component: component.clone(), settings };
+        let policy = |component: &HexDigest, settings: HexDigest| PolicyDigests {
+            component: component.to_string(),
+            settings: settings.into(),
+        };
         Self {
             images: policy(&digests.images, settings.images),
             pricing: policy(&digests.pricing, settings.pricing),
