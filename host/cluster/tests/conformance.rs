@@ -12,7 +12,7 @@ use paygress_core::backend::cluster::{
 };
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
 use paygress_core::model::access::AccessModes;
-use paygress_core::model::ids::{LeaseId, OrderId, PodName, TierId};
+use paygress_core::model::ids::{ImageRef, LeaseId, OrderId, PodName, TierId};
 use paygress_core::model::login::{Login, LoginFields};
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::run::Run;
@@ -45,7 +45,7 @@ fn plan(host_port: u16, sold: u64) -> LeasePlan {
     let pod = lease.pod_name().to_string();
     let placement = Placement {
         pod_name: pod.clone(),
-        image: "paygress.local/ssh:1".to_owned(),
+        image: ImageRef::parse("paygress.local/ssh:1").unwrap(),
         resources: Resources { cpu_millicores: 100, memory_mib: 64 },
         host_port: Some(host_port),
         access: AccessModes::default(),

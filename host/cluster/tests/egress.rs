@@ -11,7 +11,7 @@ use paygress_core::backend::policy::{
     EgressRule, Placement, PortRange, Protocol, Rendered, Resources,
 };
 use paygress_core::model::access::AccessModes;
-use paygress_core::model::ids::{LeaseId, OrderId, TierId};
+use paygress_core::model::ids::{ImageRef, LeaseId, OrderId, TierId};
 use paygress_core::model::login::{Login, LoginFields};
 use paygress_core::model::run::Run;
 use paygress_core::model::units::Seconds;
@@ -151,7 +151,7 @@ fn plan(egress: Option<Vec<EgressRule>>) -> LeasePlan {
         tier: TierId::parse("basic").unwrap(),
         placement: Placement {
             pod_name: pod.clone(),
-            image: "example.com/ssh:1".to_owned(),
+            image: ImageRef::parse("example.com/ssh:1").unwrap(),
             resources: Resources { cpu_millicores: 100, memory_mib: 64 },
             host_port: None,
             access: AccessModes::gateway(),

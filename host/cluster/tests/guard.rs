@@ -11,7 +11,7 @@ use std::num::NonZeroU32;
 fn placement() -> Placement {
     Placement {
         pod_name: "ssh-pod-a".to_owned(),
-        image: "example.com/ssh:1".to_owned(),
+        image: paygress_core::testing::image("example.com/ssh:1"),
         resources: Resources { cpu_millicores: 500, memory_mib: 64 },
         host_port: Some(31_000),
         access: AccessModes::default(),

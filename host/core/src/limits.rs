@@ -34,7 +34,7 @@ pub const TOKEN_SAT: u64 = 1_000_000_000;
 pub const LEASE_SEARCH_PAGE: u32 = 500;
 /// …and how often at the most: a search that finds nothing reads 10 000, and goes on by its next page.
 pub const LEASE_SEARCH_PAGES: u32 = 20;
-/// An image's name as a customer writes it.
+/// An image's name, as a customer writes it or as a policy admits it.
 pub const IMAGE_BYTES: usize = 512;
 /// A tier's id.
 pub const TIER_BYTES: usize = 64;

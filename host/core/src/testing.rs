@@ -8,7 +8,9 @@ use crate::model::decision::{
     Quote, Rendered, Resources,
 };
 use crate::model::gateway::GatewayWays;
-use crate::model::ids::{InvalidName, LeaseId, MessageId, MintUrl, OrderId, TierId, Username};
+use crate::model::ids::{
+    ImageRef, InvalidName, LeaseId, MessageId, MintUrl, OrderId, TierId, Username,
+};
 use crate::model::lease::{Lease, LeaseState, PortKind};
 use crate::model::login::Login;
 use crate::model::order::{Order, OrderState, Purchase};
@@ -95,6 +97,16 @@ pub fn tier(id: &str) -> TierId {
     TierId::parse(id).expect("the id of a tier")
 }
 
+/// The image with this reference.
+///
+/// # Panics
+/// It is no reference of an image.
+#[must_use]
+#[allow(clippy::expect_used, reason = "a test fails by it")]
+pub fn image(reference: &str) -> ImageRef {
+    ImageRef::parse(reference).expect("the reference of an image")
+}
+
 /// One tier at this price for a minute.
 #[must_use]
 pub fn catalog(msat: u64, available: Option<u32>) -> Catalog {
@@ -128,7 +140,7 @@ pub fn lease(id: LeaseId, created_at: u64, expires_at: u64) -> Lease {
         id,
         customer: None,
         tier: tier("basic"),
-        image: String::new(),
+        image: image("image:1"),
         resources: Resources::default(),
         username: Username::default(),
         port: Some(1),
@@ -193,12 +205,7 @@ pub fn order(purchase: Purchase, state: State) -> Result<Order, InvalidName> {
 /// The lease of this order: reserved, and without a customer.
 #[must_use]
 pub fn reserved_lease(order: &OrderId) -> Lease {
-    Lease {
-        image: "image:1".to_owned(),
-        state: LeaseState::Reserved,
-        expires_at: None,
-        ..lease(LeaseId::of(order), 100, 100)
-    }
+    Lease { state: LeaseState::Reserved, expires_at: None, ..lease(LeaseId::of(order), 100, 100) }
 }
 
 #[must_use]
@@ -228,7 +235,7 @@ pub fn task(purchase: &Purchase) -> Task {
         Purchase::Spawn { username, public_key, .. } => {
             let placement = Placement {
                 pod_name: String::new(),
-                image: "image:1".to_owned(),
+                image: image("image:1"),
                 resources: Resources::default(),
                 host_port: Some(1),
                 access: AccessModes::default(),

@@ -17,7 +17,7 @@ use paygress_cluster::guard::{Allowed, check};
 use paygress_core::backend::policy::{Placement, Rendered, Resources, Slot};
 use paygress_core::backend::wallet::TokenReader;
 use paygress_core::model::access::AccessModes;
-use paygress_core::model::ids::MintUrl;
+use paygress_core::model::ids::{ImageRef, MintUrl};
 use paygress_core::model::secret::Secret;
 use paygress_core::protocol::{self, Request};
 use paygress_policy::{Host, PolicyDir, PolicyEngine, Source, Sources};
@@ -119,7 +119,7 @@ pub fn template(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let placement = Placement {
         pod_name: "ssh-pod-a".to_owned(),
-        image: "example.com/ssh:1".to_owned(),
+        image: ImageRef::parse("example.com/ssh:1").expect("an image"),
         resources: Resources { cpu_millicores: 500, memory_mib: 64 },
         host_port: Some(31_000),
         access: AccessModes::default(),

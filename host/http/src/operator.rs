@@ -42,7 +42,7 @@ impl LeaseView {
             status: lease.state.into(),
             customer: lease.customer.as_ref().map(ToString::to_string).unwrap_or_default(),
             tier: lease.tier.to_string(),
-            image: lease.image.clone(),
+            image: lease.image.to_string(),
             port: lease.login_port(),
             cpu_millicores: lease.resources.cpu_millicores,
             memory_mb: lease.resources.memory_mib,

@@ -5,7 +5,7 @@ use paygress_core::backend::policy::{
     Context, CustomerHistory, Grant, LeaseView, Payment, Placement, Price, Quote, Resources, Slot,
     Utilisation,
 };
-use paygress_core::model::ids::{MintUrl, TierId};
+use paygress_core::model::ids::{ImageRef, MintUrl, TierId};
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 use paygress_policy::{Call, CallRecord, Harness, WrongSlot, sample_placement};
@@ -83,7 +83,7 @@ impl TestCase {
                 minimum: Sat(1),
             },
             grant: Grant { seconds: Seconds(3_600), note: None },
-            placement: sample_placement("registry.example/ssh:1".to_owned(), resources),
+            placement: sample_placement(ImageRef::of_test_case(), resources),
         }
     }
 
@@ -155,7 +155,7 @@ pub(crate) fn own_lease(id: &str) -> LeaseView {
     LeaseView {
         id: id.to_owned(),
         tier: TierId::of_test_case(),
-        image: "registry.example/ssh:1".to_owned(),
+        image: ImageRef::of_test_case(),
         created_at: UnixTime(SAMPLE_TIME.0.saturating_sub(1_800)),
         expires_at: UnixTime(SAMPLE_TIME.0.saturating_add(1_800)),
         remaining: Seconds(1_800),

@@ -213,7 +213,7 @@ impl Differences<'_> {
             returned(&decisions.grant).map(seconds).unwrap_or_default()
         });
         compare(Aspect::Image, &|decisions| {
-            returned(&decisions.image).cloned().unwrap_or_default()
+            returned(&decisions.image).map(ToString::to_string).unwrap_or_default()
         });
         compare(
             Aspect::Refund,

@@ -13,6 +13,7 @@ use crate::world::{Duration, Images, PodTemplate, Pricing, World};
 use paygress_core::backend::policy::{
     Context, FaultKind, Grant, ImageOffer, Offer, Payment, Placement, Quote, RefundTerms, Rendered,
 };
+use paygress_core::model::ids::ImageRef;
 use paygress_core::model::order::OrderView;
 use paygress_core::model::refusal::Refusal;
 use wasmtime::Store;
@@ -35,7 +36,7 @@ fn checked<W: World, R, T>(
 pub(crate) fn admit(
     order: &OrderView,
     context: &Context,
-) -> impl Fn(&LoadedComponent<Images>, Deadline) -> Outcome<String> + Send + use<> {
+) -> impl Fn(&LoadedComponent<Images>, Deadline) -> Outcome<ImageRef> + Send + use<> {
     let (order, context) = (v1_0::order(order), v1_3::context(context));
     move |component, deadline| {
         checked(component, deadline, v1_0::checked_image, |world, store| {

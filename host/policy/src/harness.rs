@@ -10,7 +10,7 @@ use paygress_core::backend::policy::{
     Configured, Context, FaultKind, Grant, ImageOffer, Offer, Payment, Placement, Quote,
     RefundTerms, Rendered, Slot,
 };
-use paygress_core::model::ids::HexDigest;
+use paygress_core::model::ids::{HexDigest, ImageRef};
 use paygress_core::model::order::OrderView;
 use paygress_core::model::refusal::Refusal;
 use serde::Serialize;
@@ -59,7 +59,7 @@ pub enum Call<'a> {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Output {
-    Image(String),
+    Image(ImageRef),
     /// Empty from a component before contract 1.2.
     Images(Vec<ImageOffer>),
     Offers(Vec<Offer>),

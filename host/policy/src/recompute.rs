@@ -204,7 +204,7 @@ fn compare(field: &str, receipt: &Value, recomputed: &Value, found: &mut Vec<Fie
 mod tests {
     use super::*;
     use paygress_core::backend::policy::{Context, Grant, Payment, RefundTerms};
-    use paygress_core::model::ids::{MintUrl, TierId};
+    use paygress_core::model::ids::{ImageRef, MintUrl, TierId};
     use paygress_core::model::order::OrderView;
     use paygress_core::model::units::{Seconds, UnixTime};
     use paygress_core::protocol::ReceiptRefund;
@@ -268,7 +268,7 @@ mod tests {
         ReceiptOrder {
             redeemed: payment.net,
             payment,
-            image: image.as_str().map(str::to_owned),
+            image: serde_json::from_value(image).unwrap(),
             stop_terms: refund,
             expires_at: None,
             refusal: None,
@@ -306,7 +306,7 @@ mod tests {
             ("decision.quote.tier", |order| {
                 order.decision.quote.tier = TierId::parse("other").unwrap();
             }),
-            ("image", |order| order.image = Some("example.invalid/other:1".to_owned())),
+            ("image", |order| order.image = Some(ImageRef::of_test_case())),
             ("decision.refund.percent", |order| {
                 order.decision.refund = Some(RefundTerms { step: Seconds(60), percent: 1 });
             }),

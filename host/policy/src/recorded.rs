@@ -3,6 +3,7 @@
 use paygress_core::backend::policy::{
     Context, Grant, Payment, Placement, PodDecision, PolicyTrace, Quote, RefundTerms, Rendered,
 };
+use paygress_core::model::ids::ImageRef;
 use paygress_core::model::order::{Order, OrderState, OrderView};
 use paygress_core::model::order_state::{Agreement, DecisionProgress};
 use paygress_core::model::refusal::{ErrorType, Refusal};
@@ -24,7 +25,7 @@ pub(crate) struct Recorded {
 /// `None` after that.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Decisions {
-    pub(crate) image: Option<Result<String, Refusal>>,
+    pub(crate) image: Option<Result<ImageRef, Refusal>>,
     pub(crate) quote: Option<Result<Quote, Refusal>>,
     pub(crate) grant: Option<Result<Grant, Refusal>>,
     pub(crate) refund: Option<Result<Option<RefundTerms>, Refusal>>,

@@ -10,7 +10,7 @@ use paygress_core::backend::policy::{
     PolicySet, Price, Quote, RefundTerms, Rendered, Resources, SettingsDigests, Slot, SlotStats,
 };
 use paygress_core::model::access::AccessModes;
-use paygress_core::model::ids::{MintUrl, TierId};
+use paygress_core::model::ids::{ImageRef, MintUrl, TierId};
 use paygress_core::model::order::OrderView;
 use paygress_core::model::refusal::Refusal;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
@@ -215,7 +215,7 @@ impl ComponentSet {
         };
         let context = Context { now: UnixTime::now(), capacity_leases: 1, ..Context::default() };
         let image = tested(Slot::Images, admit(&order, &context)(&self.images, Deadline::Full))?
-            .unwrap_or_else(|| "example.invalid/image:1".to_owned());
+            .unwrap_or_else(ImageRef::of_dry_run);
         tested(Slot::Images, catalog(&context)(&self.images, Deadline::Full))?;
         tested(Slot::Pricing, offers(&context)(&self.pricing, Deadline::Full))?;
         let quoted = tested(Slot::Pricing, quote(&order, &context)(&self.pricing, Deadline::Full))?
@@ -252,12 +252,16 @@ impl ComponentSet {
 
 /// The placement of a pod that is only rendered for a test, with a port of the nodes.
 #[must_use]
-pub fn sample_placement(image: String, resources: Resources) -> Placement {
+pub fn sample_placement(image: ImageRef, resources: Resources) -> Placement {
     placement_by(AccessModes::default(), image, resources)
 }
 
 /// The same of a pod that is reached so.
-pub(crate) fn placement_by(access: AccessModes, image: String, resources: Resources) -> Placement {
+pub(crate) fn placement_by(
+    access: AccessModes,
+    image: ImageRef,
+    resources: Resources,
+) -> Placement {
     Placement {
         pod_name: "ssh-pod-sample".to_owned(),
         image,
@@ -329,7 +333,7 @@ impl PolicySet for ComponentSet {
         Digests { images, pricing, duration, pod_template, settings }
     }
 
-    async fn admit(&self, order: &OrderView, context: &Context) -> Result<String, PolicyError> {
+    async fn admit(&self, order: &OrderView, context: &Context) -> Result<ImageRef, PolicyError> {
         call(&self.images, admit(order, context)).await
     }
 

@@ -6,7 +6,7 @@ use crate::bindings::common::paygress::policy::types as wit;
 use paygress_core::backend::policy::{
     FaultKind, Grant, LeaseView, Offer, Payment, Placement, Price, Quote, Rendered, Resources,
 };
-use paygress_core::model::ids::TierId;
+use paygress_core::model::ids::{ImageRef, TierId};
 use paygress_core::model::order::OrderView;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::{Msat, Sat, Seconds};
@@ -64,7 +64,7 @@ pub(crate) fn lease(view: &LeaseView) -> wit::Lease {
     wit::Lease {
         id: view.id.clone(),
         tier: view.tier.to_string(),
-        image: view.image.clone(),
+        image: view.image.to_string(),
         created_at_unix_seconds: view.created_at.0,
         expires_at_unix_seconds: view.expires_at.0,
         remaining_seconds: view.remaining.0,
@@ -116,7 +116,7 @@ pub(crate) fn grant(grant: &Grant) -> wit::Grant {
 pub(crate) fn placement(placement: &Placement) -> wit::Placement {
     wit::Placement {
         pod_name: placement.pod_name.clone(),
-        image: placement.image.clone(),
+        image: placement.image.to_string(),
         resources: resources(placement.resources),
         // 0 is none, for Kubernetes too.
         host_port: placement.host_port.unwrap_or_default(),
@@ -154,8 +154,10 @@ fn checked_minimum(sat: u64) -> Checked<Sat> {
     if sat > ALL_MONEY_SAT { invalid(format!("a minimum of {sat} sat")) } else { Ok(Sat(sat)) }
 }
 
-pub(crate) fn checked_image(image: wit::ImageRef) -> Checked<String> {
-    text("the image", image.reference, 1, 512)
+pub(crate) fn checked_image(image: wit::ImageRef) -> Checked<ImageRef> {
+    let bytes = image.reference.len();
+    let image = ImageRef::parse(image.reference);
+    image.or_else(|error| invalid(format!("the image, of {bytes} bytes, is {error}")))
 }
 
 pub(crate) fn checked_offers(offers: Vec<wit::Offer>) -> Checked<Vec<Offer>> {
@@ -212,4 +214,25 @@ pub(crate) fn checked_rendered(rendered: wit::Rendered) -> Checked<Rendered> {
             .collect::<Checked<_>>()?,
         egress: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_outside_the_range_of_the_contract_is_a_fault() {
+        let checked =
+            |reference: &str| checked_image(wit::ImageRef { reference: reference.to_owned() });
+        let long = "x".repeat(512);
+        for good in ["debian:13", &long] {
+            assert_eq!(checked(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "a\nb", &"x".repeat(513)] {
+            let Err(FaultKind::InvalidOutput(reason)) = checked(bad) else {
+                panic!("{bad:?} is an image")
+            };
+            assert!(reason.contains("1 to 512 bytes"), "{reason}");
+        }
+    }
 }

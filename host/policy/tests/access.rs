@@ -6,7 +6,7 @@ use paygress_core::backend::policy::{
     EgressRule, Grant, Placement, PortRange, Price, Protocol, Quote, Rendered, Resources, Slot,
 };
 use paygress_core::model::access::{AccessMode, AccessModes};
-use paygress_core::model::ids::TierId;
+use paygress_core::model::ids::{ImageRef, TierId};
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::{Msat, Sat, Seconds};
 use paygress_policy::{BoxError, Host, LoadError, PolicyEngine, Source, Sources, sample_placement};
@@ -37,7 +37,7 @@ async fn rendered(host: &Host, access: AccessModes) -> Rendered {
 /// For an order that names no tier, with the one that was quoted.
 async fn rendered_for(host: &Host, access: AccessModes, tier: &str) -> Rendered {
     let resources = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
-    let sample = sample_placement("registry.example/ssh:1".to_owned(), resources);
+    let sample = sample_placement(ImageRef::of_test_case(), resources);
     let host_port = access.has_port().then_some(20_427);
     let placement = Placement { host_port, access, ..sample };
     let order = OrderView { username: "user".to_owned(), ..OrderView::default() };

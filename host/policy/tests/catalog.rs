@@ -3,6 +3,7 @@
 
 use paygress_core::Policy;
 use paygress_core::backend::policy::{Context, FaultKind, ImageOffer, PolicyError, Slot};
+use paygress_core::model::ids::ImageRef;
 use paygress_core::model::order::OrderView;
 use paygress_policy::{Host, PolicyEngine, Source, Sources};
 use std::path::Path;
@@ -59,7 +60,7 @@ async fn the_default_policy_lists_its_images_and_components_of_earlier_versions_
         assert_eq!((listed(&host, 0).await, calls(&host)), (Ok(Vec::new()), (0, 0)));
         let order = OrderView { username: "user".to_owned(), ..OrderView::default() };
         let admitted = host.current().admit(&order, &Context::default()).await;
-        assert_eq!(admitted, Ok("paygress.local/ssh:1".to_owned()));
+        assert_eq!(admitted, Ok(ImageRef::parse("paygress.local/ssh:1").unwrap()));
     }
 }
 
@@ -108,7 +109,7 @@ async fn a_hostile_list_costs_its_own_call_and_no_order() {
         let order = OrderView { image: Some("alpine:3".to_owned()), ..OrderView::default() };
         let context = Context { active_leases, ..Context::default() };
         let admitted = host.current().admit(&order, &context).await;
-        assert_eq!(admitted, Ok("alpine:3".to_owned()), "after {name}");
+        assert_eq!(admitted, Ok(ImageRef::parse("alpine:3").unwrap()), "after {name}");
     }
     assert_eq!(calls(&host), (12, 6));
     assert_eq!(listed(&host, 0).await.map(|images| images.len()), Ok(1));

@@ -13,7 +13,7 @@ use arguments::Arguments;
 use paygress_core::backend::policy::{
     Configured, Context, Grant, Payment, Price, Quote, Resources, Slot,
 };
-use paygress_core::model::ids::{MintUrl, TierId};
+use paygress_core::model::ids::{ImageRef, MintUrl, TierId};
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 use paygress_policy::{Call, CallRecord, CallResult, Harness, PolicyEngine, sample_placement};
@@ -82,7 +82,7 @@ impl Arguments {
                 net: Sat(60),
             },
             grant: Grant { seconds: Seconds(3_600), note: None },
-            placement: sample_placement("registry.example/ssh:1".to_owned(), resources),
+            placement: sample_placement(ImageRef::of_test_case(), resources),
         }
     }
 }

@@ -5,7 +5,7 @@ use paygress_core::Policy;
 use paygress_core::backend::policy::{
     Context, FaultKind, Grant, Placement, PolicyError, Price, Quote, Resources, Slot,
 };
-use paygress_core::model::ids::TierId;
+use paygress_core::model::ids::{ImageRef, TierId};
 use paygress_core::model::order::OrderView;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::{Msat, Sat, Seconds};
@@ -247,7 +247,7 @@ async fn a_template_that_the_guard_does_not_allow_is_a_fault() {
     // The port of the sample order: the set is loaded, and then renders for another port.
     let host = load_for_port(30_000).unwrap();
     let resources = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
-    let sample = sample_placement("registry.example/ssh:1".to_owned(), resources);
+    let sample = sample_placement(ImageRef::of_test_case(), resources);
     let placement = Placement { host_port: Some(30_001), ..sample };
     let grant = Grant { seconds: Seconds(60), note: None };
     let price = Price { msat: Msat(1_000), seconds: Seconds(60) };

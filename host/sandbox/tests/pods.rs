@@ -9,7 +9,7 @@ use paygress_core::backend::cluster::{
 };
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
 use paygress_core::model::access::AccessModes;
-use paygress_core::model::ids::{LeaseId, OrderId, PodName, TierId};
+use paygress_core::model::ids::{ImageRef, LeaseId, OrderId, PodName, TierId};
 use paygress_core::model::login::{Login, LoginFields};
 use paygress_core::model::run::Run;
 use paygress_core::model::units::{Seconds, UnixTime};
@@ -76,7 +76,7 @@ fn plan(host_port: u16) -> LeasePlan {
         tier: TierId::parse("basic").unwrap(),
         placement: Placement {
             pod_name: pod.clone(),
-            image: "paygress.local/ssh:1".to_owned(),
+            image: ImageRef::parse("paygress.local/ssh:1").unwrap(),
             resources: Resources { cpu_millicores: 100, memory_mib: 64 },
             host_port: Some(host_port),
             access: AccessModes::default(),

@@ -154,7 +154,7 @@ async fn leave_leases(ledger: &Path) {
     for n in 0..LEASES {
         let id = LeaseId::of(&OrderId::random());
         let lease = Lease {
-            image: format!("debian:{n}"),
+            image: testing::image(&format!("debian:{n}")),
             state: LeaseState::Ended,
             ..testing::lease(id, u64::from(n / 3), u64::from(n))
         };

@@ -206,7 +206,7 @@ async fn an_order_waits_for_the_first_probe_and_is_served_then() {
     assert_eq!(service.orders.probe_warning(), None);
     let probed = service.probes.probed.lock().unwrap().remove(0);
     assert!(probed.lease.is_probe());
-    assert_eq!(probed.placement.image, "image:1");
+    assert_eq!(probed.placement.image.as_str(), "image:1");
     assert_eq!(service.ledger.ports_in_use().await.unwrap(), 1, "the probe takes no port");
 }
 
@@ -327,7 +327,7 @@ async fn a_pod_that_does_not_start_is_sold_to_nobody_until_it_is_changed() {
     service.findings.send(None).unwrap();
     assert_sold(&order.await.unwrap());
     let probed = service.probes.probed.lock().unwrap().clone();
-    assert_eq!(probed[1].placement.image, "image:2");
+    assert_eq!(probed[1].placement.image.as_str(), "image:2");
     assert_ne!(probed[0].lease, probed[1].lease, "what is left of the first is not in its way");
     service.wait_for_reason(None).await;
 }

@@ -14,7 +14,7 @@ use paygress_core::backend::policy::{
     PolicySet, Quote, RefundTerms, Rendered, Slot, SlotStats, Utilisation,
 };
 use paygress_core::backend::receipt::ReceiptSigner;
-use paygress_core::model::ids::{MintUrl, OrderId};
+use paygress_core::model::ids::{ImageRef, MintUrl, OrderId};
 use paygress_core::model::order::{Order, OrderView};
 use paygress_core::model::order_state::Agreement;
 use paygress_core::model::units::{Sat, Seconds, UnixTime};
@@ -367,7 +367,7 @@ impl PolicySet for OverchargingSet {
     fn digests(&self) -> Digests {
         self.0.digests()
     }
-    async fn admit(&self, order: &OrderView, context: &Context) -> Result<String, PolicyError> {
+    async fn admit(&self, order: &OrderView, context: &Context) -> Result<ImageRef, PolicyError> {
         self.0.admit(order, context).await
     }
     async fn catalog(&self, context: &Context) -> Result<Vec<ImageOffer>, PolicyError> {

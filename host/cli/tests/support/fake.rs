@@ -17,7 +17,9 @@ use paygress_core::backend::wallet::{
     Payments, ReceiveError, RecoveryError, RefundAmount, RefundIssuer, RefundState, RefundToken,
     Resolution, ResolveMode, TokenInfo, TokenReader, WalletError,
 };
-use paygress_core::model::ids::{Customer, MessageId, MintUrl, OrderId, ProofY, TierId, Username};
+use paygress_core::model::ids::{
+    Customer, ImageRef, MessageId, MintUrl, OrderId, ProofY, TierId, Username,
+};
 use paygress_core::model::order::{Order, OrderView, Purchase};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::run::Run;
@@ -204,8 +206,8 @@ impl PolicySet for GenerousSet {
     fn digests(&self) -> Digests {
         Digests::default()
     }
-    async fn admit(&self, _: &OrderView, _: &Context) -> Result<String, PolicyError> {
-        Ok(self.0.to_owned())
+    async fn admit(&self, _: &OrderView, _: &Context) -> Result<ImageRef, PolicyError> {
+        Ok(ImageRef::parse(self.0).unwrap())
     }
     async fn offers(&self, _: &Context) -> Result<Vec<Offer>, PolicyError> {
         Ok(Vec::new())

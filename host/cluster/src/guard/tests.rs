@@ -6,13 +6,14 @@ use super::*;
 use paygress_core::backend::policy::{EgressRule, PortRange, Protocol, Resources};
 use paygress_core::model::access::AccessMode::{self, Gateway, HostPort, NodePort};
 use paygress_core::model::access::AccessModes;
+use paygress_core::model::ids::ImageRef;
 use serde_json::json;
 
 fn placement(access: &[AccessMode]) -> Placement {
     let access = AccessModes::new(access.iter().copied()).unwrap();
     Placement {
         pod_name: "ssh-pod-a".to_owned(),
-        image: "example.com/ssh:1".to_owned(),
+        image: ImageRef::parse("example.com/ssh:1").unwrap(),
         resources: Resources { cpu_millicores: 500, memory_mib: 64 },
         host_port: access.has_port().then_some(31_000),
         access,

@@ -5,7 +5,7 @@ use crate::ssh_server::{INIT_CONTAINER, SshServer};
 use paygress_core::backend::cluster::LOGIN_MOUNT_PATH;
 use paygress_core::backend::policy::{Placement, Rendered, Resources};
 use paygress_core::model::access::AccessModes;
-use paygress_core::model::ids::{LeaseId, TierId};
+use paygress_core::model::ids::{ImageRef, LeaseId, TierId};
 use paygress_core::model::login::{Login, LoginFields};
 use paygress_core::model::refusal::Refusal;
 use paygress_sshd::{HOST_KEY_SECRET, HostKeySecret};
@@ -43,7 +43,7 @@ fn objects_of(form: PodForm, reply: ReplyStep, command: &Value, run: Run) -> Obj
         tier: TierId::parse("basic").unwrap(),
         placement: Placement {
             pod_name: pod.clone(),
-            image: "example.com/ssh:1".to_owned(),
+            image: ImageRef::parse("example.com/ssh:1").unwrap(),
             resources: Resources { cpu_millicores: 100, memory_mib: 128 },
             host_port: Some(20_000),
             access: AccessModes::default(),

@@ -8,7 +8,7 @@ pub use crate::model::decision::{
 pub use crate::model::egress::{EgressRule, PortRange, Protocol};
 
 use crate::model::decision::OrderView;
-use crate::model::ids::HexDigest;
+use crate::model::ids::{HexDigest, ImageRef};
 use crate::model::order::Order;
 use crate::model::refusal::{ErrorType, Refusal};
 use async_trait::async_trait;
@@ -104,7 +104,7 @@ pub trait PolicySet: Send + Sync {
     /// What these components are: recorded with each decision.
     fn digests(&self) -> Digests;
     /// Slot images: the image to run.
-    async fn admit(&self, order: &OrderView, context: &Context) -> Result<String, PolicyError>;
+    async fn admit(&self, order: &OrderView, context: &Context) -> Result<ImageRef, PolicyError>;
     /// Slot images: the images that may be requested, the default first; empty from a component that
     /// has no list.
     async fn catalog(&self, _: &Context) -> Result<Vec<ImageOffer>, PolicyError> {

@@ -2,7 +2,7 @@
 
 use crate::model::access::{AccessMode, AccessModes};
 use crate::model::egress::EgressRule;
-use crate::model::ids::{HexDigest, MintUrl, TierId};
+use crate::model::ids::{HexDigest, ImageRef, MintUrl, TierId};
 use crate::model::mint_url::as_recorded;
 use crate::model::units::{Msat, Sat, Seconds, UnixTime};
 use serde::{Deserialize, Serialize};
@@ -181,7 +181,7 @@ pub struct Placement {
     /// The pod's name.
     pub pod_name: String,
     /// The admitted image.
-    pub image: String,
+    pub image: ImageRef,
     /// What the pod may use.
     pub resources: Resources,
     /// The port of the nodes that is reserved for it; none where none is sold.
@@ -273,7 +273,7 @@ pub struct LeaseView {
     /// Its tier.
     pub tier: TierId,
     /// Its image.
-    pub image: String,
+    pub image: ImageRef,
     /// When it was ordered.
     pub created_at: UnixTime,
     /// When it ends.
@@ -297,7 +297,7 @@ pub struct PolicyTrace {
     /// Their view of the payment.
     pub payment: Payment,
     /// The result of images; not called for a top-up.
-    pub image: Option<String>,
+    pub image: Option<ImageRef>,
     /// The result of pricing.
     pub quote: Option<Quote>,
     /// The result of duration.

@@ -1,6 +1,7 @@
 //! Ids and names as types: parsed where they come in, never bare text between crates.
 
 pub use crate::model::hex_digest::HexDigest;
+pub use crate::model::image_ref::ImageRef;
 pub use crate::model::invalid_name::InvalidName;
 pub use crate::model::mint_url::MintUrl;
 pub use crate::model::tier_id::TierId;

@@ -3,7 +3,9 @@
 use crate::model::decision::{LeaseView, Resources};
 use crate::model::host_key::HostKey;
 use crate::model::http_port::HttpPort;
-use crate::model::ids::{Customer, LeaseId, PodName, PublicKey, TierId, Username, known_customer};
+use crate::model::ids::{
+    Customer, ImageRef, LeaseId, PodName, PublicKey, TierId, Username, known_customer,
+};
 use crate::model::later_name::{LaterName, named_or_later};
 use crate::model::ssh_host::SshHost;
 use crate::model::units::UnixTime;
@@ -52,7 +54,7 @@ pub struct Lease {
     #[serde(with = "known_customer")]
     pub customer: Option<Customer>,
     pub tier: TierId,
-    pub image: String,
+    pub image: ImageRef,
     /// What the pod may use.
     pub resources: Resources,
     /// The SSH user.

@@ -10,6 +10,7 @@ mod hex_digest;
 pub mod host_key;
 pub mod http_port;
 pub mod ids;
+mod image_ref;
 mod invalid_name;
 pub mod later_name;
 pub mod lease;

@@ -12,7 +12,7 @@ use crate::backend::policy::{
 };
 use crate::backend::store::LeaseUpdate;
 use crate::limits;
-use crate::model::ids::{LeaseId, OrderId};
+use crate::model::ids::{ImageRef, LeaseId, OrderId};
 use crate::model::login::Login;
 use crate::model::order::{Lease, LeaseState, Order, OrderState, OrderView, Purchase};
 use crate::model::order_state::{Agreement, DecisionProgress, PlannedPod, Task, Unpaid};
@@ -336,7 +336,7 @@ impl OrderService {
     pub(super) async fn place(
         &self,
         lease: &LeaseId,
-        image: &str,
+        image: &ImageRef,
         quote: &Quote,
     ) -> Result<Placement, Refusal> {
         let port = self.reserve_port_or_place(lease).await?;
@@ -347,14 +347,14 @@ impl OrderService {
     pub(super) fn placement(
         &self,
         lease: &LeaseId,
-        image: &str,
+        image: &ImageRef,
         quote: &Quote,
         host_port: Option<u16>,
     ) -> Placement {
         let name = lease.pod_name();
         Placement {
             pod_name: name.to_string(),
-            image: image.to_owned(),
+            image: image.clone(),
             resources: quote.resources,
             host_port,
             access: self.settings.access.modes().clone(),

@@ -19,7 +19,7 @@ use super::lane::Lane;
 use crate::backend::cluster::EndReason;
 use crate::keyed_limit::{KeyedLimit, Permit};
 use crate::limits;
-use crate::model::ids::{Customer, OrderId, TierId};
+use crate::model::ids::{Customer, ImageRef, OrderId, TierId};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::run::Run;
 use crate::recent::Recent;
@@ -30,14 +30,14 @@ use std::time::{Duration, Instant};
 /// An image, and what else of an order decides whether its pod starts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PodImage {
-    image: String,
+    image: ImageRef,
     tier: TierId,
     run: Run,
 }
 
 impl PodImage {
-    pub(super) fn new(image: &str, tier: &TierId, run: Run) -> Self {
-        Self { image: image.to_owned(), tier: tier.clone(), run }
+    pub(super) fn new(image: &ImageRef, tier: &TierId, run: Run) -> Self {
+        Self { image: image.clone(), tier: tier.clone(), run }
     }
 }
 
@@ -279,7 +279,7 @@ mod tests {
     }
 
     fn image(name: &str) -> PodImage {
-        PodImage::new(name, &testing::tier("basic"), Run::Ssh)
+        PodImage::new(&testing::image(name), &testing::tier("basic"), Run::Ssh)
     }
 
     fn try_start_in(
@@ -434,7 +434,7 @@ mod tests {
     #[test]
     fn what_does_not_start_in_one_tier_is_not_refused_in_another() {
         let (starts, now) = (ImageStarts::default(), Instant::now());
-        let image = |tier, run| PodImage::new("a", &testing::tier(tier), run);
+        let image = |tier, run| PodImage::new(&testing::image("a"), &testing::tier(tier), run);
         let small = image("small", Run::Ssh);
         let others = [image("large", Run::Ssh), image("small", Run::Image)];
         others.iter().for_each(|other| starts.started(other));

@@ -42,7 +42,7 @@ fn contains(lease: &Lease, text: &str) -> bool {
     let customer = lease.customer.as_ref().map(ToString::to_string).unwrap_or_default();
     let npub = lease.pod_key.as_ref().map(PublicKey::npub).unwrap_or_default();
     let port = lease.login_port().to_string();
-    let shown = [lease.pod().as_str().to_owned(), npub, lease.image.clone(), customer, port];
+    let shown = [lease.pod().as_str().to_owned(), npub, lease.image.to_string(), customer, port];
     shown.iter().any(|shown| shown.to_lowercase().contains(text))
 }
 
@@ -92,7 +92,7 @@ mod tests {
         let key = "a".repeat(64);
         let lease = Lease {
             tier: testing::tier("basic"),
-            image: "Debian:13".to_owned(),
+            image: testing::image("Debian:13"),
             port: Some(20_427),
             customer: Some(Customer::parse(&key).unwrap()),
             username: Username::parse("hidden").unwrap(),

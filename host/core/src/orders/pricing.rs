@@ -7,7 +7,7 @@ use crate::backend::capacity::Tier;
 use crate::backend::policy::{Context, Payment, PolicyError, PolicySet, Price, Quote, Resources};
 use crate::backend::wallet::PaymentRequest;
 use crate::limits;
-use crate::model::ids::{Customer, MintUrl, OrderId, TierId};
+use crate::model::ids::{Customer, ImageRef, MintUrl, OrderId, TierId};
 use crate::model::login::{Login, LoginFields};
 use crate::model::order::{LeaseState, OrderView, Purchase};
 use crate::model::refusal::{ErrorType, Refusal};
@@ -152,7 +152,7 @@ impl OrderService {
         customer: Option<&Customer>,
         set: &dyn PolicySet,
         context: &Context,
-    ) -> Result<(OrderView, Option<String>), Refusal> {
+    ) -> Result<(OrderView, Option<ImageRef>), Refusal> {
         let order = OrderId::random();
         match purchase {
             Purchase::Spawn { .. } => {

@@ -2,6 +2,7 @@
 //! policies see of an order, so no token, password or bearer token.
 
 use crate::model::decision::{Decision, Payment, RefundTerms};
+use crate::model::ids::ImageRef;
 use crate::model::lease::EndReason;
 use crate::model::refusal::ErrorType;
 use crate::model::units::{Sat, UnixTime};
@@ -101,7 +102,7 @@ pub struct ReceiptOrder {
     /// The policies, what they saw, and what they returned.
     pub decision: Decision,
     /// The admitted image; none for a top-up.
-    pub image: Option<String>,
+    pub image: Option<ImageRef>,
     /// What a stop gives back; none: nothing.
     pub stop_terms: Option<RefundTerms>,
     /// Until when the pod lives, or was to live, through this order.

@@ -49,7 +49,12 @@ fn of_access(
             "orders.decision.quote.tier",
             is(&|order| order.decision.quote.tier.as_str() == access.pod_spec_name),
         ),
-        ("orders.image", is(&|order| order.image.as_ref() == Some(&access.pod_image))),
+        (
+            "orders.image",
+            is(&|order| {
+                order.image.as_ref().is_some_and(|image| image.as_str() == access.pod_image)
+            }),
+        ),
     ]
 }
 
@@ -130,7 +135,7 @@ mod tests {
     fn receipt(answer: ReceiptKind) -> (ReceiptContent, Lease) {
         let id = OrderId::random();
         let mut lease = testing::lease(LeaseId::of(&id), 1, 700);
-        lease.image = "image:1".to_owned();
+        lease.image = testing::image("image:1");
         let mut agreement = testing::agreement();
         let ordered = &mut agreement.decision.order;
         ordered.id = id.to_string();

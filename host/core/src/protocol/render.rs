@@ -94,7 +94,7 @@ pub fn access(
         cpu_millicores: lease.resources.cpu_millicores,
         memory_mb: lease.resources.memory_mib,
         pod_spec_name: lease.tier.to_string(),
-        pod_image: lease.image.clone(),
+        pod_image: lease.image.to_string(),
         access: Vec::new(),
         http: PodHttp::default(),
         instructions,

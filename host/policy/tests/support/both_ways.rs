@@ -9,7 +9,7 @@ use paygress_core::backend::policy::{
     Configured, Context, CustomerHistory, Grant, LeaseView, Payment, Placement, Price, Quote,
     Resources, Slot, Utilisation,
 };
-use paygress_core::model::ids::{MintUrl, TierId};
+use paygress_core::model::ids::{ImageRef, MintUrl, TierId};
 use paygress_core::model::order::OrderView;
 use paygress_core::model::units::{Msat, Sat, Seconds, UnixTime};
 use paygress_policy::{Harness, PolicyEngine, sample_placement};
@@ -92,7 +92,7 @@ fn lease(random: &mut Random) -> LeaseView {
     LeaseView {
         id: format!("lease{}", random.below(1_000)),
         tier: TierId::parse(random.one_of(&TIERS)).unwrap(),
-        image: random.one_of(&IMAGES).to_owned(),
+        image: ImageRef::parse(random.one_of(&IMAGES)).unwrap(),
         created_at: UnixTime(created_at),
         expires_at: UnixTime(created_at + remaining),
         remaining: Seconds(remaining),
@@ -139,7 +139,7 @@ impl Arguments {
         let gross = random.below(1_000_000);
         let fee = random.below(gross + 1);
         let port = 20_000 + u16::try_from(random.below(10_000)).unwrap();
-        let image = random.one_of(&IMAGES).to_owned();
+        let image = ImageRef::parse(random.one_of(&IMAGES)).unwrap();
         Self {
             order: order(random),
             context: Context {

@@ -85,7 +85,7 @@ pub(crate) fn lease(port: u16, expires_at: u64) -> Lease {
         id: new_lease_id(),
         customer: Some(customer("c")),
         tier: testing::tier("basic"),
-        image: "i:1".to_owned(),
+        image: testing::image("i:1"),
         resources: Resources { cpu_millicores: 1, memory_mib: 1 },
         username: Username::default(),
         port: Some(port),
