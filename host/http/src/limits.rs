@@ -21,8 +21,11 @@ pub(crate) const HEAD: Duration = Duration::from_secs(10);
 pub(crate) const BODY: Duration = Duration::from_secs(20);
 /// A client that reads nothing for so long is cut off.
 pub(crate) const WRITE: Duration = Duration::from_secs(30);
-/// A client that reads nothing for so long is not waited for where another wants its place: a bad line
-/// has lost a packet, and another has been sent.
+/// How long a client may take for a byte on average, of the time in which it is waited for, where
+/// another wants its place: 1 kB/s, which a shared line of 2G has.
+pub(crate) const SLOWEST_BYTE: Duration = Duration::from_millis(1);
+/// How far it may be [behind](crate::pace::Pace): a bad line has lost a packet, and another has been
+/// sent.
 pub(crate) const STALLED: Duration = Duration::from_secs(2);
 /// A request's body; a request has no more, and a wallet's payment is hardly longer.
 pub(crate) const BODY_BYTES: usize = 128 << 10;

@@ -1,5 +1,6 @@
 //! A connection's socket, by which its [place](crate::places::Places) knows what the client reads.
 
+use crate::pace::Pace;
 use crate::places::Place;
 use std::io;
 use std::pin::Pin;
@@ -12,13 +13,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(crate) struct PlacedStream<S> {
     stream: S,
     place: Arc<Place>,
+    /// Of the client, as it reads.
+    pace: Pace,
     /// Nothing could be written the last time.
     is_unread: bool,
 }
 
 impl<S> PlacedStream<S> {
     pub(crate) fn new(stream: S, place: Arc<Place>) -> Self {
-        Self { stream, place, is_unread: false }
+        Self { stream, place, pace: Pace::default(), is_unread: false }
     }
 
     fn check(&self, context: &mut Context<'_>) -> io::Result<()> {
@@ -30,10 +33,16 @@ impl<S> PlacedStream<S> {
 
     /// Passes on what has been written, or not.
     fn written(&mut self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        let is_unread = polled.is_pending();
-        if is_unread != self.is_unread {
-            self.is_unread = is_unread;
-            self.place.set_unread(is_unread);
+        let unread = match &polled {
+            Poll::Pending => Some(self.pace.wait()),
+            Poll::Ready(written) => {
+                self.pace.advance(written.as_ref().copied().unwrap_or(0));
+                None
+            }
+        };
+        if unread.is_some() != self.is_unread {
+            self.is_unread = unread.is_some();
+            self.place.set_unread(unread);
         }
         polled
     }
@@ -91,19 +100,25 @@ mod tests {
     use super::*;
     use crate::limits;
     use crate::places::{Client, Places, UnderWay};
-    use tokio::io::AsyncWriteExt;
+    use std::net::IpAddr;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// All connections of an address, for each of which the service works.
+    fn all_busy(places: &Places, address: IpAddr) -> Vec<(Arc<Place>, UnderWay)> {
+        let connect = |_| {
+            let place = places.admit(address, Client::Direct).unwrap();
+            let request = place.begin().unwrap();
+            (place, request)
+        };
+        (0..limits::CONNECTIONS_OF_ONE[0]).map(connect).collect()
+    }
 
     /// Also where the task that writes is no longer the connection's, but a WebSocket's.
     #[tokio::test(start_paused = true)]
     async fn a_write_that_waits_for_the_client_fails_once_the_place_is_lost() {
         let (places, own) = (Places::default(), "192.0.2.7".parse().unwrap());
-        let connections: Vec<(Arc<Place>, UnderWay)> = (0..limits::CONNECTIONS_OF_ONE[0])
-            .map(|_| {
-                let place = places.admit(own, Client::Direct).unwrap();
-                let request = place.begin().unwrap();
-                (place, request)
-            })
-            .collect();
+        let connections = all_busy(&places, own);
         let (ours, _theirs) = tokio::io::duplex(64);
         let mut stream = PlacedStream::new(ours, Arc::clone(&connections[7].0));
         let writing = tokio::spawn(async move { stream.write_all(&[0; 65]).await });
@@ -111,5 +126,26 @@ mod tests {
         let _newcomer = places.admit(own, Client::Direct).unwrap();
         let error = writing.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+    }
+
+    /// Of several that read a little every second, those that read less than they must.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_a_trickle_loses_its_place() {
+        for (a_second, is_lost) in [(1, true), (512, true), (1_024, false), (4_096, false)] {
+            let (places, own) = (Places::default(), "192.0.2.7".parse().unwrap());
+            let connections = all_busy(&places, own);
+            let (ours, mut theirs) = tokio::io::duplex(a_second);
+            let mut stream = PlacedStream::new(ours, Arc::clone(&connections[7].0));
+            let answer = vec![0; 64 << 10];
+            let writing = tokio::spawn(async move { stream.write_all(&answer).await });
+            let mut read = vec![0; a_second];
+            for _ in 0..8 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                theirs.read_exact(&mut read).await.unwrap();
+            }
+            let newcomer = places.admit(own, Client::Direct);
+            assert_eq!(newcomer.is_some(), is_lost, "{a_second} B a second");
+            writing.abort();
+        }
     }
 }

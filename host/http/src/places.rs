@@ -3,12 +3,14 @@
 //!
 //! Whoever holds connections open must not keep others of their network out, who may be behind the same
 //! address. So a connection that waits for its client loses its place to a newcomer where there is no
-//! other: it has no request, or one that is not here in full, or its client has not read for a while what
-//! the service writes. The one without progress for longest is the first; and where all places are taken,
-//! of the provider's network that has most of them: who is slow, and comes from elsewhere, has the time
-//! for it. A connection that the service works for, and whose client reads, is never cut for that.
+//! other: it has no request, or one that is not here in full, or its client is too far [behind](Pace) in
+//! reading what the service writes. The one without progress for longest is the first, and what a client
+//! sends that is too far behind is no progress; and where all places are taken, of the provider's network
+//! that has most of them: who is slow, and comes from elsewhere, has the time for it. A connection that
+//! the service works for, and whose client reads, is never cut for that.
 
 use crate::limits;
+use crate::pace::Pace;
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -54,7 +56,7 @@ struct HeldPlace {
     networks: Vec<IpNet>,
     loss: Arc<Loss>,
     request: RequestState,
-    /// Since when the client has read nothing of what is to be written.
+    /// While something cannot be written: since when the client is [waited for](Pace::wait).
     unread: Option<Instant>,
     /// Of a connection that waits for its client: its key in [`Table::waiting`].
     waiting: Option<u64>,
@@ -266,9 +268,8 @@ impl Place {
         }
     }
 
-    /// The client reads nothing of what is written, or again.
-    pub(crate) fn set_unread(&self, is_unread: bool) {
-        let since = is_unread.then(Instant::now);
+    /// The client does not read what is to be written, and is waited for since then; or it reads again.
+    pub(crate) fn set_unread(&self, since: Option<Instant>) {
         self.places.lock().update(self.id, |entry| entry.unread = since);
     }
 }
@@ -293,7 +294,7 @@ impl UnderWay {
         let request = table.key();
         table.update(place.id, |entry| entry.request = RequestState::Receiving(request));
         drop(table);
-        Some(Receiving { place, request })
+        Some(Receiving { place, request, pace: Pace::default() })
     }
 
     /// Until the body of this answer ends.
@@ -318,12 +319,20 @@ pub(crate) struct Receiving {
     place: Arc<Place>,
     /// The connection may have another by now.
     request: u64,
+    pace: Pace,
 }
 
 impl Receiving {
-    /// A piece has come.
-    pub(crate) fn progress(&self) {
-        self.update(RequestState::Receiving(self.request));
+    /// The next piece is waited for.
+    pub(crate) fn wait(&mut self) {
+        self.pace.wait();
+    }
+
+    /// A piece of so many bytes has come.
+    pub(crate) fn progress(&mut self, bytes: usize) {
+        if self.pace.advance(bytes) < limits::STALLED {
+            self.update(RequestState::Receiving(self.request));
+        }
     }
 
     /// The last piece has come.

@@ -128,6 +128,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpSocket;
     use tokio::sync::Notify;
+    use tokio::task::JoinHandle;
     use tokio::time::timeout;
 
     const OF_ADDRESS: usize = limits::CONNECTIONS_OF_ONE[0];
@@ -195,11 +196,15 @@ mod tests {
         served.abort();
     }
 
-    /// Begins an upload of three bytes.
+    /// Of an upload: so many bytes that a slow machine is not a slow client.
+    const PIECE: usize = 4_096;
+
+    /// Begins an upload of three pieces.
     async fn begin_upload(address: SocketAddr) -> TcpStream {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let head = b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n";
-        stream.write_all(head).await.unwrap();
+        let length = 3 * PIECE;
+        let head = format!("POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
         stream
     }
 
@@ -222,7 +227,7 @@ mod tests {
             Router::new().route("/upload", post(upload)).route("/quick", get(|| async { "done" }));
         let served = tokio::spawn(async move { serve(&listener, &site, &[]).await });
         let send_piece = async |stream: &mut TcpStream| {
-            stream.write_all(b"x").await.unwrap();
+            stream.write_all(&[b'x'; PIECE]).await.unwrap();
             timeout(LONG, came.notified()).await.expect("it is read");
         };
 
@@ -245,9 +250,12 @@ mod tests {
         served.abort();
     }
 
-    #[tokio::test]
-    async fn clients_that_do_not_read_keep_nobody_of_their_address_out() {
-        const LENGTH: usize = 256 << 10;
+    /// The length of an answer that no buffer holds.
+    const LENGTH: usize = 256 << 10;
+
+    /// A service with small buffers, and all clients that an address may have, who have such an answer to
+    /// read.
+    async fn with_unread_answers() -> (SocketAddr, JoinHandle<()>, Vec<TcpStream>) {
         let socket = TcpSocket::new_v4().unwrap();
         // Of its connections too.
         socket.set_send_buffer_size(4_096).unwrap();
@@ -267,19 +275,44 @@ mod tests {
             timeout(LONG, stream.readable()).await.expect("it is answered").unwrap();
             unread.push(stream);
         }
+        (address, served, unread)
+    }
+
+    async fn is_newcomer_served(address: SocketAddr) -> bool {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        send(&mut stream, "/quick").await;
+        timeout(LONG, is_answered(&mut stream)).await.expect("it is served or closed")
+    }
+
+    #[tokio::test]
+    async fn clients_that_do_not_read_keep_nobody_of_their_address_out() {
+        let (address, served, mut unread) = with_unread_answers().await;
         let begun = Instant::now();
-        let newcomer = async || {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            send(&mut stream, "/quick").await;
-            timeout(LONG, is_answered(&mut stream)).await.expect("it is served or closed")
-        };
-        while !newcomer().await {
+        while !is_newcomer_served(address).await {
             assert!(begun.elapsed() < limits::WRITE / 2, "newcomers are kept out");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let mut read = Vec::new();
         let _ = timeout(LONG, unread[0].read_to_end(&mut read)).await.expect("it is closed");
         assert!(read.len() < LENGTH, "the oldest has lost its place");
+        served.abort();
+    }
+
+    #[tokio::test]
+    async fn clients_that_read_a_trickle_keep_nobody_of_their_address_out() {
+        const OFTEN: Duration = Duration::from_millis(100);
+        let (address, served, mut slow) = with_unread_answers().await;
+        let begun = Instant::now();
+        // 80 B a second, of what has come at once.
+        while begun.elapsed() < 2 * limits::STALLED {
+            for stream in &mut slow {
+                let mut read = [0; 8];
+                timeout(LONG, stream.read_exact(&mut read)).await.expect("it has come").unwrap();
+            }
+            tokio::time::sleep(OFTEN).await;
+        }
+        assert!(is_newcomer_served(address).await, "a newcomer is kept out");
+        drop(slow);
         served.abort();
     }
 }

@@ -11,7 +11,7 @@ use axum::response::Response;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 
 /// A body as the client sends it.
@@ -29,18 +29,22 @@ impl hyper::body::Body for ClientBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        let is_last = frame.is_none() || self.body.is_end_stream();
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+            if let Some(receiving) = &mut self.receiving {
+                receiving.wait();
+            }
+            return Poll::Pending;
+        };
         match &frame {
             Some(Err(_)) => {}
-            _ if is_last => {
-                if let Some(receiving) = self.receiving.take() {
-                    receiving.complete();
+            Some(Ok(piece)) if !self.body.is_end_stream() => {
+                if let Some(receiving) = &mut self.receiving {
+                    receiving.progress(piece.data_ref().map_or(0, Bytes::len));
                 }
             }
-            _ => {
-                if let Some(receiving) = &self.receiving {
-                    receiving.progress();
+            Some(Ok(_)) | None => {
+                if let Some(receiving) = self.receiving.take() {
+                    receiving.complete();
                 }
             }
         }

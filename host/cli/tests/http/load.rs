@@ -83,7 +83,8 @@ async fn a_network_full_of_addresses_leaves_room_for_others() {
     }
 }
 
-/// All connections are taken from 32 addresses of two /16, and none of these clients goes on.
+/// All connections are taken from 32 addresses of two /16, and none of these clients goes on for more than
+/// a trickle.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_bodies_and_unread_answers_keep_nobody_out() {
     let maximum = getrlimit(Resource::Nofile).maximum;
@@ -93,11 +94,13 @@ async fn slow_bodies_and_unread_answers_keep_nobody_out() {
     let web = &web;
     let opened = addresses.flat_map(|from| (0..64).map(move |n| (from, n)));
     let opened = opened.map(|(from, n)| async move {
-        if n == 0 { unread_from(web, from).await } else { hold_from(web, from).await }
+        let stream = if n == 0 { unread_from(web, from).await } else { hold_from(web, from).await };
+        stream.map(|stream| (n, stream))
     });
-    let held: Vec<TcpStream> =
+    let mut held: Vec<(u8, TcpStream)> =
         stream::iter(opened).buffer_unordered(256).filter_map(std::future::ready).collect().await;
     assert_eq!(held.len(), 2_048, "those are all places");
+    trickle(&mut held).await;
 
     let begun = Instant::now();
     let own = Ipv4Addr::new(127, 20, 0, 1);
@@ -106,22 +109,41 @@ async fn slow_bodies_and_unread_answers_keep_nobody_out() {
     }
     println!("three newcomers are served after {:?}", begun.elapsed());
     // Meanwhile all places of the address change hands twice.
-    let mut upload = hold_from(web, own).await.expect("an upload is kept out");
+    // So many bytes a piece that a slow machine is not a slow client.
+    let body = format!("{{{}}}", " ".repeat(9 * 4_096 - 2));
+    let mut upload = begin_body(web, own, body.len()).await.expect("an upload is kept out");
     // Each piece is sent at once.
     upload.set_nodelay(true).unwrap();
-    let (last, first) = b"{       }".split_last().unwrap();
+    let pieces: Vec<&[u8]> = body.as_bytes().chunks(4_096).collect();
+    let (last, first) = pieces.split_last().unwrap();
     let mut idle = Vec::new();
     for piece in first {
-        upload.write_all(&[*piece]).await.unwrap();
+        upload.write_all(piece).await.unwrap();
         for _ in 0..16 {
             idle.push(connect_from(web, own).await.expect("a newcomer is kept out"));
         }
     }
-    upload.write_all(&[*last]).await.unwrap();
+    upload.write_all(last).await.unwrap();
     let mut answer = Vec::new();
     while !answer.windows(12).any(|status| status == b"HTTP/1.1 402") {
         let read = upload.read_buf(&mut answer).await.unwrap();
         assert!(read > 0, "the upload is cut: {}", String::from_utf8_lossy(&answer));
+    }
+}
+
+/// For three seconds, some of these clients read or send a byte now and then.
+async fn trickle(held: &mut [(u8, TcpStream)]) {
+    const OFTEN: Duration = Duration::from_millis(500);
+    for _ in 0..6 {
+        for (n, stream) in held.iter_mut() {
+            match *n {
+                // Its answer has come, of which more is to be read.
+                0 => assert_eq!(stream.read(&mut [0]).await.unwrap(), 1, "it is cut for nobody"),
+                1 => stream.write_all(b" ").await.unwrap(),
+                _ => {}
+            }
+        }
+        tokio::time::sleep(OFTEN).await;
     }
 }
 
@@ -157,9 +179,15 @@ async fn connect_from(web: &Web, from: Ipv4Addr) -> Option<TcpStream> {
 
 /// A request from this address whose body does not come, if it is served.
 async fn hold_from(web: &Web, from: Ipv4Addr) -> Option<TcpStream> {
-    let request =
-        "POST /spawn-pod HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n";
-    begin_from(web, from, request, b"HTTP/1.1 100").await
+    begin_body(web, from, 9).await
+}
+
+/// The same of a body of so many bytes.
+async fn begin_body(web: &Web, from: Ipv4Addr, length: usize) -> Option<TcpStream> {
+    let request = format!(
+        "POST /spawn-pod HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
+    );
+    begin_from(web, from, &request, b"HTTP/1.1 100").await
 }
 
 async fn begin_from(

@@ -1,5 +1,6 @@
 use super::*;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 /// A connection with a request that is under way.
 type Busy = (Arc<Place>, UnderWay);
@@ -121,7 +122,7 @@ fn of_requests_that_are_not_here_in_full_the_one_without_progress_for_longest_lo
         (0..64).map(|_| receiving(&places, own)).unzip();
     let has = |number: usize| has_place(&busy[number].0);
     received.remove(1).complete();
-    received[0].progress();
+    received[0].progress(1);
     let newcomer = admit();
     assert!(has(0), "a piece has come");
     assert!(has(1), "it is here in full");
@@ -132,6 +133,28 @@ fn of_requests_that_are_not_here_in_full_the_one_without_progress_for_longest_lo
     assert!(!has(0), "no piece has come since");
     assert!(has(1) && more.iter().chain([&newcomer, &last]).all(|place| has_place(place)));
     assert_eq!(places.lock().count(&networks(own)[0]), 64);
+}
+
+/// Nor is one cut for it that is as slow as it may be.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_trickles_makes_no_progress() {
+    let (places, own) = (Places::default(), "192.0.2.7".parse().unwrap());
+    let (busy, mut received): (Vec<Busy>, Vec<Receiving>) =
+        (0..64).map(|_| receiving(&places, own)).unzip();
+    for _ in 0..8 {
+        for body in &mut received {
+            body.wait();
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+        received[0].progress(1_000);
+        received[1].progress(1);
+    }
+    let has = |number: usize| has_place(&busy[number].0);
+    let newcomers: Vec<Arc<Place>> =
+        (0..63).map(|_| places.admit(own, Client::Direct).unwrap()).collect();
+    assert!(has(0), "it sends as much as it must");
+    assert!((1..64).all(|number| !has(number)));
+    assert!(newcomers.iter().all(|place| has_place(place)));
 }
 
 #[test]
@@ -150,13 +173,13 @@ async fn a_client_that_does_not_read_loses_its_place_and_one_that_reads_keeps_it
     let unread: Vec<Busy> = (0..64).map(|_| busy(&places, own).unwrap()).collect();
     let has = |number: usize| has_place(&unread[number].0);
     for (place, _) in &unread {
-        place.set_unread(true);
+        place.set_unread(Some(Instant::now()));
     }
     assert!(places.admit(own, Client::Direct).is_none(), "each may be about to read");
     tokio::time::advance(limits::STALLED).await;
-    unread[0].0.set_unread(false);
-    unread[1].0.set_unread(false);
-    unread[1].0.set_unread(true);
+    unread[0].0.set_unread(None);
+    unread[1].0.set_unread(None);
+    unread[1].0.set_unread(Some(Instant::now()));
     let newcomers: Vec<Busy> = (0..62).map(|_| busy(&places, own).unwrap()).collect();
     assert!(has(0) && has(1) && (2..64).all(|number| !has(number)));
     assert!(places.admit(own, Client::Direct).is_none(), "the service works for all");
