@@ -62,6 +62,9 @@ pub(super) struct LeaseObjects {
 }
 
 impl LeaseObjects {
+    /// Those of a probe: it has no Services, and nothing to write.
+    pub(super) const OF_PROBE: Self = Self { jobs: 1, secrets: 1, services: 0, node_ports: 0 };
+
     /// Those of a lease with this pod and these Services.
     pub(super) fn of(pod: &Pod, services: &[Service]) -> Self {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);

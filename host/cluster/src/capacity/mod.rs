@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A pod on a node is counted on it; a reservation without a pod is placed as the scheduler would. A
-//! probe pod is not counted: it gives way to a pod that is sold.
+//! probe is not counted, nor are its objects: it gives way to a pod that is sold.
 //! Not counted are affinity between pods and spread constraints: the guard refuses templates that
 //! require them. Those of other pods on the nodes may still rule a pod out.
 

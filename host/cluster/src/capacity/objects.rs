@@ -191,7 +191,11 @@ impl Objects {
             let nodes = (self.scope == Scope::Cluster).then(|| self.nodes.values());
             let (extra, usable) = (self.extra.as_ref(), &self.usable);
             let pods = self.pods.values().filter(|pod| pod.owner != Some(Owner::Probe));
-            let snapshot = Snapshot::new(nodes, pods, self.quotas.values(), extra, usable);
+            let probes = self.pods.values().filter(|pod| pod.owner == Some(Owner::Probe)).count();
+            let probes = u64::try_from(probes).unwrap_or(u64::MAX);
+            let quotas: Vec<Quota> =
+                self.quotas.values().map(|quota| quota.without_probes(probes)).collect();
+            let snapshot = Snapshot::new(nodes, pods, quotas.iter(), extra, usable);
             self.snapshot = Some(Arc::new(snapshot));
         }
         self.snapshot.clone()

@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Quota {
     hard: BTreeMap<String, u64>,
+    /// How many objects there are: pods are watched, of others only the API server knows it.
+    objects: BTreeMap<String, u64>,
     /// What pods and objects that were counted leave of it.
     left: BTreeMap<String, u64>,
     scopes: Vec<Scope>,
@@ -104,12 +106,22 @@ impl Quota {
         });
         let hard: BTreeMap<String, u64> = hard.collect();
         let used = quota.status.as_ref().and_then(|status| status.used.as_ref());
-        let left = hard.iter().map(|(name, limit)| {
-            // Pods are watched; of other objects only the API server knows how many there are.
-            let counted = object_count(name, &none.objects).and_then(|_| whole(used?.get(name)?));
-            (name.clone(), limit.saturating_sub(counted.unwrap_or(0)))
+        let objects = hard.keys().filter_map(|name| {
+            object_count(name, &none.objects)?;
+            Some((name.clone(), whole(used?.get(name)?)?))
         });
-        Self { left: left.collect(), hard, scopes }
+        Self { objects: objects.collect(), left: BTreeMap::new(), hard, scopes }.without_probes(0)
+    }
+
+    /// What is left of it before any pod is counted, without the objects of so many probes.
+    pub(super) fn without_probes(&self, probes: u64) -> Self {
+        let left = self.hard.iter().map(|(name, limit)| {
+            let objects = self.objects.get(name).copied().unwrap_or(0);
+            let of_one = object_count(name, &LeaseObjects::OF_PROBE).unwrap_or(0);
+            let counted = objects.saturating_sub(of_one.saturating_mul(probes));
+            (name.clone(), limit.saturating_sub(counted))
+        });
+        Self { left: left.collect(), ..self.clone() }
     }
 
     fn covers(&self, pod: &PodDemand) -> bool {
@@ -122,7 +134,7 @@ impl Quota {
             .left
             .iter()
             .map(|(name, left)| (name.clone(), left.saturating_sub(self.used(name, pods.clone()))));
-        Self { hard: self.hard.clone(), left: left.collect(), scopes: self.scopes.clone() }
+        Self { left: left.collect(), ..self.clone() }
     }
 
     /// Whether it permits one such pod.

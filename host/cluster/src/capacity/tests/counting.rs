@@ -203,15 +203,16 @@ fn utilisation_is_that_of_the_requests() {
     assert_eq!(cluster.view().utilisation(), Utilisation { cpu: 472, memory: 450 });
 }
 
+fn of_probe(spec: Value) -> Value {
+    let mut pod = pod_of(&LeaseId::of_probe(), spec);
+    pod["metadata"]["labels"][PROBE] = json!("true");
+    pod
+}
+
 /// It is gone as soon as an order needs its room: neither orders nor offers see it.
 #[test]
 fn a_probe_pod_takes_no_room() {
     let two = spec("2", "1Gi");
-    let of_probe = |spec: Value| {
-        let mut pod = pod_of(&LeaseId::of_probe(), spec);
-        pod["metadata"]["labels"][PROBE] = json!("true");
-        pod
-    };
     let mut cluster = Cluster::of(vec![node("a", 4, 8, 2)]);
     cluster.quotas = vec![quota(json!({"hard": {"pods": "2", "limits.cpu": "4"}}))];
     let on_node = || on("a", two.clone());
@@ -226,6 +227,40 @@ fn a_probe_pod_takes_no_room() {
     // Those of leases do.
     cluster.pods = vec![pod_of(&lease(), on_node()), pod_of(&lease(), on_node())];
     assert_eq!(cluster.check(&[], &two), Err(NoCapacity::Nodes));
+}
+
+/// They go with its pod.
+#[test]
+fn the_job_and_the_secret_of_a_probe_take_no_room() {
+    let one = spec("1", "1Gi");
+    let services: [Service; 1] = [object(json!({"spec": {"ports": [{"port": 80}]}}))];
+    let pod: Pod = object(json!({"spec": one}));
+    let pod = PodDemand { objects: LeaseObjects::of(&pod, &services), ..PodDemand::of(&pod) };
+    let (new, tier) = (pod.to_demand(), tier(1));
+    let mut cluster = Cluster::of(vec![node("a", 64, 64, 100)]);
+    cluster.pods = vec![of_probe(on("a", one.clone())), of_probe(one)];
+    for (name, hard, used, room) in [
+        ("count/jobs.batch", 2, 2, 2),
+        ("count/jobs.batch", 4, 3, 3),
+        ("secrets", 5, 5, 2),
+        ("count/secrets", 3, 4, 1),
+        ("count/secrets", 3, 5, 0),
+        // It has not counted both yet.
+        ("count/secrets", 3, 1, 3),
+    ] {
+        let mut quota = quota(json!({"hard": {name: hard.to_string()}}));
+        quota["status"] = json!({"used": {name: used.to_string()}});
+        cluster.quotas = vec![quota];
+        let view = cluster.view();
+        assert_eq!(view.count(&[], &tier, 12), room, "{name}: {used} of {hard}");
+        let expected = if room > 0 { Ok(()) } else { Err(NoCapacity::Quota) };
+        assert_eq!(view.check(&[], &new), expected, "{name}: {used} of {hard}");
+    }
+    // It has no Service.
+    let mut full = quota(json!({"hard": {"services": "1"}}));
+    full["status"] = json!({"used": {"services": "1"}});
+    cluster.quotas = vec![full];
+    assert_eq!(cluster.view().check(&[], &new), Err(NoCapacity::Quota));
 }
 
 /// Each order once: by its pod, or by its reservation until it has one.
