@@ -22,21 +22,7 @@ const ROOM_POLL: Duration = Duration::from_secs(5);
 impl Kubernetes {
     /// Validates all objects of an order; what probe pods use of a quota does not count.
     pub(super) async fn dry_run_of_order(&self, objects: &Objects) -> Result<Pod> {
-        let refused = match self.dry_run_all(objects).await {
-            Err(error) if is_of_quota(&error) => error,
-            validated => return validated,
-        };
-        if !self.end_probes().await? {
-            return Err(refused);
-        }
-        let begun = Instant::now();
-        loop {
-            tokio::time::sleep(QUOTA_POLL).await;
-            match self.dry_run_all(objects).await {
-                Err(error) if is_of_quota(&error) && begun.elapsed() < QUOTA_WAIT => {}
-                validated => return validated,
-            }
-        }
+        validate_with_room(|| self.dry_run_all(objects), self.end_probes()).await
     }
 
     /// Ends the probe pods if no node has a place for this pod of an order; from `next` on, which is
@@ -74,6 +60,29 @@ impl Kubernetes {
     }
 }
 
+/// Validates again and again what a quota refuses while it counts probe pods that were ended, if there
+/// were any.
+async fn validate_with_room<T, V: Future<Output = Result<T>>>(
+    validate: impl Fn() -> V,
+    end_probes: impl Future<Output = Result<bool>>,
+) -> Result<T> {
+    let refused = match validate().await {
+        Err(error) if is_of_quota(&error) => error,
+        validated => return validated,
+    };
+    if !end_probes.await? {
+        return Err(refused);
+    }
+    let begun = Instant::now();
+    loop {
+        tokio::time::sleep(QUOTA_POLL).await;
+        match validate().await {
+            Err(error) if is_of_quota(&error) && begun.elapsed() < QUOTA_WAIT => {}
+            validated => return validated,
+        }
+    }
+}
+
 /// Whether this is a pod of an order for which the scheduler has found no node.
 fn needs_room(name: &PodName, pod: &Pod) -> bool {
     let is_probe = name.lease().is_some_and(|lease| lease.is_probe());
@@ -88,7 +97,56 @@ fn is_of_quota(error: &ClusterError) -> bool {
 mod tests {
     use super::*;
     use paygress_core::model::ids::{LeaseId, OrderId};
+    use paygress_core::model::refusal::Refusal;
     use serde_json::{Value, json};
+    use std::cell::Cell;
+    use std::future::ready;
+
+    /// How often an order is validated whose quota counts a probe pod for so long after its end, and
+    /// whether it is accepted; none: no probe fills the quota.
+    async fn outcome(counted: Option<Duration>) -> (u32, bool) {
+        let (times, ended) = (Cell::new(0), Cell::new(None::<Instant>));
+        let validate = || async {
+            times.set(times.get().saturating_add(1));
+            if ended.get().zip(counted).is_some_and(|(at, kept)| at.elapsed() >= kept) {
+                return Ok(());
+            }
+            Err(ClusterError::Refused(Refusal::new(ErrorType::ResourceUnavailable, "a test")))
+        };
+        let end_probes = async {
+            ended.set(Some(Instant::now()));
+            Ok(counted.is_some())
+        };
+        let validated = validate_with_room(validate, end_probes).await;
+        assert!(validated.as_ref().err().is_none_or(is_of_quota), "{validated:?}");
+        (times.get(), validated.is_ok())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_order_is_validated_again_while_its_quota_counts_a_probe_that_was_ended() {
+        for (counted, expected) in [
+            (Some(Duration::ZERO), (2, true)),
+            (Some(Duration::from_millis(2_500)), (4, true)),
+            (Some(Duration::from_secs(3_600)), (11, false)),
+            (None, (1, false)),
+        ] {
+            assert_eq!(outcome(counted).await, expected, "{counted:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_of_a_quota_ends_no_probe() {
+        let is_ended = Cell::new(false);
+        let end_probes = || async {
+            is_ended.set(true);
+            Ok(true)
+        };
+        let away = || ready(Err::<(), _>(ClusterError::unavailable("a test")));
+        let refused = validate_with_room(away, end_probes()).await;
+        assert!(matches!(refused, Err(ClusterError::Unavailable(_))), "{refused:?}");
+        let accepted = validate_with_room(|| ready(Ok(())), end_probes()).await;
+        assert!(matches!(accepted, Ok(())) && !is_ended.get(), "{accepted:?}");
+    }
 
     #[test]
     fn a_pod_of_an_order_without_a_place_needs_that_of_a_probe() {
