@@ -146,6 +146,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_mint_that_shortens_long_lists_is_asked_for_each_token() {
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let counted = Arc::clone(&requests);
+        let mint = FakeMint::start(move |_, body| {
+            let request: CheckStateRequest = serde_json::from_slice(body).unwrap();
+            counted.lock().unwrap().push(request.ys.len());
+            let first = serde_json::json!({ "Y": request.ys[0], "state": "UNSPENT" });
+            ("200 OK", serde_json::json!({ "states": [first] }).to_string())
+        })
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let client = mint.wallet(directory.path()).await.client;
+        let (first, second) = [(); 2].map(|()| [SecretKey::generate().public_key()]).into();
+        let (first, second) =
+            tokio::join!(client.states_of_token(&first), client.states_of_token(&second));
+        assert_eq!((first.unwrap(), second.unwrap()), (vec![State::Unspent], vec![State::Unspent]));
+        assert_eq!(*requests.lock().unwrap(), [2, 1]);
+    }
+
+    #[tokio::test]
     async fn tokens_of_more_proofs_than_a_request_may_have_are_in_several() {
         let proofs = |count: usize| -> Vec<PublicKey> {
             (0..count).map(|_| SecretKey::generate().public_key()).collect()

@@ -248,6 +248,20 @@ async fn an_order_that_never_fits_waits_for_no_place() {
     assert_eq!(service.count(State::Redeeming).await, 1);
 }
 
+/// Nor does one whose token pays for none: it would keep forged orders, and with them all without
+/// proofs, from every mint.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_pays_for_nothing_waits_for_no_place() {
+    let service = Service::closed(1).await;
+    service.mint.verifying.add_permits(Semaphore::MAX_PERMITS);
+    let _forged = service.submit("forged", "a", 0).await.unwrap();
+    service.until(State::Redeeming, 1).await;
+    let poor = service.submit("poor", "a", 1_000_000).await.unwrap();
+    let answer = tokio::time::timeout(limits::ROOM_WAIT / 2, poor.answer()).await.unwrap();
+    assert!(answer.unwrap().error().unwrap().message.contains("no node has enough left"));
+    assert_eq!(service.count(State::Redeeming).await, 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_orders_hold_few_places_until_they_are_found_out() {
     const ROOM: u32 = 50;

@@ -12,6 +12,7 @@ use paygress_core::backend::store::PortAllocator;
 use paygress_core::limits;
 use paygress_core::model::ids::{LeaseId, OrderId};
 use paygress_core::model::order::State;
+use paygress_core::model::refusal::ErrorType;
 use paygress_core::orders::{Backends, OrderService, Submission};
 use paygress_core::protocol::Response;
 use paygress_store::SqlStore;
@@ -99,6 +100,30 @@ async fn orders_that_are_not_paid_for_hold_so_many_places() {
     }
     // The others are not even verified.
     assert_eq!(service.mint.begun("honest"), most);
+    service.mint.swapping.add_permits(Semaphore::MAX_PERMITS);
+    assert_eq!(u64::from(count_sold(submissions).await), BUYERS);
+}
+
+/// Whoever swaps tokens in their own wallet while places are reserved for them pays nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_double_spend_no_more_places_are_held_than_there_are_slots() {
+    let cluster = FakeCluster { room: Some(400), ..FakeCluster::default() };
+    let service = Service::on(0, SlowMint::closed(), Arc::new(cluster).into()).await;
+    let SlowMint { verifying, swapping, .. } = &*service.mint;
+    verifying.add_permits(1);
+    swapping.add_permits(1);
+    let spent = service.submit("spent", "a", 1_000).await.unwrap().answer().await.unwrap();
+    assert_eq!(spent.error().unwrap().error_type, ErrorType::TokenAlreadySpent);
+    // The mint is closed again.
+    assert_eq!([verifying, swapping].map(|permits| permits.forget_permits(1)), [1, 1]);
+    let submissions = crowd(&service, "honest", BUYERS).await;
+    let slots = u64::try_from(limits::ORDERS_AT_ONCE).unwrap();
+    service.until(State::Redeeming, slots).await;
+    // Time in which others would be verified.
+    for _ in 0..50 {
+        assert_eq!(service.count(State::Redeeming).await, slots);
+    }
+    assert_eq!(service.mint.begun("honest"), limits::ORDERS_AT_ONCE);
     service.mint.swapping.add_permits(Semaphore::MAX_PERMITS);
     assert_eq!(u64::from(count_sold(submissions).await), BUYERS);
 }

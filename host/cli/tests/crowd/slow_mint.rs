@@ -19,8 +19,9 @@ use tokio::sync::Semaphore;
 
 /// A mint that is slow. A token is its kind, its mint and a number: `honest` is good and proven,
 /// `plain` is good, `forged` is refused when it is swapped, `lost` gets no answer, nor does `hung`,
-/// which is proven; `silent` is proven, and is never verified. [`TOO_LARGE`] is good and proven too,
-/// and sent for that tier.
+/// which is proven; `silent` is proven, and is never verified; `spent` is proven, and is spent elsewhere
+/// before it is swapped; `poor` is proven, and worth less than any pod. [`TOO_LARGE`] is good and proven
+/// too, and sent for that tier.
 pub(crate) struct SlowMint {
     latency: Duration,
     /// Closed while tokens are not verified, or not swapped.
@@ -68,7 +69,8 @@ impl TokenReader for SlowMint {
         let parts: Vec<&str> = token.expose().split('-').collect();
         let mint = MintUrl::parse(format!("https://{}.invalid", parts[1])).unwrap();
         let y = ProofY::parse(format!("{:0>66}", parts[2])).unwrap();
-        Ok(TokenInfo { mint, gross: Sat(10), ys: vec![y] })
+        let gross = if parts[0] == "poor" { Sat(0) } else { Sat(10) };
+        Ok(TokenInfo { mint, gross, ys: vec![y] })
     }
     async fn verify(&self, token: &Secret, info: &TokenInfo) -> Result<Payment, Refusal> {
         if Self::kind(token) == "silent" {
@@ -84,7 +86,8 @@ impl TokenReader for SlowMint {
         self.verify(token, info).await
     }
     async fn is_proven(&self, token: &Secret, _: &TokenInfo) -> bool {
-        matches!(Self::kind(token).as_str(), "honest" | "hung" | "silent" | TOO_LARGE)
+        const PROVEN: [&str; 6] = ["honest", "hung", "silent", "spent", "poor", TOO_LARGE];
+        PROVEN.contains(&Self::kind(token).as_str())
     }
     async fn token_from_payload(&self, payload: &str) -> Result<Secret, Refusal> {
         Ok(Secret::new(payload))
@@ -104,6 +107,7 @@ impl Payments for SlowMint {
         match Self::kind(token).as_str() {
             "honest" | "plain" => Ok(info.gross),
             "lost" | "hung" => Err(ReceiveError::Unknown(lost())),
+            "spent" => Err(Refusal::new(ErrorType::TokenAlreadySpent, "it was spent").into()),
             _ => Err(Refusal::new(ErrorType::InvalidToken, "the token is forged").into()),
         }
     }

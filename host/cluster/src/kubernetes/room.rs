@@ -105,7 +105,7 @@ mod tests {
     /// How often an order is validated whose quota counts a probe pod for so long after its end, and
     /// whether it is accepted; none: no probe fills the quota.
     async fn outcome(counted: Option<Duration>) -> (u32, bool) {
-        let (times, ended) = (Cell::new(0), Cell::new(None::<Instant>));
+        let (times, ended) = (Cell::new(0_u32), Cell::new(None::<Instant>));
         let validate = || async {
             times.set(times.get().saturating_add(1));
             if ended.get().zip(counted).is_some_and(|(at, kept)| at.elapsed() >= kept) {

@@ -93,6 +93,12 @@ impl ProbeProblem {
         }
     }
 
+    /// Whether nothing is known of whether pods start: what was found before is so still.
+    #[must_use]
+    pub fn says_nothing(self) -> bool {
+        matches!(self, Self::Full | Self::GaveWay | Self::Unavailable | Self::Policies)
+    }
+
     /// Whether another probe of the same pod may find something else before long.
     #[must_use]
     pub fn may_pass(self) -> bool {

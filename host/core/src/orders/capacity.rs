@@ -61,6 +61,8 @@ pub(super) struct Priced {
     pub(super) fits: Result<(), NoCapacity>,
     /// Whether a port or a place is reserved for it already.
     pub(super) has_port: bool,
+    /// Whether its token is worth as much as such a pod costs at least.
+    pub(super) pays_minimum: bool,
 }
 
 /// What is reserved of a pod's need before its dry run.
@@ -180,7 +182,8 @@ impl OrderService {
             self.context_beside(order.customer(), Some(&order.id), Some(&free)).await.ok()?;
         let quote = set.quote(&order.view(None), &context).await.ok()?;
         let (tier, has_port) = (Tier::from(&quote), free.remove(&LeaseId::of(&order.id)));
-        Some(Priced { fits: free.fits(&tier), tier, has_port })
+        let pays_minimum = order.token_info.gross >= quote.minimum;
+        Some(Priced { fits: free.fits(&tier), tier, has_port, pays_minimum })
     }
 
     /// Why a new pod of this tier has no place by now. None: it may have one.

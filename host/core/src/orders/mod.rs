@@ -14,7 +14,8 @@
 //! - `submit`: new orders, repeated orders, and who waits for their response.
 //! - `admission`: who is worked next, in turn. `waiting_memory`: what they hold until then.
 //!   `unknown`: what payments may hold whose answer was lost.
-//!   `turn`: its turn, and what others learn from it (`sold_out`).
+//!   `turn`: its turn, and what others learn from it (`sold_out`). `double_spends`: who has reserved
+//!   for nothing.
 //! - `worker`: the task of one order: steps and retries. `delivery`: sending its response.
 //! - `decide`: verify, decide, dry run. Takes nothing; what fails here is refused. `capacity`: what
 //!   the cluster has left, and who has reserved it. `probe`: whether pods start at
@@ -37,6 +38,7 @@ mod apps;
 mod capacity;
 mod decide;
 mod delivery;
+mod double_spends;
 mod extension;
 mod gateway;
 mod image_list;
@@ -100,6 +102,7 @@ use crate::model::order::State;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Seconds, UnixTime};
 use admission::{Admission, Source};
+use double_spends::DoubleSpends;
 use image_list::ImageList;
 use image_starts::ImageStarts;
 use in_flight::InFlight;
@@ -179,6 +182,7 @@ pub struct OrderService {
     reserved: KeyedLimit<MintUrl>,
     /// …and of these, those that go on.
     reserved_slots: MintLimiter,
+    double_spends: DoubleSpends,
     sold_out: SoldOut,
     /// Payments whose answer was lost.
     unknown: Arc<UnknownPayments>,
@@ -224,6 +228,7 @@ impl OrderService {
             admission: Arc::default(),
             reserved: KeyedLimit::default(),
             reserved_slots: MintLimiter::of(limits::ORDERS_AT_ONCE),
+            double_spends: DoubleSpends::default(),
             sold_out: SoldOut::default(),
             unknown: Arc::default(),
             verify_slots: MintLimiter::of(limits::VERIFICATIONS_AT_ONCE),

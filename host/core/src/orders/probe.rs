@@ -161,7 +161,8 @@ impl OrderService {
                 });
             }
             if is_changed || is_due {
-                problem = self.run_probe(probe, &*set, &order, plan.as_ref()).await;
+                let known = problem.filter(|_| !is_changed);
+                problem = self.run_probe(probe, &*set, &order, plan.as_ref(), known).await;
                 ended = Instant::now();
                 if !problem.is_some_and(ProbeProblem::stops_sales) {
                     network = Box::pin(self.probe_network(probe, Arc::clone(&set), &order));
@@ -232,15 +233,16 @@ impl OrderService {
         Some(ProbeFindings { problem, root: self.backends.cluster.features.root() })
     }
 
-    /// One probe of a pod like this one, and what the log says of it.
+    /// One probe of a pod like this one, of which this is known, and what the log says of it.
     async fn run_probe(
         &self,
         probe: &dyn Probe,
         set: &dyn PolicySet,
         order: &OrderId,
         plan: Result<&LeasePlan, &Refusal>,
+        known: Option<ProbeProblem>,
     ) -> Option<ProbeProblem> {
-        let problem = self.try_probe(probe, set, order, plan).await;
+        let problem = known_after(known, self.try_probe(probe, set, order, plan).await);
         match problem.map(|problem| (problem.stops_sales(), problem.message())) {
             None => tracing::info!("a probe pod has started: pods are sold"),
             Some((true, message)) => tracing::error!(message, "no pods are sold"),
@@ -344,6 +346,12 @@ fn again_after(problem: Option<ProbeProblem>, isolation: NetworkIsolation) -> Op
     }
 }
 
+/// What is known of a pod of which this was known, once a probe of it has found this.
+fn known_after(known: Option<ProbeProblem>, found: Option<ProbeProblem>) -> Option<ProbeProblem> {
+    let says_nothing = found.is_some_and(ProbeProblem::says_nothing);
+    known.filter(|known| says_nothing && known.stops_sales()).or(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -370,6 +378,24 @@ mod tests {
             (Some(ProbeProblem::NoImagePrograms), Unknown, Some(limits::PROBE_AGAIN)),
         ] {
             assert_eq!(again_after(problem, isolation), expected, "{problem:?}, {isolation:?}");
+        }
+    }
+
+    /// A customer whose pod takes a probe's room must not have pods sold that do not start.
+    #[test]
+    fn a_probe_that_finds_nothing_leaves_what_was_found_before() {
+        use ProbeProblem::{Full, GaveWay, Image, NoUserNamespaces, NotStarted, Unavailable};
+        for (known, found, expected) in [
+            (Some(Image), Some(GaveWay), Some(Image)),
+            (Some(Image), Some(Full), Some(Image)),
+            (Some(Image), Some(Unavailable), Some(Image)),
+            (Some(Image), Some(NotStarted), Some(NotStarted)),
+            (Some(Image), Some(NoUserNamespaces), Some(NoUserNamespaces)),
+            (Some(Image), None, None),
+            (Some(Full), Some(GaveWay), Some(GaveWay)),
+            (None, Some(GaveWay), Some(GaveWay)),
+        ] {
+            assert_eq!(known_after(known, found), expected, "{known:?}, {found:?}");
         }
     }
 

@@ -11,7 +11,7 @@ pub(super) struct SoldOut(watch::Sender<Option<(Tier, NoCapacity)>>);
 /// What is found from now on.
 pub(super) struct SoldOutFindings {
     latest: watch::Receiver<Option<(Tier, NoCapacity)>>,
-    /// Some were read already.
+    /// Some of the tier that was asked for were read.
     has_read: bool,
 }
 
@@ -26,9 +26,11 @@ impl SoldOut {
 }
 
 impl SoldOutFindings {
-    /// Whether anything was found, of whichever tier.
-    pub(super) fn is_any(&self) -> bool {
-        self.has_read || self.latest.has_changed().unwrap_or(false)
+    /// Whether there was found to be no room for this tier, which is the one that was waited for.
+    pub(super) fn has_found(&self, tier: &Tier) -> bool {
+        let is_new = self.latest.has_changed().unwrap_or(false);
+        let is_of_tier = |found: &(Tier, NoCapacity)| found.0 == *tier;
+        self.has_read || is_new && self.latest.borrow().as_ref().is_some_and(is_of_tier)
     }
 
     /// Waits until there is no room for this tier. A finding may be missed when another one follows
@@ -38,11 +40,11 @@ impl SoldOutFindings {
             if self.latest.changed().await.is_err() {
                 return std::future::pending().await;
             }
-            self.has_read = true;
             let found = self.latest.borrow_and_update().clone();
             if let Some((of, reason)) = found
                 && of == *tier
             {
+                self.has_read = true;
                 return reason;
             }
         }
@@ -77,10 +79,12 @@ mod tests {
         assert_eq!(known(&mut findings, &small).await, None, "it was found before");
         sold_out.report(&large, NoCapacity::TooLarge);
         assert_eq!(known(&mut findings, &small).await, None, "it is of others");
+        assert!(!findings.has_found(&small));
         sold_out.report(&small, NoCapacity::Quota);
-        assert!(findings.is_any(), "one was read");
+        assert!(findings.has_found(&small) && !findings.has_found(&large), "it is not read yet");
         let mut later = sold_out.findings();
         assert_eq!(known(&mut findings, &small).await, Some(NoCapacity::Quota));
+        assert!(findings.has_found(&small), "it was read");
         assert_eq!(known(&mut later, &small).await, None);
     }
 }

@@ -26,6 +26,7 @@ use crate::model::ids::{LeaseId, MintUrl};
 use crate::model::order::{Order, OrderState, State};
 use crate::model::refusal::Refusal;
 use crate::model::secret::Secret;
+use std::pin::pin;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -86,8 +87,8 @@ impl OrderAtMint {
     }
 
     /// Whether others wait for their turn, or have waited with it: they may be gone by now, refused.
-    fn is_in_crowd(&self) -> bool {
-        let with_it = |turn: &Turn| turn.has_waited || turn.findings.is_any();
+    fn is_in_crowd(&self, tier: &Tier) -> bool {
+        let with_it = |turn: &Turn| turn.has_waited || turn.findings.has_found(tier);
         self.turn.as_ref().is_some_and(with_it)
             || self.place.as_ref().is_some_and(Place::is_awaited)
     }
@@ -126,7 +127,7 @@ impl OrderService {
 
     /// Whether the cluster has room for the order's pod is checked before its turn, and again after
     /// it if the order had to wait. Without room it is refused; but a proven order first waits for
-    /// unproven ones that may free some, unless its pod never fits.
+    /// unproven ones that may free some, unless its pod never fits, or its token pays for none.
     async fn next_turn(
         &self,
         order: &Order,
@@ -143,12 +144,15 @@ impl OrderService {
         let set = &**set;
         let mut room_wanted = None;
         loop {
-            let reason = match self.slot_if_room(order, place, set).await {
+            let reason = match self.slot_if_room(order, place, set, room_wanted.as_ref()).await {
                 Ok(begun) => return Ok(Turn::new(begun, room_wanted)),
                 Err(reason) => reason,
             };
             let is_waiting_over = room_wanted.is_some() || reason.is_lasting();
-            if is_waiting_over || !self.is_contested(order, place).await {
+            if is_waiting_over
+                || !self.is_contested(order, place).await
+                || self.priced(order, set).await.is_some_and(|priced| !priced.pays_minimum)
+            {
                 return Err(capacity::refusal(reason));
             }
             room_wanted = Some(self.admission.want_room(limits::ROOM_WAIT).await);
@@ -167,10 +171,11 @@ impl OrderService {
         order: &Order,
         place: &Place,
         set: &dyn PolicySet,
+        room_wanted: Option<&RoomWanted>,
     ) -> Result<Begun, NoCapacity> {
         // Before the price: what others find while it is made out counts.
         let mut findings = self.sold_out.findings();
-        let Some(Priced { tier, fits, has_port }) = self.priced(order, set).await else {
+        let Some(Priced { tier, fits, has_port, .. }) = self.priced(order, set).await else {
             return Ok(self.begin(place).await);
         };
         fits?;
@@ -178,7 +183,7 @@ impl OrderService {
             // It is resumed, and may have its place already.
             return Ok(self.begin(place).await);
         }
-        let waited = slot_before(place, &mut findings, &tier).await?;
+        let waited = self.slot_while_room(order, place, &tier, &mut findings, room_wanted).await?;
         if waited.has_waited {
             // What was found until now is looked at again, and may not be so any more.
             findings = self.sold_out.findings();
@@ -188,6 +193,29 @@ impl OrderService {
             }
         }
         Ok(Begun { waited, unreserved: Some(tier), findings })
+    }
+
+    /// A slot, unless it is found before that there is no room for this tier.
+    async fn slot_while_room(
+        &self,
+        order: &Order,
+        place: &Place,
+        tier: &Tier,
+        findings: &mut SoldOutFindings,
+        room_wanted: Option<&RoomWanted>,
+    ) -> Result<WaitedSlot, NoCapacity> {
+        let mut slot = pin!(place.slot());
+        loop {
+            let reason = tokio::select! {
+                biased;
+                waited = &mut slot => return Ok(waited),
+                reason = findings.of(tier) => reason,
+            };
+            // Who has waited for room may be the first to see it.
+            if room_wanted.is_none() || self.sold_out(order, tier).await.is_some() {
+                return Err(reason);
+            }
+        }
     }
 
     /// Does what an order does in its turn before it reserves anything, unless there is found to be no
@@ -266,10 +294,10 @@ impl OrderService {
         quote: &Quote,
         at_mint: &mut OrderAtMint,
     ) -> Result<(), Refusal> {
-        if !at_mint.is_in_crowd() {
+        let tier = Tier::from(quote);
+        if !at_mint.is_in_crowd(&tier) {
             return Ok(());
         }
-        let tier = Tier::from(quote);
         match self.reserve_tier(&LeaseId::of(&order.id), &tier).await? {
             ReservedTier::Reserved => self.hand_over(order, token, at_mint).await,
             ReservedTier::Unknown => {}
@@ -283,11 +311,12 @@ impl OrderService {
 
     /// Hands the order's slot to the next one, since what this one needs is reserved, and waits for
     /// its turn among those of which that is so. Not if its token may be forged, nor where payments
-    /// are not answered: what such orders hold stays bounded by the slots.
+    /// are not answered, or tokens are spent twice: what such orders hold stays bounded by the slots.
     pub(super) async fn hand_over(&self, order: &Order, token: &Secret, at_mint: &mut OrderAtMint) {
         let OrderAtMint { place: Some(place), turn: Some(turn) } = at_mint else { return };
         let mint = &order.token_info.mint;
-        if turn.slot.is_none() || self.unknown.count(mint) > 0 {
+        if turn.slot.is_none() || self.unknown.count(mint) > 0 || self.double_spends.is_recent(mint)
+        {
             return;
         }
         if !place.is_proven() {
@@ -304,18 +333,5 @@ impl OrderService {
         (turn.slot, turn.room_wanted) = (None, None);
         let slot = self.reserved_slots.acquire(mint).await;
         turn._reserved = Some(ReservedTurn { _held: held, _slot: slot });
-    }
-}
-
-/// A slot, unless it is found before that there is no room for this tier.
-async fn slot_before(
-    place: &Place,
-    findings: &mut SoldOutFindings,
-    tier: &Tier,
-) -> Result<WaitedSlot, NoCapacity> {
-    tokio::select! {
-        biased;
-        waited = place.slot() => Ok(waited),
-        reason = findings.of(tier) => Err(reason),
     }
 }
