@@ -4,7 +4,7 @@
 use paygress_core::model::secret::Secret;
 use std::fs::File;
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -28,7 +28,7 @@ pub struct Server {
     child: Child,
     port: u16,
     databases: AtomicUsize,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 fn programs() -> io::Result<PathBuf> {
@@ -78,6 +78,21 @@ fn initialize(bin: &Path, data: &Path) -> io::Result<()> {
         return Err(io::Error::other("initdb failed"));
     }
     Ok(())
+}
+
+/// Starts a server on the files in this directory, and on a port that is free now.
+fn spawn(directory: &Path) -> io::Result<(Child, u16)> {
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port_setting = format!("port={port}");
+    let child = command(&programs()?.join("postgres"))?
+        .arg("-D")
+        .arg(directory.join("data"))
+        .args(["-c", &port_setting, "-c", "listen_addresses=127.0.0.1"])
+        .args(["-c", "unix_socket_directories=", "-c", "fsync=off"])
+        .stdout(Stdio::null())
+        .stderr(File::create(directory.join("log"))?)
+        .spawn()?;
+    Ok((child, port))
 }
 
 /// What a program prints; its messages are the error.
@@ -168,20 +183,34 @@ impl Server {
 
     /// Starts it on the files in this directory.
     fn serve(directory: tempfile::TempDir) -> io::Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let log = File::create(directory.path().join("log"))?;
-        let port_setting = format!("port={port}");
-        let child = command(&programs()?.join("postgres"))?
-            .arg("-D")
-            .arg(directory.path().join("data"))
-            .args(["-c", &port_setting, "-c", "listen_addresses=127.0.0.1"])
-            .args(["-c", "unix_socket_directories=", "-c", "fsync=off"])
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()?;
-        let server = Self { child, port, databases: AtomicUsize::new(0), _directory: directory };
-        eventually(|| TcpStream::connect(("127.0.0.1", port)).map(drop))?;
+        let (child, port) = spawn(directory.path())?;
+        let mut server = Self { child, port, databases: AtomicUsize::new(0), directory };
+        // Others may take what was free a moment ago.
+        let mut more_tries = 0_u8..7;
+        while !server.wait_until_ready()? {
+            if more_tries.next().is_none() {
+                let log = std::fs::read_to_string(server.directory.path().join("log"))?;
+                return Err(io::Error::other(log));
+            }
+            (server.child, server.port) = spawn(server.directory.path())?;
+        }
         Ok(server)
+    }
+
+    /// Waits until it takes connections; `false`: it has ended.
+    fn wait_until_ready(&mut self) -> io::Result<bool> {
+        // What listens at the port may be another server: this file is its own.
+        let pid_file = self.directory.path().join("data/postmaster.pid");
+        eventually(|| {
+            if self.child.try_wait()?.is_some() {
+                return Ok(false);
+            }
+            // The eighth line is the state, as `pg_ctl` reads it.
+            match std::fs::read_to_string(&pid_file)?.lines().nth(7).map(str::trim) {
+                Some("ready" | "standby") => Ok(true),
+                _ => Err(io::Error::other("Postgres is still starting")),
+            }
+        })
     }
 
     /// The URL of both: of the one that is written, as long as there is one.
