@@ -182,7 +182,12 @@ async fn a_silent_registry_is_given_up() {
     assert!(
         matches!(client.pull(&at, LIMIT).await, Err(Error::Http(HttpError::TimedOut { limit, .. })) if limit == head)
     );
-    drop(silent);
+    // It never listens, and nobody else gets its port.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let at: Reference =
+        format!("{}/policies/pricing:1", socket.local_addr().unwrap()).parse().unwrap();
+    let client = with_timeouts(Duration::from_secs(60), Duration::from_secs(60));
     assert!(matches!(
         client.pull(&at, LIMIT).await,
         Err(Error::Http(HttpError::Unreachable { .. }))

@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// For a compilation: others are loaded and published meanwhile, by a debug build.
+const TIME: Duration = Duration::from_secs(20);
+
 fn built(path: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(path);
     fs::read(&path).unwrap_or_else(|error| {
@@ -49,7 +52,7 @@ impl Fixture {
         publisher.publish(&pricing("flat-price"), Trigger::Operator).unwrap();
         publisher.rollback(None).unwrap();
         drop(publisher);
-        let limits = CompileLimits { time: Duration::from_secs(3), ..CompileLimits::default() };
+        let limits = CompileLimits { time: TIME, ..CompileLimits::default() };
         let compiler = CompilerProcess::new(program.to_owned()).with_limits(limits);
         let publisher = open(&engine.with_compiler(Compiler::Child(compiler)));
         Self { directory, publisher }
@@ -118,7 +121,7 @@ fn a_process_that_hangs_dies_or_lies_is_refused_and_nothing_is_left() {
         // Meanwhile others publish, and read what is active.
         fixture.publisher.publish(&pricing("flat-price"), Trigger::Operator).unwrap();
         assert!(!slow.is_finished(), "it still compiles");
-        assert_eq!(slow.join().unwrap(), CompileError::TimedOut { seconds: 3 });
+        assert_eq!(slow.join().unwrap(), CompileError::TimedOut { seconds: TIME.as_secs() });
     });
     let pid = fs::read_to_string(&pid).unwrap();
     assert!(!Path::new("/proc").join(pid.trim()).exists(), "it was killed and reaped");

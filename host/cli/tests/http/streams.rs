@@ -20,11 +20,11 @@ use tokio_tungstenite::tungstenite::Message;
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_is_sent_from_the_order_to_the_end() {
     let (_sandbox, _running, web, buyer) = opened(
-        &[("PAYMENT_RATE_SATS_PER_HOUR", "3600"), ("RUN_MODE", "http"), ("END_NOTICES", "4")],
+        &[("PAYMENT_RATE_SATS_PER_HOUR", "3600"), ("RUN_MODE", "http"), ("END_NOTICES", "10")],
         "[policy.duration]\nminimum_seconds = 5\n",
     )
     .await;
-    let body = json!({"cashu_token": buyer.token(9).await}).to_string();
+    let body = json!({"cashu_token": buyer.token(26).await}).to_string();
     let response =
         web.ask("POST", "/spawn-pod", &[("prefer", "respond-async")], &body).await.good();
     let path = format!("/pods/{}/events", text(&response, "pod_name"));
@@ -45,7 +45,7 @@ async fn progress_is_sent_from_the_order_to_the_end() {
     };
     assert!(at("ready") < at("expiring") && at("expiring") < at("ended"), "{stages:?}");
     assert!(whole.contains("\"expires_at\":\"20"), "{whole}");
-    assert!(whole.contains("\"notice_seconds\":4"), "{whole}");
+    assert!(whole.contains("\"notice_seconds\":10"), "{whole}");
     assert!(whole.contains("\"end_reason\":\"expired\""), "{whole}");
 }
 

@@ -156,8 +156,9 @@ fn customer(number: usize) -> Customer {
 async fn a_notice_is_sent_when_it_is_due_and_not_again_after_a_restart() {
     let service = Service::new().await;
     let (alice, bob, quiet) = (customer(1), customer(2), customer(3));
-    let lease = service.sell(&alice, Wants::Notices, 61).await;
-    service.sell(&quiet, Wants::Nothing, 61).await;
+    // The last notice is due in ten seconds: the first is sent before.
+    let lease = service.sell(&alice, Wants::Notices, 70).await;
+    service.sell(&quiet, Wants::Nothing, 70).await;
     // The one of ten minutes before was missed: one says as much as two.
     let watching = service.start();
     let first = service.received(&alice, 1).await;
@@ -184,8 +185,8 @@ async fn a_notice_is_sent_when_it_is_due_and_not_again_after_a_restart() {
 async fn a_top_up_moves_the_notices() {
     let service = Service::new().await;
     let (alice, bob) = (customer(1), customer(2));
-    let lease = service.sell(&alice, Wants::Notices, 62).await;
-    service.sell(&bob, Wants::Notices, 62).await;
+    let lease = service.sell(&alice, Wants::Notices, 70).await;
+    service.sell(&bob, Wants::Notices, 70).await;
     let orders = service.orders();
     let answer = orders
         .submit(NewOrder {

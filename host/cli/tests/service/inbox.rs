@@ -162,7 +162,7 @@ async fn a_submission_that_hangs_holds_up_no_other_customer_and_is_not_completed
 
 #[tokio::test(flavor = "multi_thread")]
 async fn notices_are_sent_to_customers_who_want_them() {
-    let settings = [("PAYMENT_RATE_SATS_PER_HOUR", "3600"), ("END_NOTICES", "4")];
+    let settings = [("PAYMENT_RATE_SATS_PER_HOUR", "3600"), ("END_NOTICES", "10")];
     let sandbox =
         Sandbox::new(&settings, "[policy.duration]\nminimum_seconds = 5\n").await.unwrap();
     let _running = Running::start(sandbox.app().await.unwrap());
@@ -170,7 +170,7 @@ async fn notices_are_sent_to_customers_who_want_them() {
     let (wanting, quiet) =
         (ExternalClient::new(&sandbox).await, ExternalClient::new(&sandbox).await);
     for (client, notices) in [(&quiet, json!(null)), (&wanting, json!(true))] {
-        let request = json!({"cashu_token": buyer.token(9).await, "notices": notices}).to_string();
+        let request = json!({"cashu_token": buyer.token(26).await, "notices": notices}).to_string();
         client.publish(&gift_wrap(&client.keys, &service, &request, None).unwrap().1).await;
     }
     let notices = until("the end is not sent", async || {
@@ -182,7 +182,7 @@ async fn notices_are_sent_to_customers_who_want_them() {
     let before: Vec<&Value> =
         notices.iter().filter(|notice| notice.get("end_reason").is_none()).collect();
     assert!(notices.len() == 2 && before.len() == 1, "{notices:?}");
-    assert!(before[0]["time_remaining_seconds"].as_u64().unwrap() <= 4, "{notices:?}");
+    assert!(before[0]["time_remaining_seconds"].as_u64().unwrap() <= 10, "{notices:?}");
     let answers = quiet.answers().await;
     assert!(answers.iter().all(|answer| answer["type"] == "access_details"), "{answers:?}");
 }

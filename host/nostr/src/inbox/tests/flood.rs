@@ -212,11 +212,13 @@ async fn what_a_bound_cuts_short_goes_on_where_it_has_stopped() {
 async fn a_page_that_does_not_end_is_not_taken_for_the_last() {
     let (mut inbox, relay) = inbox_of((0..80).map(|n| 60 + n)).await;
     relay.stored.is_endless.store(true, Ordering::SeqCst);
+    let usual = inbox.backfill_bounds;
     inbox.backfill_bounds.silence = Duration::from_millis(300);
     connect(&inbox).await;
     inbox.start_backfill(&relay.url, None);
     let (_, first) = backfill(&mut inbox).await;
     assert!(matches!(first.result, Err(BackfillError::Timeout)), "{:?}", first.result);
+    inbox.backfill_bounds = usual;
     inbox.on_backfilled(first);
     assert!(inbox.sent_all.is_empty() && inbox.synced.is_empty());
     relay.stored.is_endless.store(false, Ordering::SeqCst);
