@@ -168,20 +168,28 @@ async fn more_than_the_output_cap_is_not_copied() {
 #[tokio::test(flavor = "current_thread")]
 async fn a_spinning_guest_is_stopped_in_time_and_delays_no_other_call() {
     let host = host();
-    let spinning = {
-        let host = Arc::clone(&host);
-        tokio::spawn(async move {
-            let begun = Instant::now();
-            (fault_of(&host, "spin").await, begun.elapsed())
-        })
-    };
-    tokio::task::yield_now().await;
-    assert!(host.current().quote(&order("good"), &Context::default()).await.is_ok());
-    assert!(!spinning.is_finished(), "the good call waited");
-    let (kind, took) = spinning.await.unwrap();
-    assert!(matches!(kind, FaultKind::Deadline(_)));
-    // What is limited is the processor's time: on a busy machine that takes longer.
-    assert!(took >= DEADLINE && took < 50 * DEADLINE, "{took:?}");
+    // Now and then the thread of the good call has to wait for a processor for as long.
+    let mut more_tries = 0_u8..7;
+    loop {
+        let spinning = {
+            let host = Arc::clone(&host);
+            tokio::spawn(async move {
+                let begun = Instant::now();
+                (fault_of(&host, "spin").await, begun.elapsed())
+            })
+        };
+        tokio::task::yield_now().await;
+        assert!(host.current().quote(&order("good"), &Context::default()).await.is_ok());
+        let waited = spinning.is_finished();
+        let (kind, took) = spinning.await.unwrap();
+        assert!(matches!(kind, FaultKind::Deadline(_)));
+        // What is limited is the processor's time: on a busy machine that takes longer.
+        assert!(took >= DEADLINE && took < 50 * DEADLINE, "{took:?}");
+        if !waited {
+            break;
+        }
+        assert!(more_tries.next().is_some(), "the good call waited");
+    }
 }
 
 #[tokio::test]
