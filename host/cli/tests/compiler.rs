@@ -15,7 +15,7 @@ use paygress_policy::{
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PAYGRESS: &str = env!("CARGO_BIN_EXE_paygress");
 
@@ -190,15 +190,26 @@ fn child_of(parent: u32) -> Option<u32> {
         .find(|pid| stat(*pid).is_some_and(|(_, ppid)| ppid == parent))
 }
 
-/// The process in which this command compiles.
-fn compiling(command: &mut Child) -> u32 {
+/// Waits until this gives something.
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
     loop {
-        if let Some(child) = child_of(command.id()) {
-            return child;
+        if let Some(found) = look() {
+            return found;
         }
-        assert!(command.try_wait().unwrap().is_none(), "it has compiled in itself");
-        std::thread::yield_now();
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// The process in which this command compiles, other than this one.
+fn compiling(command: &mut Child, other_than: Option<u32>) -> u32 {
+    until("it does not compile", || {
+        let child = child_of(command.id()).filter(|child| Some(*child) != other_than);
+        let is_running = child.is_some() || command.try_wait().unwrap().is_none();
+        assert!(is_running, "it has compiled in itself, or was not started again");
+        child
+    })
 }
 
 /// A command that compiles for long, with what it stores.
@@ -220,13 +231,11 @@ fn check_large(directory: &Path) -> Child {
 fn it_ends_with_the_command_that_has_started_it() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = check_large(directory.path());
-    let child = compiling(&mut command);
+    let child = compiling(&mut command, None);
     command.kill().unwrap();
     command.wait().unwrap();
     // Whoever inherits it may leave it a zombie.
-    while stat(child).is_some_and(|(state, _)| state != 'Z') {
-        std::thread::yield_now();
-    }
+    until("it goes on", || stat(child).is_none_or(|(state, _)| state == 'Z').then_some(()));
 }
 
 /// The kernel takes it before the service, and it may be killed by others: it is started again.
@@ -234,20 +243,12 @@ fn it_ends_with_the_command_that_has_started_it() {
 fn it_is_the_first_that_the_kernel_kills_and_is_started_again() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = check_large(directory.path());
-    let first = compiling(&mut command);
-    let score = || std::fs::read_to_string(format!("/proc/{first}/oom_score_adj"));
-    while score().unwrap().trim() != "1000" {
-        std::thread::yield_now();
-    }
+    let first = compiling(&mut command, None);
+    let score = || std::fs::read_to_string(format!("/proc/{first}/oom_score_adj")).unwrap();
+    until("its score stays", || (score().trim() == "1000").then_some(()));
     let killed = Command::new("kill").args(["-9", &first.to_string()]).status().unwrap();
     assert!(killed.success());
-    let second = loop {
-        match child_of(command.id()) {
-            Some(child) if child != first => break child,
-            _ => assert!(command.try_wait().unwrap().is_none(), "it was not started again"),
-        }
-        std::thread::yield_now();
-    };
+    let second = compiling(&mut command, Some(first));
     assert!(stat(second).is_some());
     command.kill().unwrap();
     command.wait().unwrap();
@@ -283,7 +284,7 @@ fn a_receipt_is_recomputed_in_a_process_of_its_own() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    compiling(&mut command);
+    compiling(&mut command, None);
     command.kill().unwrap();
     command.wait().unwrap();
 }

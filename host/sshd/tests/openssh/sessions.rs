@@ -69,7 +69,9 @@ async fn master(server: &Server) -> (Child, PathBuf) {
     let mut master = server.ssh("alice", PASSWORD);
     master.args(["-o", "ControlMaster=yes", "-o"]).arg(format!("ControlPath={}", socket.display()));
     let master = master.args(["-N"]).spawn().unwrap();
+    let started = Instant::now();
     while !socket.exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "the client does not log in");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     (master, socket)
