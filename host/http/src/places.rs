@@ -39,7 +39,7 @@ pub(crate) enum Client {
 enum RequestState {
     /// There is none, or its head is not here.
     Absent,
-    /// The body of the request of this number is not here in full.
+    /// What has this number is not here in full: the body of the request, or a terminal's login.
     Receiving(u64),
     /// It is here, and its answer is not sent.
     UnderWay,
@@ -261,6 +261,15 @@ impl Place {
         Some(UnderWay { place: Some(Arc::clone(self)) })
     }
 
+    /// The client is waited for, for something that is none of the request that is under way.
+    pub(crate) fn receive(self: &Arc<Self>) -> Receiving {
+        let mut table = self.places.lock();
+        let request = table.key();
+        table.update(self.id, |entry| entry.request = RequestState::Receiving(request));
+        drop(table);
+        Receiving { place: Arc::clone(self), request, pace: Pace::default() }
+    }
+
     /// What was written has been sent.
     pub(crate) fn flushed(&self) {
         if self.is_answered.swap(false, Ordering::Relaxed) {
@@ -282,19 +291,15 @@ impl Drop for Place {
 
 /// A request, until its answer is complete.
 pub(crate) struct UnderWay {
-    /// None: for good, since the connection has another protocol now.
+    /// None: the connection has another protocol now, and is under way for good unless something is
+    /// [received](Place::receive).
     place: Option<Arc<Place>>,
 }
 
 impl UnderWay {
     /// Its body is not here in full.
     pub(crate) fn receive(&self) -> Option<Receiving> {
-        let place = Arc::clone(self.place.as_ref()?);
-        let mut table = place.places.lock();
-        let request = table.key();
-        table.update(place.id, |entry| entry.request = RequestState::Receiving(request));
-        drop(table);
-        Some(Receiving { place, request, pace: Pace::default() })
+        self.place.as_ref().map(Place::receive)
     }
 
     /// Until the body of this answer ends.
@@ -314,7 +319,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// A request whose body is not here in full.
+/// A request whose body is not here in full; or a connection whose client has yet to log in.
 pub(crate) struct Receiving {
     place: Arc<Place>,
     /// The connection may have another by now.

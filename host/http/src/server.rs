@@ -3,7 +3,7 @@
 
 use crate::limits;
 use crate::placed_stream::PlacedStream;
-use crate::places::{Client, Place, Places};
+use crate::places::{Client, Place, Places, Receiving};
 use crate::unread_body::UnreadBody;
 use axum::extract::Request;
 use axum::response::Response;
@@ -27,6 +27,13 @@ use tower_service::Service;
 pub(crate) struct Peer {
     pub(crate) address: IpAddr,
     place: Arc<Place>,
+}
+
+impl Peer {
+    /// Under another protocol too, the client is waited for until this is complete.
+    pub(crate) fn receive(&self) -> Receiving {
+        self.place.receive()
+    }
 }
 
 /// After the system had no descriptor for a connection.

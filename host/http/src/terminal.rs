@@ -6,6 +6,7 @@
 
 use crate::extract::{PathParam, bearer};
 use crate::limits;
+use crate::places::Receiving;
 use crate::problem::{Problem, ProblemBody};
 use crate::server::Peer;
 use crate::state::App;
@@ -70,8 +71,10 @@ pub(crate) async fn terminal(
         upgrade.map_err(|_| Problem::invalid("this is for WebSockets; send an upgrade request"))?;
     let upgrade =
         upgrade.max_message_size(limits::TERMINAL_BYTES).max_frame_size(limits::TERMINAL_BYTES);
+    // Whoever has not logged in keeps no place from a newcomer.
+    let waited_for = peer.as_ref().map(|Extension(peer)| peer.receive());
     Ok(upgrade.on_upgrade(move |mut socket| async move {
-        let (code, reason) = match serve(&app, name, &mut socket).await {
+        let (code, reason) = match serve(&app, name, &mut socket, waited_for).await {
             Ok(()) => (DONE, "the shell has ended".to_owned()),
             Err(Closed { code, reason }) => (code, reason),
         };
@@ -95,8 +98,13 @@ fn failed(reason: &str) -> Closed {
     Closed { code: FAILED, reason: reason.to_owned() }
 }
 
-/// One terminal, within the limits.
-async fn serve(app: &App, pod: String, socket: &mut WebSocket) -> Result<(), Closed> {
+/// One terminal, within the limits. Its client is waited for until the login is complete.
+async fn serve(
+    app: &App,
+    pod: String,
+    socket: &mut WebSocket,
+    waited_for: Option<Receiving>,
+) -> Result<(), Closed> {
     let hello = hello(socket).await?;
     let bearer = bearer(&hello.bearer_token).map_err(|_| refused("this is not a bearer token"))?;
     let customer = Customer::of_bearer(&bearer);
@@ -126,6 +134,9 @@ async fn serve(app: &App, pod: String, socket: &mut WebSocket) -> Result<(), Clo
         }
         Err(_) => return Err(failed("the pod does not answer")),
     };
+    if let Some(waited_for) = waited_for {
+        waited_for.complete();
+    }
     forward(socket, session).await;
     Ok(())
 }

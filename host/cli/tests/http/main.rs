@@ -8,6 +8,7 @@ mod load;
 mod operator;
 mod pages;
 mod payment;
+mod places;
 mod problems;
 mod recorded;
 mod repeats;

@@ -157,6 +157,27 @@ async fn a_body_that_trickles_makes_no_progress() {
     assert!(newcomers.iter().all(|place| has_place(place)));
 }
 
+/// A terminal's, whose client sends no hello. A body that comes with its request is none.
+#[test]
+fn a_connection_with_another_protocol_may_be_lost_until_its_client_has_logged_in() {
+    let (places, own) = (Places::default(), "192.0.2.7".parse().unwrap());
+    let upgraded = |_| {
+        let ((place, under_way), body) = receiving(&places, own);
+        let login = place.receive();
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        body.complete();
+        drop(under_way.until_end_of(response));
+        place.flushed();
+        (place, login)
+    };
+    let (upgraded, mut logins): (Vec<Arc<Place>>, Vec<Receiving>) = (0..64).map(upgraded).unzip();
+    logins.remove(0).complete();
+    let newcomers: Vec<Busy> = (0..63).map(|_| busy(&places, own).unwrap()).collect();
+    assert!(has_place(&upgraded[0]) && !upgraded[1..].iter().any(|place| has_place(place)));
+    assert!(busy(&places, own).is_none() && newcomers.iter().all(|(place, _)| has_place(place)));
+}
+
 #[test]
 fn the_body_of_an_earlier_request_is_none_of_the_next_ones() {
     let places = Places::default();

@@ -1,0 +1,82 @@
+//! Who keeps a newcomer of their address out.
+
+use crate::service::opened;
+use crate::support::customer::TIMEOUT;
+use crate::support::web::Web;
+use crate::text;
+use futures::{SinkExt, StreamExt};
+use serde_json::json;
+use std::net::Ipv4Addr;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+
+const OWN: Ipv4Addr = Ipv4Addr::new(127, 30, 0, 1);
+/// So many connections may an address have.
+const OF_ADDRESS: usize = 64;
+
+async fn connect(web: &Web) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((OWN, 0).into()).unwrap();
+    socket.connect(web.address).await.unwrap()
+}
+
+/// The status of the answer to this request.
+async fn status(stream: &mut TcpStream, head: &str) -> String {
+    stream.write_all(format!("{head}\r\n\r\n").as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    timeout(TIMEOUT, stream.read_exact(&mut status)).await.expect("it is answered").unwrap();
+    String::from_utf8_lossy(&status).into_owned()
+}
+
+/// A connection that is kept open after its answer.
+async fn newcomer(web: &Web) -> TcpStream {
+    let mut stream = connect(web).await;
+    let status = status(&mut stream, "GET /offers HTTP/1.1\r\nHost: x").await;
+    assert_eq!(status, "HTTP/1.1 200", "a newcomer is kept out");
+    stream
+}
+
+fn upgrade() -> String {
+    let key = generate_key();
+    format!(
+        "GET /pods/ssh-pod-aaaaaaaaaa/terminal HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terminals_keep_nobody_out_until_their_customer_has_logged_in() {
+    let (_sandbox, _running, web, buyer) = opened(&[], "").await;
+    let order = json!({"cashu_token": buyer.token(6).await, "ssh_username": "alice"});
+    let bought = web.spawn(order).await.good();
+    let url = format!("ws://{}/pods/{}/terminal", web.address, text(&bought, "pod_name"));
+    let (mut terminal, _) =
+        tokio_tungstenite::client_async(url, connect(&web).await).await.unwrap();
+    let hello = json!({"bearer_token": text(&bought, "bearer_token"), "columns": 80, "rows": 24});
+    terminal.send(Message::text(hello.to_string())).await.unwrap();
+    let first = timeout(TIMEOUT, terminal.next()).await.expect("it opens").unwrap().unwrap();
+    assert!(!matches!(first, Message::Close(_)), "{first:?}");
+
+    let mut silent = Vec::new();
+    for _ in 1..OF_ADDRESS {
+        let mut stream = connect(&web).await;
+        assert_eq!(status(&mut stream, &upgrade()).await, "HTTP/1.1 101");
+        silent.push(stream);
+    }
+    let mut newcomers = Vec::new();
+    for _ in 1..OF_ADDRESS {
+        newcomers.push(newcomer(&web).await);
+    }
+    let keys = Message::binary(b"echo so says $USER; exit\n".to_vec());
+    terminal.send(keys).await.unwrap();
+    let mut shown = String::new();
+    while let Some(Ok(message)) = timeout(TIMEOUT, terminal.next()).await.expect("it goes on") {
+        if let Message::Binary(bytes) = message {
+            shown.push_str(&String::from_utf8_lossy(&bytes));
+        }
+    }
+    assert!(shown.contains("so says alice"), "the customer's terminal is cut: {shown}");
+}
