@@ -6,6 +6,7 @@ use crate::health::{Readiness, ReadinessCache, healthz};
 use crate::http_server::Error;
 use crate::identity::{same, scheme_and_rest};
 use crate::metric_families::{gauges, openmetrics, registry};
+use crate::overflow::no_place;
 use crate::problem::{Problem, ProblemType};
 use crate::request_metrics::Labels;
 use crate::server;
@@ -98,13 +99,13 @@ impl GatewayServer {
         let not_found = || async {
             Problem::new(ProblemType::NoSuchPage, "there are /healthz, /readyz and /metrics")
         };
-        let router: Router = Router::new()
-            .route("/healthz", get(healthz))
-            .route("/readyz", get(readyz))
-            .route("/metrics", get(metrics))
-            .fallback(not_found)
-            .with_state(self.state);
-        server::serve(&self.listener, &router, &[]).await;
+        let probes = || -> Router<Arc<GatewayState>> {
+            Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz))
+        };
+        let router = probes().route("/metrics", get(metrics)).fallback(not_found);
+        let router: Router = router.with_state(Arc::clone(&self.state));
+        let overflow: Router = probes().fallback(no_place).with_state(self.state);
+        server::serve(&self.listener, &router, &overflow, &[]).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! The server, from binding to serving.
 
 use crate::apps::AppProxy;
-use crate::router::router;
+use crate::router::{overflow_router, router};
 use crate::sites::Sites;
 use crate::state::{App, Backends, Settings};
 use crate::{limits, server};
@@ -58,6 +58,8 @@ impl HttpServer {
     pub async fn run(self) {
         tracing::info!(address = %self.address, url = self.app.public_url, "HTTP server started");
         let sites = Sites::new(router(&self.app), self.apps.clone());
+        let overflow = overflow_router(&self.app);
+        let proxies = &self.app.settings.trusted_proxies;
         let forget = async {
             let mut tick = tokio::time::interval(limits::FORGET_RATES);
             loop {
@@ -75,7 +77,7 @@ impl HttpServer {
             }
         };
         tokio::select! {
-            () = server::serve(&self.listener, &sites, &self.app.settings.trusted_proxies) => {}
+            () = server::serve(&self.listener, &sites, &overflow, proxies) => {}
             () = forget => {}
             () = watch => {}
         }

@@ -9,8 +9,9 @@
 //! ```
 //!
 //! - `server.rs`: the socket: how many connections, how slow they may be; `places.rs`,
-//!   `placed_stream.rs`, `pace.rs`: which connection makes room for another. `rate_limit.rs`: how many
-//!   requests an address has; `unread_body.rs`: what an answer leaves of its request.
+//!   `placed_stream.rs`, `pace.rs`: which connection makes room for another; `overflow.rs`: those
+//!   without a place. `rate_limit.rs`: how many requests an address has; `unread_body.rs`: what an
+//!   answer leaves of its request.
 //! - `client_address.rs`: where a request comes from; `middleware.rs`: what every request passes:
 //!   rate limits, security headers, CORS, counting.
 //! - `extract.rs`: a request with its body, its caller and its token; `identity.rs`: bearer tokens
@@ -80,6 +81,7 @@ mod operator_leases;
 mod operator_sales;
 mod order_handle;
 mod orders;
+mod overflow;
 mod pace;
 mod paid_order;
 mod pay;

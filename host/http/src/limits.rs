@@ -11,6 +11,11 @@ pub(crate) const CONNECTIONS: usize = 2_048;
 /// so many, a connection that waits for its client loses its [place](crate::places::Places) to a new
 /// one.
 pub(crate) const CONNECTIONS_OF_ONE: [usize; NETWORKS] = [64, 256, 1_024];
+/// Connections beside these, where there is no place: one request each, which is refused unless it is a
+/// probe. The oldest ends for a new one…
+pub(crate) const OVERFLOW: usize = 64;
+/// …and so long may a request's head take there.
+pub(crate) const OVERFLOW_HEAD: Duration = Duration::from_secs(2);
 /// How many times `REQUESTS_PER_MINUTE` each of these networks has.
 pub(crate) const ALLOWANCES: [u32; NETWORKS] = [1, 16, 256];
 /// A request's head. A token in `X-Cashu` has 60 kB at the most.

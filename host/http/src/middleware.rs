@@ -25,10 +25,16 @@ pub(crate) fn layer(router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>
             "the path does not support this method; see /docs",
         )
     };
-    router
+    let limited = router
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn_with_state(Arc::clone(app), rate_limit))
+        .layer(from_fn_with_state(Arc::clone(app), rate_limit));
+    unlimited(limited, app)
+}
+
+/// The same around routes with answers of their own to what is none of them, and without the rate limit.
+pub(crate) fn unlimited(router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
+    router
         .layer(from_fn_with_state(Arc::clone(app), security_headers))
         .layer(from_fn_with_state(Arc::clone(app), record_metrics))
         .layer(cors(&app.settings.cors_origins))

@@ -2,9 +2,11 @@
 //! and do not affect the others.
 
 use crate::limits;
+use crate::overflow::{self, Overflow};
 use crate::placed_stream::PlacedStream;
 use crate::places::{Client, Place, Places, Receiving};
 use crate::unread_body::UnreadBody;
+use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
 use hyper::body::Incoming;
@@ -53,9 +55,15 @@ impl<S> Site for S where
 {
 }
 
-/// Serves until it is dropped; its connections end with it, but for terminals.
-pub(crate) async fn serve<S: Site>(listener: &TcpListener, site: &S, proxies: &[IpNet]) {
-    let places = Places::default();
+/// Serves until it is dropped; its connections end with it, but for terminals. Those for which there is no
+/// place have other answers.
+pub(crate) async fn serve<S: Site>(
+    listener: &TcpListener,
+    site: &S,
+    without_place: &Router,
+    proxies: &[IpNet],
+) {
+    let (places, mut unplaced) = (Places::default(), Overflow::default());
     let mut connections = JoinSet::new();
     loop {
         let (stream, peer) = tokio::select! {
@@ -77,7 +85,9 @@ pub(crate) async fn serve<S: Site>(listener: &TcpListener, site: &S, proxies: &[
             Client::Direct
         };
         let Some(place) = places.admit(address, client) else {
-            tracing::debug!(%peer, "too many connections; one more was closed");
+            tracing::debug!(%peer, "too many connections; there is no place for one more");
+            let serving = overflow::serve(stream, without_place.clone());
+            unplaced.insert(connections.spawn(serving));
             continue;
         };
         let site = site.clone();
@@ -126,7 +136,6 @@ async fn connection<S: Site>(stream: TcpStream, peer: Peer, site: S) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::Router;
     use axum::body::Body;
     use axum::routing::{get, post};
     use http_body_util::BodyExt;
@@ -158,6 +167,11 @@ mod tests {
         read.starts_with(b"HTTP/1.1 200")
     }
 
+    /// What is answered without a place.
+    fn probes() -> Router {
+        Router::new().route("/healthz", get(|| async { "done" })).fallback(overflow::no_place)
+    }
+
     async fn connect_and_request(address: SocketAddr) -> TcpStream {
         let mut stream = TcpStream::connect(address).await.unwrap();
         send(&mut stream, "/quick").await;
@@ -179,7 +193,7 @@ mod tests {
         };
         let site: Router =
             Router::new().route("/slow", get(slow)).route("/quick", get(|| async { "done" }));
-        let served = tokio::spawn(async move { serve(&listener, &site, &[]).await });
+        let served = tokio::spawn(async move { serve(&listener, &site, &probes(), &[]).await });
 
         let mut under_way = TcpStream::connect(address).await.unwrap();
         send(&mut under_way, "/slow").await;
@@ -200,6 +214,46 @@ mod tests {
         go_on.notify_one();
         let is_answered = timeout(LONG, is_answered(&mut under_way)).await.expect("it goes on");
         assert!(is_answered, "a request that is under way is never cut");
+        served.abort();
+    }
+
+    #[tokio::test]
+    async fn without_a_place_a_probe_is_answered_and_an_order_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let begun = Arc::new(Notify::new());
+        let begins = Arc::clone(&begun);
+        let busy = move || async move {
+            begins.notify_one();
+            pending::<&str>().await
+        };
+        let site: Router = Router::new().route("/busy", get(busy));
+        let served = tokio::spawn(async move { serve(&listener, &site, &probes(), &[]).await });
+        let mut under_way = Vec::new();
+        for _ in 0..OF_ADDRESS {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            send(&mut stream, "/busy").await;
+            timeout(LONG, begun.notified()).await.expect("it is under way");
+            under_way.push(stream);
+        }
+
+        let mut probe = TcpStream::connect(address).await.unwrap();
+        send(&mut probe, "/healthz").await;
+        assert!(timeout(LONG, is_answered(&mut probe)).await.expect("it is served"));
+        let mut order = TcpStream::connect(address).await.unwrap();
+        let request = "POST /order HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\n{\"a\":7}";
+        order.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = timeout(LONG, order.read_to_string(&mut answer)).await;
+        read.expect("its connection is closed").unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 503"), "{head}");
+        for header in
+            ["connection: close", "retry-after: 30", "content-type: application/problem+json"]
+        {
+            assert!(head.lines().any(|line| line == header), "{head}");
+        }
+        assert!(body.contains("\"error_type\":\"resource_unavailable\""), "{body}");
         served.abort();
     }
 
@@ -232,7 +286,7 @@ mod tests {
         };
         let site: Router =
             Router::new().route("/upload", post(upload)).route("/quick", get(|| async { "done" }));
-        let served = tokio::spawn(async move { serve(&listener, &site, &[]).await });
+        let served = tokio::spawn(async move { serve(&listener, &site, &probes(), &[]).await });
         let send_piece = async |stream: &mut TcpStream| {
             stream.write_all(&[b'x'; PIECE]).await.unwrap();
             timeout(LONG, came.notified()).await.expect("it is read");
@@ -272,7 +326,7 @@ mod tests {
         let site: Router = Router::new()
             .route("/long", get(|| async { vec![b'x'; LENGTH] }))
             .route("/quick", get(|| async { "done" }));
-        let served = tokio::spawn(async move { serve(&listener, &site, &[]).await });
+        let served = tokio::spawn(async move { serve(&listener, &site, &probes(), &[]).await });
         let mut unread = Vec::new();
         for _ in 0..OF_ADDRESS {
             let socket = TcpSocket::new_v4().unwrap();

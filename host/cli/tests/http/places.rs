@@ -1,7 +1,8 @@
 //! Who keeps a newcomer of their address out.
 
-use crate::service::opened;
+use crate::service::{opened, with_cluster};
 use crate::support::customer::TIMEOUT;
+use crate::support::fake::FakeCluster;
 use crate::support::web::Web;
 use crate::text;
 use futures::{SinkExt, StreamExt};
@@ -79,4 +80,37 @@ async fn terminals_keep_nobody_out_until_their_customer_has_logged_in() {
         }
     }
     assert!(shown.contains("so says alice"), "the customer's terminal is cut: {shown}");
+}
+
+/// All that an address may have are event streams, on which the service sends what happens.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_all_places_are_taken_probes_are_answered_and_orders_refused() {
+    let settings = [("REQUESTS_PER_MINUTE", "100000")];
+    let (_sandbox, _running, web, buyer) = with_cluster(&settings, FakeCluster::default()).await;
+    let mut streams = Vec::new();
+    for _ in 0..OF_ADDRESS / 8 {
+        let order = json!({"cashu_token": buyer.token(6).await});
+        let bought = web.spawn(order).await.good();
+        let (pod, bearer) = (text(&bought, "pod_name"), text(&bought, "bearer_token"));
+        let request =
+            format!("GET /pods/{pod}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bearer}");
+        for _ in 0..8 {
+            let mut stream = connect(&web).await;
+            assert_eq!(status(&mut stream, &request).await, "HTTP/1.1 200");
+            streams.push(stream);
+        }
+    }
+    for path in ["/healthz", "/readyz"] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x");
+        assert_eq!(status(&mut connect(&web).await, &request).await, "HTTP/1.1 200", "{path}");
+    }
+    let mut order = connect(&web).await;
+    let request = "POST /spawn-pod HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
+    order.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let read = timeout(TIMEOUT, order.read_to_string(&mut answer)).await;
+    read.expect("its connection is closed").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("\"error_type\":\"resource_unavailable\""), "{answer}");
+    assert!(answer.contains("x-content-type-options: nosniff"), "{answer}");
 }
