@@ -148,6 +148,14 @@ mod tests {
     }
 
     #[test]
+    fn a_customers_requests_to_pods_take_three_quarters_of_a_networks_connections_at_most() {
+        let held = limits::APP_REQUESTS_OF_ONE.into_iter().zip(limits::CONNECTIONS_OF_ONE);
+        for (requests, connections) in held {
+            assert!(4 * requests <= 3 * connections, "{requests} of {connections}");
+        }
+    }
+
+    #[test]
     fn no_network_holds_all_that_a_public_port_has() {
         let [address, site, _] = limits::APP_VISITS_OF_ONE;
         let networks: [(Vec<u32>, usize); 3] = [
