@@ -3,8 +3,8 @@
 //!
 //! Whoever holds connections open must not keep others of their network out, who may be behind the same
 //! address. So a connection that waits for its client loses its place to a newcomer where there is no
-//! other: it has no request, or one that is not here in full, or its client is too far [behind](Pace) in
-//! reading what the service writes. The one without progress for longest is the first, and what a client
+//! other: it has no request, or the next piece of one is waited for, or its client is too far [behind](Pace)
+//! in reading what the service writes. The one without progress for longest is the first, and what a client
 //! sends that is too far behind is no progress; and where all places are taken, of the provider's network
 //! that has most of them: who is slow, and comes from elsewhere, has the time for it. A connection that
 //! the service works for, and whose client reads, is never cut for that.
@@ -39,10 +39,10 @@ pub(crate) enum Client {
 enum RequestState {
     /// There is none, or its head is not here.
     Absent,
-    /// What has this number is not here in full: the body of the request, or a terminal's login.
+    /// More is waited for of what has this number: the body of the request, or a terminal's login.
     Receiving(u64),
-    /// It is here, and its answer is not sent.
-    UnderWay,
+    /// The service works for it, or has its answer to send. What has this number may not be here in full.
+    UnderWay(Option<u64>),
 }
 
 /// Whether another connection has got a place.
@@ -58,6 +58,8 @@ struct HeldPlace {
     request: RequestState,
     /// While something cannot be written: since when the client is [waited for](Pace::wait).
     unread: Option<Instant>,
+    /// The key of its last progress.
+    age: u64,
     /// Of a connection that waits for its client: its key in [`Table::waiting`].
     waiting: Option<u64>,
 }
@@ -67,14 +69,18 @@ impl HeldPlace {
         self.networks.last().copied()
     }
 
+    fn is_under_way(&self) -> bool {
+        matches!(self.request, RequestState::UnderWay(_))
+    }
+
     fn is_waiting(&self) -> bool {
-        self.request != RequestState::UnderWay || self.unread.is_some()
+        !self.is_under_way() || self.unread.is_some()
     }
 
     /// Whether a newcomer may have this place.
     fn can_be_lost(&self, now: Instant) -> bool {
         let is_stalled = |since| now.saturating_duration_since(since) >= limits::STALLED;
-        self.request != RequestState::UnderWay || self.unread.is_some_and(is_stalled)
+        !self.is_under_way() || self.unread.is_some_and(is_stalled)
     }
 }
 
@@ -111,6 +117,7 @@ impl Table {
             loss: Arc::clone(&loss),
             request: RequestState::Absent,
             unread: None,
+            age,
             waiting: Some(age),
         };
         self.insert_waiting(entry.provider(), age, id);
@@ -138,9 +145,17 @@ impl Table {
     /// lost its place.
     fn update(&mut self, id: u64, change: impl FnOnce(&mut HeldPlace)) -> bool {
         let age = self.key();
+        self.change(id, |entry| {
+            change(entry);
+            entry.age = age;
+        })
+    }
+
+    /// The same without progress.
+    fn change(&mut self, id: u64, change: impl FnOnce(&mut HeldPlace)) -> bool {
         let Some(entry) = self.entries.get_mut(&id) else { return false };
         change(entry);
-        let (provider, waiting) = (entry.provider(), entry.is_waiting().then_some(age));
+        let (provider, waiting) = (entry.provider(), entry.is_waiting().then_some(entry.age));
         let before = std::mem::replace(&mut entry.waiting, waiting);
         if let Some(age) = before {
             self.remove_waiting(provider, age);
@@ -253,7 +268,7 @@ impl Place {
     /// A request begins; none if the place is lost, so that nobody would get its answer.
     pub(crate) fn begin(self: &Arc<Self>) -> Option<UnderWay> {
         let mut table = self.places.lock();
-        if !table.update(self.id, |entry| entry.request = RequestState::UnderWay) {
+        if !table.update(self.id, |entry| entry.request = RequestState::UnderWay(None)) {
             return None;
         }
         self.is_answered.store(false, Ordering::Relaxed);
@@ -261,13 +276,14 @@ impl Place {
         Some(UnderWay { place: Some(Arc::clone(self)) })
     }
 
-    /// The client is waited for, for something that is none of the request that is under way.
+    /// Something is not here in full; what was not before is waited for no more.
     pub(crate) fn receive(self: &Arc<Self>) -> Receiving {
         let mut table = self.places.lock();
-        let request = table.key();
-        table.update(self.id, |entry| entry.request = RequestState::Receiving(request));
+        let number = table.key();
+        table.update(self.id, |entry| entry.request = RequestState::UnderWay(Some(number)));
         drop(table);
-        Receiving { place: Arc::clone(self), request, pace: Pace::default() }
+        let place = Arc::clone(self);
+        Receiving { place, number, pace: Pace::default(), is_waited_for: false }
     }
 
     /// What was written has been sent.
@@ -319,38 +335,52 @@ impl Drop for UnderWay {
     }
 }
 
-/// A request whose body is not here in full; or a connection whose client has yet to log in.
+/// A request whose body is not here in full; or a connection whose client has yet to log in. Dropped when
+/// all has come, or nobody reads the rest.
 pub(crate) struct Receiving {
     place: Arc<Place>,
     /// The connection may have another by now.
-    request: u64,
+    number: u64,
     pace: Pace,
+    is_waited_for: bool,
 }
 
 impl Receiving {
     /// The next piece is waited for.
     pub(crate) fn wait(&mut self) {
-        self.pace.wait();
-    }
-
-    /// A piece of so many bytes has come.
-    pub(crate) fn progress(&mut self, bytes: usize) {
-        if self.pace.advance(bytes) < limits::STALLED {
-            self.update(RequestState::Receiving(self.request));
+        let is_progress = self.pace.wait().elapsed() < limits::STALLED;
+        if !std::mem::replace(&mut self.is_waited_for, true) {
+            self.set(RequestState::Receiving(self.number), is_progress);
         }
     }
 
-    /// The last piece has come.
-    pub(crate) fn complete(self) {
-        self.update(RequestState::UnderWay);
+    /// A piece of so many bytes has come, and the service works with it.
+    pub(crate) fn progress(&mut self, bytes: usize) {
+        self.pace.advance(bytes);
+        if std::mem::take(&mut self.is_waited_for) {
+            self.set(RequestState::UnderWay(Some(self.number)), false);
+        }
     }
 
-    fn update(&self, state: RequestState) {
+    fn set(&self, state: RequestState, is_progress: bool) {
         let (mut table, id) = (self.place.places.lock(), self.place.id);
         let before = table.entries.get(&id).map(|entry| entry.request);
-        if before == Some(RequestState::Receiving(self.request)) {
-            table.update(id, |entry| entry.request = state);
+        let own = [RequestState::Receiving(self.number), RequestState::UnderWay(Some(self.number))];
+        if !before.is_some_and(|before| own.contains(&before)) {
+            return;
         }
+        let change = |entry: &mut HeldPlace| entry.request = state;
+        if is_progress {
+            table.update(id, change);
+        } else {
+            table.change(id, change);
+        }
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.progress(0);
     }
 }
 

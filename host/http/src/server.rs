@@ -32,9 +32,11 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Under another protocol too, the client is waited for until this is complete.
-    pub(crate) fn receive(&self) -> Receiving {
-        self.place.receive()
+    /// Under another protocol too, the client is waited for until this is dropped.
+    pub(crate) fn wait(&self) -> Receiving {
+        let mut receiving = self.place.receive();
+        receiving.wait();
+        receiving
     }
 }
 
@@ -137,7 +139,7 @@ async fn connection<S: Site>(stream: TcpStream, peer: Peer, site: S) {
 mod tests {
     use super::*;
     use axum::body::Body;
-    use axum::routing::{get, post};
+    use axum::routing::{delete, get, post};
     use http_body_util::BodyExt;
     use std::net::SocketAddr;
     use std::time::Instant;
@@ -227,12 +229,14 @@ mod tests {
             begins.notify_one();
             pending::<&str>().await
         };
-        let site: Router = Router::new().route("/busy", get(busy));
+        let site: Router = Router::new().route("/busy", delete(busy));
         let served = tokio::spawn(async move { serve(&listener, &site, &probes(), &[]).await });
         let mut under_way = Vec::new();
         for _ in 0..OF_ADDRESS {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            send(&mut stream, "/busy").await;
+            // It works without this body.
+            let request = "DELETE /busy HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\n{\"a\":7}";
+            stream.write_all(request.as_bytes()).await.unwrap();
             timeout(LONG, begun.notified()).await.expect("it is under way");
             under_way.push(stream);
         }

@@ -72,7 +72,7 @@ pub(crate) async fn terminal(
     let upgrade =
         upgrade.max_message_size(limits::TERMINAL_BYTES).max_frame_size(limits::TERMINAL_BYTES);
     // Whoever has not logged in keeps no place from a newcomer.
-    let waited_for = peer.as_ref().map(|Extension(peer)| peer.receive());
+    let waited_for = peer.as_ref().map(|Extension(peer)| peer.wait());
     Ok(upgrade.on_upgrade(move |mut socket| async move {
         let (code, reason) = match serve(&app, name, &mut socket, waited_for).await {
             Ok(()) => (DONE, "the shell has ended".to_owned()),
@@ -134,9 +134,7 @@ async fn serve(
         }
         Err(_) => return Err(failed("the pod does not answer")),
     };
-    if let Some(waited_for) = waited_for {
-        waited_for.complete();
-    }
+    drop(waited_for);
     forward(socket, session).await;
     Ok(())
 }

@@ -42,11 +42,7 @@ impl hyper::body::Body for ClientBody {
                     receiving.progress(piece.data_ref().map_or(0, Bytes::len));
                 }
             }
-            Some(Ok(_)) | None => {
-                if let Some(receiving) = self.receiving.take() {
-                    receiving.complete();
-                }
-            }
+            Some(Ok(_)) | None => self.receiving = None,
         }
         Poll::Ready(frame)
     }
@@ -91,7 +87,11 @@ impl hyper::body::Body for ReturnedBody {
 
 impl Drop for ReturnedBody {
     fn drop(&mut self) {
-        if let (Some(body), Some(back)) = (self.body.take(), self.back.take()) {
+        if let (Some(mut body), Some(back)) = (self.body.take(), self.back.take()) {
+            // Nobody waits for more of it now.
+            if let Some(receiving) = &mut body.receiving {
+                receiving.progress(0);
+            }
             let _ = back.send(body);
         }
     }
@@ -105,7 +105,7 @@ pub(crate) struct UnreadBody {
 }
 
 impl UnreadBody {
-    /// Until the body is here, the connection waits for its client.
+    /// While more of the body is waited for, the connection waits for its client.
     pub(crate) fn of(
         request: hyper::Request<Incoming>,
         under_way: Option<&UnderWay>,

@@ -107,10 +107,11 @@ fn a_connection_with_another_protocol_is_under_way_for_good() {
     }
 }
 
-/// A connection with a request whose body has not come.
+/// A connection with a request whose body has not come, and is waited for.
 fn receiving(places: &Places, address: IpAddr) -> (Busy, Receiving) {
     let busy = busy(places, address).unwrap();
-    let receiving = busy.1.receive().unwrap();
+    let mut receiving = busy.1.receive().unwrap();
+    receiving.wait();
     (busy, receiving)
 }
 
@@ -121,8 +122,9 @@ fn of_requests_that_are_not_here_in_full_the_one_without_progress_for_longest_lo
     let (busy, mut received): (Vec<Busy>, Vec<Receiving>) =
         (0..64).map(|_| receiving(&places, own)).unzip();
     let has = |number: usize| has_place(&busy[number].0);
-    received.remove(1).complete();
+    drop(received.remove(1));
     received[0].progress(1);
+    received[0].wait();
     let newcomer = admit();
     assert!(has(0), "a piece has come");
     assert!(has(1), "it is here in full");
@@ -133,6 +135,29 @@ fn of_requests_that_are_not_here_in_full_the_one_without_progress_for_longest_lo
     assert!(!has(0), "no piece has come since");
     assert!(has(1) && more.iter().chain([&newcomer, &last]).all(|place| has_place(place)));
     assert_eq!(places.lock().count(&networks(own)[0]), 64);
+}
+
+/// A handler works without it, or with what has come of it.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_nobody_waits_for_costs_its_connection_no_place() {
+    let (places, own) = (Places::default(), "192.0.2.7".parse().unwrap());
+    let uploads: Vec<Busy> = (0..64).map(|_| busy(&places, own).unwrap()).collect();
+    let mut received: Vec<Receiving> =
+        uploads.iter().map(|(_, under_way)| under_way.receive().unwrap()).collect();
+    let has = |number: usize| has_place(&uploads[number].0);
+    assert!(places.admit(own, Client::Direct).is_none(), "the service works for all");
+    for body in &mut received[..2] {
+        body.wait();
+        body.progress(1);
+    }
+    tokio::time::advance(limits::STALLED).await;
+    assert!(places.admit(own, Client::Direct).is_none(), "with what has come");
+    for body in received.iter_mut().rev() {
+        body.wait();
+    }
+    let newcomers: Vec<Busy> = (0..63).map(|_| busy(&places, own).unwrap()).collect();
+    assert!(has(0) && (1..64).all(|number| !has(number)), "it was waited for the shortest time");
+    assert!(newcomers.iter().all(|(place, _)| has_place(place)));
 }
 
 /// Nor is one cut for it that is as slow as it may be.
@@ -149,6 +174,8 @@ async fn a_body_that_trickles_makes_no_progress() {
         received[0].progress(1_000);
         received[1].progress(1);
     }
+    received[0].wait();
+    received[1].wait();
     let has = |number: usize| has_place(&busy[number].0);
     let newcomers: Vec<Arc<Place>> =
         (0..63).map(|_| places.admit(own, Client::Direct).unwrap()).collect();
@@ -163,16 +190,17 @@ fn a_connection_with_another_protocol_may_be_lost_until_its_client_has_logged_in
     let (places, own) = (Places::default(), "192.0.2.7".parse().unwrap());
     let upgraded = |_| {
         let ((place, under_way), body) = receiving(&places, own);
-        let login = place.receive();
+        let mut login = place.receive();
+        login.wait();
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        body.complete();
+        drop(body);
         drop(under_way.until_end_of(response));
         place.flushed();
         (place, login)
     };
     let (upgraded, mut logins): (Vec<Arc<Place>>, Vec<Receiving>) = (0..64).map(upgraded).unzip();
-    logins.remove(0).complete();
+    drop(logins.remove(0));
     let newcomers: Vec<Busy> = (0..63).map(|_| busy(&places, own).unwrap()).collect();
     assert!(has_place(&upgraded[0]) && !upgraded[1..].iter().any(|place| has_place(place)));
     assert!(busy(&places, own).is_none() && newcomers.iter().all(|(place, _)| has_place(place)));
@@ -183,8 +211,10 @@ fn the_body_of_an_earlier_request_is_none_of_the_next_ones() {
     let places = Places::default();
     let ((place, _first), earlier) = receiving(&places, "192.0.2.7".parse().unwrap());
     let second = place.begin().unwrap();
-    let _body = second.receive().unwrap();
-    earlier.complete();
+    let mut body = second.receive().unwrap();
+    body.wait();
+    assert_eq!(places.lock().waiting.len(), 1);
+    drop(earlier);
     assert_eq!(places.lock().waiting.len(), 1);
 }
 
