@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_mint_that_shortens_long_lists_is_asked_for_each_token() {
+    async fn the_states_of_each_token_are_requested_where_a_mint_shortens_long_lists() {
         let requests = Arc::new(Mutex::new(Vec::new()));
         let counted = Arc::clone(&requests);
         let mint = FakeMint::start(move |_, body| {

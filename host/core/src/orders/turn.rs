@@ -135,7 +135,7 @@ impl OrderService {
         set: &mut Arc<dyn PolicySet>,
     ) -> Result<Turn, Refusal> {
         if order.state() != State::Received {
-            return Ok(Turn::new(self.begin(place).await, None));
+            return Ok(Turn::new(self.begun_turn(place).await, None));
         }
         // It waits for nothing that it would not get.
         self.check_offered(&order.purchase).await?;
@@ -160,7 +160,7 @@ impl OrderService {
     }
 
     /// Waits for the slot of an order that may have reserved something.
-    async fn begin(&self, place: &Place) -> Begun {
+    async fn begun_turn(&self, place: &Place) -> Begun {
         let findings = self.sold_out.findings();
         Begun { waited: place.slot().await, unreserved: None, findings }
     }
@@ -176,12 +176,12 @@ impl OrderService {
         // Before the price: what others find while it is made out counts.
         let mut findings = self.sold_out.findings();
         let Some(Priced { tier, fits, has_port, .. }) = self.priced(order, set).await else {
-            return Ok(self.begin(place).await);
+            return Ok(self.begun_turn(place).await);
         };
         fits?;
         if has_port {
             // It is resumed, and may have its place already.
-            return Ok(self.begin(place).await);
+            return Ok(self.begun_turn(place).await);
         }
         let waited = self.slot_while_room(order, place, &tier, &mut findings, room_wanted).await?;
         if waited.has_waited {
