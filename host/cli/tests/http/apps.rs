@@ -13,7 +13,6 @@ use paygress_core::model::units::UnixTime;
 use paygress_store::SqlStore;
 use paygress_store::db::{Database, DatabaseError};
 use serde_json::{Value, json};
-use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -387,6 +386,6 @@ async fn a_customer_of_nostr_logs_a_browser_in() {
     let host = url.strip_prefix("https://").unwrap();
     let headers = [("host", host)];
     let open = web.ask("GET", path, &headers, "");
-    let opened = tokio::time::timeout(Duration::from_secs(10), open).await.unwrap();
+    let opened = tokio::time::timeout(TIMEOUT, open).await.unwrap();
     assert_eq!(opened.status, 303, "{}", opened.body);
 }
