@@ -385,8 +385,8 @@ pub(crate) mod tests {
     }
 
     /// Of which nobody has the port.
-    pub(crate) async fn free_address() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    pub(crate) fn free_address() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], paygress_sandbox::free_port().unwrap()))
     }
 
     /// Serves logins with these keys until the sender is dropped.
@@ -429,7 +429,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn it_answers_once_the_server_with_its_key_does_and_no_other() {
-        let address = free_address().await;
+        let address = free_address();
         let key = new_host_key().unwrap();
         let own = key.public_key().to_openssh().unwrap();
         let answer = tokio::spawn(answering(Some(server(address, &own))));
@@ -449,7 +449,7 @@ pub(crate) mod tests {
     /// Another pod's server may have had the port of the node until then.
     #[tokio::test]
     async fn a_mounted_server_is_waited_for_behind_whoever_has_its_address_before() {
-        let (first, second) = (free_address().await, free_address().await);
+        let (first, second) = (free_address(), free_address());
         let directory = tempfile::tempdir().unwrap();
         let of_other = HostKeySecret::derive(b"a test", "ssh-pod-b");
         let foreign = HostKeys::proved(directory.path(), of_other).unwrap();

@@ -13,6 +13,7 @@
 //! - [`LocalCluster`]: `Cluster` without Kubernetes. [`Isolation`] keeps its pods apart from the
 //!   machine, by namespaces where it can; in each the program `paygress-pod` runs (`pod/`).
 //! - [`Services`]: a relay, a mint and a directory, and the settings of a service that uses them.
+//! - [`free_port()`]: a port for what a test starts later.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), paygress_sandbox::Error> {
@@ -26,6 +27,7 @@
 
 mod error;
 mod fault_proxy;
+mod free_port;
 mod isolation;
 mod local_cluster;
 mod mint;
@@ -38,6 +40,7 @@ mod wallet;
 
 pub use error::{Error, Result};
 pub use fault_proxy::{CodedAnswer, FaultProxy, MintAnswer, NetworkFault};
+pub use free_port::free_port;
 pub use isolation::{Isolation, IsolationError, Means};
 pub use local_cluster::LocalCluster;
 pub use mint::TestMint;

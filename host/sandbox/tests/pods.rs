@@ -13,15 +13,15 @@ use paygress_core::model::ids::{ImageRef, LeaseId, OrderId, PodName, TierId};
 use paygress_core::model::login::{Login, LoginFields};
 use paygress_core::model::run::Run;
 use paygress_core::model::units::{Seconds, UnixTime};
-use paygress_sandbox::{Isolation, IsolationError, LocalCluster, Means};
+use paygress_sandbox::{Isolation, IsolationError, LocalCluster, Means, free_port};
 use paygress_sshd::client::{Client, CommandOutput, HostKeyCheck, WindowSize};
 use std::fs::Permissions;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -92,15 +92,6 @@ fn plan(host_port: u16) -> LeasePlan {
     }
 }
 
-/// A port on which a pod can listen. This socket does not: a child that another test starts has a copy of
-/// it until it is another program, and nobody else could listen meanwhile.
-fn free_port() -> u16 {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_reuseaddr(true).unwrap();
-    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    socket.local_addr().unwrap().port()
-}
-
 /// A pod that runs, and a session in it.
 struct Pod {
     cluster: LocalCluster,
@@ -112,7 +103,7 @@ struct Pod {
 impl Pod {
     async fn start(isolation: Isolation) -> Self {
         let cluster = LocalCluster::isolated(isolation);
-        let port = free_port();
+        let port = free_port().unwrap();
         let plan = plan(port);
         cluster.launch(&plan).await.unwrap();
         let name = plan.lease.pod_name();

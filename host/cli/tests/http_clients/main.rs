@@ -8,8 +8,9 @@ mod support;
 
 use paygress::sandbox::Sandbox;
 use paygress_core::testing::HOST_KEY;
+use paygress_sandbox::free_port;
 use serde_json::{Value, json};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -183,7 +184,7 @@ struct Nginx {
 impl Nginx {
     fn start(paygress: SocketAddr) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
         let example = std::fs::read_to_string(root().join("examples/nginx.conf")).unwrap();
         let changed = example
             .replace("127.0.0.1:8080", &paygress.to_string())

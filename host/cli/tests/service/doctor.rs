@@ -5,10 +5,10 @@ use crate::support::customer::{Running, until};
 use iroh_relay::server::{RelayConfig, Server, ServerConfig};
 use paygress::sandbox::Sandbox;
 use paygress_gateway::{EndpointKey, GatewayHostKey};
-use paygress_sandbox::Relay;
+use paygress_sandbox::{Relay, free_port};
 use paygress_store::db::testing::Server as Postgres;
 use serde_json::{Value, json};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
@@ -306,8 +306,7 @@ async fn iroh_relay() -> (Server, String) {
 
 /// With ports that are known before it starts.
 fn gateway_settings(relay: &str) -> [(&'static str, String); 5] {
-    let tcp = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let udp = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let [tcp, udp] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port().unwrap())));
     [
         ("GATEWAY_SSH_LISTEN", tcp.to_string()),
         ("GATEWAY_SSH_HOST", "127.0.0.1".to_owned()),

@@ -3,9 +3,9 @@
 use crate::support::customer::{Buyer, Running};
 use paygress::sandbox::Sandbox;
 use paygress_nostr::npub;
+use paygress_sandbox::free_port;
 use serde_json::Value;
 use std::io::Write;
-use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -135,8 +135,7 @@ pub(super) fn generate_key(file: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_login_is_strict_also_on_a_port_that_was_another_pods() {
-    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let port = unused.port().to_string();
+    let port = free_port().unwrap().to_string();
     let ports = [("SSH_PORT_RANGE_START", port.as_str()), ("SSH_PORT_RANGE_END", port.as_str())];
     let sandbox = Sandbox::new(&ports, "").await.unwrap();
     let _running = Running::start(sandbox.app().await.unwrap());

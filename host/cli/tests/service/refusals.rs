@@ -7,7 +7,7 @@ use paygress::sandbox::Sandbox;
 use paygress_core::backend::policy::Slot;
 use paygress_policy::{Publisher, Source, Sources, Trigger, read_component};
 use paygress_sandbox::token::relabelled;
-use paygress_sandbox::{TestMint, TestWallet};
+use paygress_sandbox::{TestMint, TestWallet, free_port};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
@@ -91,12 +91,7 @@ async fn by_a_hostile_policy(policies: &Publisher, buyer: &Buyer, token: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_all_ports_are_leased_the_next_customer_keeps_the_token() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-        .to_string();
+    let port = free_port().unwrap().to_string();
     let sandbox =
         Sandbox::new(&[("SSH_PORT_RANGE_START", &port), ("SSH_PORT_RANGE_END", &port)], "")
             .await

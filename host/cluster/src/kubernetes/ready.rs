@@ -165,7 +165,7 @@ mod tests {
     #[tokio::test]
     async fn the_answer_of_a_mounted_server_brings_its_host_keys() {
         let secret = HostKeySecret::derive(b"a test", "a pod");
-        let address = free_address().await;
+        let address = free_address();
         let port = address.port();
         let keys = tempfile::tempdir().unwrap();
         let host_keys = HostKeys::proved(keys.path(), secret.clone()).unwrap();

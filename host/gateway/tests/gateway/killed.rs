@@ -27,8 +27,11 @@ async fn kill(settings: &Settings<'_>, ticket: &GatewayTicket) -> (Duration, Dur
 async fn a_killed_gateway_s_sessions_end_within_five_seconds_and_the_old_ticket_works_again() {
     const TRIES: usize = 3;
     let key = EndpointKey::generate().to_text();
-    // Free a moment ago.
-    let udp = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    // Below the ports that the system gives to others: nobody else takes the free one in between.
+    let free = |port: u32| {
+        UdpSocket::bind(("127.0.0.1", u16::try_from(port).ok()?)).ok()?.local_addr().ok()
+    };
+    let udp = (22_000 + std::process::id() % 6_000..29_000).find_map(free).unwrap().to_string();
     let settings = Settings { key: key.expose(), udp: &udp, ..Settings::default() };
     let ticket: GatewayTicket = Process::start(GATEWAY, &settings).value("ticket").parse().unwrap();
     // A machine that did not let this program run is no fault of the gateway's.

@@ -2,9 +2,8 @@
 //! which is reached by a tunnel to its socket, and by SOCKS. The real ones cannot be fetched here.
 
 use crate::forwarding::{through_socks, through_unix};
-use crate::server::{Server, are_there};
+use crate::server::{Server, are_there, free_port};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -39,7 +38,7 @@ struct Editor {
 
 impl Editor {
     fn open(server: &Server, socket: PathBuf) -> Self {
-        let socks = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let socks = free_port();
         let remote = server.home.path().join(".editor/socket");
         let mut command = server.client("ssh", "-p");
         command.args(["-T", "-D", &format!("127.0.0.1:{socks}")]);

@@ -1,6 +1,6 @@
 //! Forwarding in all directions, by TCP and by Unix sockets, and the client's agent.
 
-use crate::server::{PASSWORD, Server, finished, output, text};
+use crate::server::{PASSWORD, Server, finished, free_port, output, text};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -151,7 +151,7 @@ async fn local_listeners_reach_the_pod() {
         capitalise(&stream, &stream);
     });
     let port = capitals();
-    let socks = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let socks = free_port();
     let client = forwarding(
         &server,
         &[

@@ -1,6 +1,6 @@
 //! The two servers that are compared, for the account of whoever runs the tests.
 
-use crate::server::{PASSWORD, SecurityKey, keygen, program, text};
+use crate::server::{PASSWORD, SecurityKey, free_port, keygen, program, text};
 use paygress_sshd::{Account, HostKeys, Password, listen_on_both_families, parse_keys, serve};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -168,10 +168,6 @@ fn copy_slowly(mut from: TcpStream, mut to: TcpStream) {
         std::thread::sleep(Duration::from_millis(10));
     }
     let _ = to.shutdown(Shutdown::Write);
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Debian's sshd with a configuration of its own; ends with the test.

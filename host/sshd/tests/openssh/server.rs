@@ -4,15 +4,33 @@ use paygress_sshd::{
     Account, HostKeys, Password, listen_on_both_families, new_host_key, parse_keys, serve,
     serve_lease,
 };
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 pub(crate) const PASSWORD: &str = r#"it's "$HOME"; a:b `x` \ %s"#;
 /// What takes longer has failed.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A port on which a program can listen later. It is below those that the system gives to outgoing
+/// connections. This socket does not listen: a child that another test starts has a copy of it until it
+/// is another program.
+pub(crate) fn free_port() -> u16 {
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    let is_free = |port: &u16| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind((Ipv4Addr::UNSPECIFIED, *port).into()).is_ok()
+    };
+    let first = std::process::id().wrapping_mul(257);
+    let next = || first.wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed)) % 7_000;
+    let ports = std::iter::repeat_with(next).map(|number| u16::try_from(number).unwrap());
+    ports.map(|port| port.saturating_add(22_000)).take(7_000).find(is_free).unwrap()
+}
 
 pub(crate) struct Server {
     pub(crate) port: u16,

@@ -1,8 +1,8 @@
 //! What sessions do not inherit.
 
 use crate::rootfs::SERVER;
-use crate::server::{PASSWORD, TIMEOUT, client, output, text};
-use std::net::{TcpListener, TcpStream};
+use crate::server::{PASSWORD, TIMEOUT, client, free_port, output, text};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ async fn a_session_has_the_default_signals_whatever_the_server_ignores() {
     let (login, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     std::fs::write(login.path().join("username"), "alice").unwrap();
     std::fs::write(login.path().join("password"), PASSWORD).unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' HUP INT QUIT; exec \"$0\" \"$@\"", SERVER, "--login"]);
     command.arg(login.path()).arg("--home").arg(home.path()).args(["--shell", "/bin/sh"]);

@@ -1,9 +1,9 @@
 //! Many buyers at once, at replicas of the service beside the cluster.
 
-use super::{Daemon, Testbed, free_port, root, wait_for};
+use super::{Daemon, Testbed, root, wait_for};
 use crate::support::web::{Answer, Web};
 use paygress::sandbox::Sandbox;
-use paygress_sandbox::TestWallet;
+use paygress_sandbox::{TestWallet, free_port};
 use paygress_store::db::testing::Server;
 use serde_json::Value;
 use std::io::{Read, Write};
@@ -287,7 +287,7 @@ struct Replica {
 impl Replica {
     /// Starts it, and waits until it serves.
     fn start(name: &str, sandbox: &Sandbox, number: usize) -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port("127.0.0.1")));
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
         let directory = sandbox.directory.path();
         let own = |name: &str| directory.join(format!("{name}-{number}"));
         let mut command = Command::new(service_program());

@@ -35,7 +35,6 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -193,10 +192,6 @@ pub fn apply(object: &str) {
         let error = String::from_utf8_lossy(&applied.stderr);
         fail(&format!("{object} was not taken: {error}"));
     }
-}
-
-fn free_port(host: &str) -> u16 {
-    TcpListener::bind((host, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// A program that runs beside the test, and ends with it.

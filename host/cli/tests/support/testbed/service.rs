@@ -1,10 +1,11 @@
 //! The service beside the cluster.
 
 use super::{
-    Daemon, GatewayDaemon, OPERATOR, Outside, Place, admin_kubeconfig, free_port, kubectl, new_key,
-    npub, output, remove_pods, root, state, wait_for,
+    Daemon, GatewayDaemon, OPERATOR, Outside, Place, admin_kubeconfig, kubectl, new_key, npub,
+    output, remove_pods, root, state, wait_for,
 };
 use crate::support::secrets;
+use paygress_sandbox::free_port;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::io::{Read, Write};
@@ -60,7 +61,7 @@ impl Testbed {
 
     /// `paygress doctor`, with the configuration of a service that does not run.
     pub fn doctor(outside: &Outside, kubeconfig: &Path) -> Command {
-        let bind = format!("127.0.0.1:{}", free_port("127.0.0.1"));
+        let bind = format!("127.0.0.1:{}", free_port().unwrap());
         Self::command("doctor", outside, SETTINGS, &bind, kubeconfig)
     }
 
@@ -137,7 +138,7 @@ impl Testbed {
     ) -> Self {
         remove_pods();
         let outside = Outside::start_in(name, place);
-        let bind = format!("127.0.0.1:{}", free_port("127.0.0.1"));
+        let bind = format!("127.0.0.1:{}", free_port().unwrap());
         let kubeconfig = Self::kubeconfig_of_the_service();
         let mut command = Self::command("serve", &outside, settings, &bind, kubeconfig.path());
         command.envs(environment.iter().copied());
