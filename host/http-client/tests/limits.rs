@@ -8,7 +8,7 @@ use paygress_core::error_chain;
 use paygress_http_client::{HttpClient, HttpError, Phase, RedirectError, RedirectPolicy, Timeouts};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 
 /// Answers every connection with the next of these texts and keeps it open; returns its URL and the
@@ -102,9 +102,10 @@ async fn a_body_has_a_limit_whether_or_not_it_says_its_length() {
 
 #[tokio::test]
 async fn errors_keep_their_source() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/secret?token=secret", listener.local_addr().unwrap());
-    drop(listener);
+    // It never listens.
+    let closed = TcpSocket::new_v4().unwrap();
+    closed.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let url = format!("http://{}/secret?token=secret", closed.local_addr().unwrap());
     let error = client(5_000, 5_000).send(get(&url)).await.unwrap_err();
     assert!(matches!(error, HttpError::Unreachable { .. }), "{error}");
     let text = error_chain(&error);

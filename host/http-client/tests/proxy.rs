@@ -8,7 +8,7 @@ use paygress_http_client::{HttpClient, HttpError, Proxies, Timeouts};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
 /// Answers every connection of a proxy's client with `status`, and connects it to `server` if that is
@@ -97,14 +97,16 @@ async fn requests_go_through_a_tunnel_and_the_proxy_sees_only_where_to() {
 
 #[tokio::test]
 async fn a_proxy_that_does_not_connect_is_named_and_nothing_was_sent() {
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // It never listens.
+    let closed = TcpSocket::new_v4().unwrap();
+    closed.bind(([127, 0, 0, 1], 0).into()).unwrap();
     for (status, expected) in [
         ("407 Proxy Authentication Required", "requires a user and a password"),
         ("403 Forbidden", "does not connect to it"),
         ("", "cannot be reached: the connection was refused"),
     ] {
         let (address, _requests) = proxy(status, None).await;
-        let address = if status.is_empty() { closed } else { address };
+        let address = if status.is_empty() { closed.local_addr().unwrap() } else { address };
         let client = client(&format!("http://user:secret@{address}"), "");
         let error = client.send(get("https://mint.example/v1/swap")).await.unwrap_err();
         assert!(matches!(error, HttpError::Unreachable { .. }), "{status}: {error}");

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use support::{COMPONENT, LIMIT, push, reference};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 #[tokio::test]
 async fn manifests_may_be_elsewhere_and_redirects_end() {
@@ -127,7 +127,9 @@ async fn plain_http_is_spoken_where_the_operator_says_so() {
 
 #[tokio::test]
 async fn what_is_wrong_with_a_connection_is_explained() {
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // It never listens.
+    let closed = TcpSocket::new_v4().unwrap();
+    closed.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let resetting = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let resets = resetting.local_addr().unwrap();
     tokio::spawn(async move {
@@ -139,7 +141,7 @@ async fn what_is_wrong_with_a_connection_is_explained() {
     let resets = resets.to_string().replace("127.0.0.1", "[::ffff:127.0.0.1]");
     for (host, expected) in [
         (
-            closed.to_string(),
+            closed.local_addr().unwrap().to_string(),
             "cannot be reached: the connection was refused: nothing listens there",
         ),
         ("registry.invalid".to_owned(), "cannot be reached: its name has no address"),

@@ -12,6 +12,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 const PASSWORD: &str = "a good password";
 /// All relays together have 10 s.
@@ -119,8 +120,10 @@ async fn relays_that_are_silent_or_refuse_cost_seconds_and_no_pod() {
     // Nobody accepts its connections.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = format!("ws://{}", silent.local_addr().unwrap());
-    let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let bad = vec![silent, format!("ws://{refused}")];
+    // It never listens.
+    let refusing = TcpSocket::new_v4().unwrap();
+    refusing.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let bad = vec![silent, format!("ws://{}", refusing.local_addr().unwrap())];
     let report = reply(&message(&customer, &bad).to_string()).await;
     assert!(report.accepted.is_empty() && report.event.is_some(), "{report:?}");
     let error = report.error.unwrap();

@@ -14,7 +14,7 @@ use paygress_store::SqlStore;
 use paygress_store::db::{Database, DatabaseError};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -355,9 +355,10 @@ async fn a_port_is_refused_that_is_none_or_ssh_or_not_served_and_reported_if_it_
         let refused = web.spawn(order).await.is(400, "invalid_request");
         assert!(text(&refused, "detail").contains(expected), "{refused}");
     }
-    let unused = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // It never listens.
+    let unused = TcpSocket::new_v4().unwrap();
+    unused.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let port = unused.local_addr().unwrap().port();
-    drop(unused);
     let silent = Bought::new(&web, &buyer, port, Some(true)).await;
     let problem = silent.ask("GET", "/", &[], "").await.is(503, "backend_error");
     assert!(text(&problem, "detail").contains(&port.to_string()), "{problem}");

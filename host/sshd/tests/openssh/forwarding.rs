@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use tokio::net::TcpSocket;
 
 const BYTES: usize = 3_000_000;
 const TIMEOUT: Option<Duration> = Some(Duration::from_secs(60));
@@ -110,7 +111,9 @@ async fn standard_input_and_output_reach_a_port() {
     tokio::task::spawn_blocking(move || goes_through(stdin, stdout, |_| ())).await.unwrap();
     assert!(finished(child).await.status.success());
     // A port where nobody listens.
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let silent = TcpSocket::new_v4().unwrap();
+    silent.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let free = silent.local_addr().unwrap().port();
     let mut refused = server.client("ssh", "-p");
     refused.args(["-W", &format!("127.0.0.1:{free}"), "alice@127.0.0.1"]);
     let refused = output(refused).await;
