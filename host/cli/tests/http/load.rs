@@ -242,7 +242,7 @@ async fn unread_from(web: &Web, from: Ipv4Addr) -> Option<TcpStream> {
     Some(stream)
 }
 
-/// A connection from this address, if it is served; it is kept open.
+/// A connection from this address, if it has a place; it is kept open.
 async fn connect_from(web: &Web, from: Ipv4Addr) -> Option<TcpStream> {
     let request = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
     begin_from(web, from, request, b"HTTP/1.1 200").await
@@ -271,9 +271,13 @@ async fn begin_from(
     socket.bind((from, 0).into()).unwrap();
     let mut stream = socket.connect(web.address).await.unwrap();
     stream.write_all(request.as_bytes()).await.ok()?;
-    let mut status = [0; 12];
-    stream.read_exact(&mut status).await.ok()?;
-    (status == *expected).then_some(stream)
+    let mut head = Vec::new();
+    while !head.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
+        (stream.read_buf(&mut head).await.ok()? > 0).then_some(())?;
+    }
+    // Where there is no place probes are answered too, and the connection ends.
+    let is_over = head.to_ascii_lowercase().windows(17).any(|it| it == b"connection: close");
+    (head.starts_with(expected) && !is_over).then_some(stream)
 }
 
 #[tokio::test(flavor = "multi_thread")]
