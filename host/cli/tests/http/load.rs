@@ -156,7 +156,7 @@ async fn take_all_places(web: &Web) -> Vec<SlowClient> {
 /// Sends a body in pieces, between which all places of the address change hands twice; the answer.
 async fn upload_among_newcomers(web: &Web, from: Ipv4Addr) -> io::Result<String> {
     // So many bytes a piece that a slow machine is not a slow client.
-    const PIECE: usize = 12 << 10;
+    const PIECE: usize = 7 << 10;
     let body = format!("{{{}}}", " ".repeat(9 * PIECE - 2));
     let mut upload = begin_body(web, from, body.len()).await.expect("an upload is kept out");
     // Each piece is sent at once.
