@@ -68,7 +68,10 @@ pub const UNPROVEN_AT_ONCE: usize = 4;
 /// need and are not paid for: so many beside the slots, of which [`ORDERS_AT_ONCE`] go on at the same
 /// time. Whoever spends such tokens elsewhere meanwhile keeps no more places from others, for seconds.
 pub const RESERVED_AT_MINT: usize = 64;
-/// …and none after such a token was spent elsewhere, for this long: who does so once gains little.
+/// …and so many after such a token was spent elsewhere: who does so again and again gains little, and
+/// who does it once delays few.
+pub const RESERVED_AFTER_DOUBLE_SPEND: usize = 8;
+/// How long that is remembered.
 pub const DOUBLE_SPEND_MEMORY: Duration = Duration::from_secs(600);
 /// How long an order with a proven token waits for those without that hold the last places in the
 /// cluster: as long as a mint usually takes to swap them, or to refuse them with its reasons.

@@ -102,12 +102,14 @@ impl Payments for SlowMint {
         token: &Secret,
         info: &TokenInfo,
     ) -> Result<Sat, ReceiveError> {
+        if Self::kind(token) == "spent" {
+            return Err(Refusal::new(ErrorType::TokenAlreadySpent, "it was spent").into());
+        }
         let _open = self.swapping.acquire().await.unwrap();
         self.request(token).await;
         match Self::kind(token).as_str() {
             "honest" | "plain" => Ok(info.gross),
             "lost" | "hung" => Err(ReceiveError::Unknown(lost())),
-            "spent" => Err(Refusal::new(ErrorType::TokenAlreadySpent, "it was spent").into()),
             _ => Err(Refusal::new(ErrorType::InvalidToken, "the token is forged").into()),
         }
     }

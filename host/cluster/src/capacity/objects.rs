@@ -191,8 +191,9 @@ impl Objects {
             let nodes = (self.scope == Scope::Cluster).then(|| self.nodes.values());
             let (extra, usable) = (self.extra.as_ref(), &self.usable);
             let pods = self.pods.values().filter(|pod| pod.owner != Some(Owner::Probe));
-            let probes = self.pods.values().filter(|pod| pod.owner == Some(Owner::Probe)).count();
-            let probes = u64::try_from(probes).unwrap_or(u64::MAX);
+            let is_probe = |pod: &&Pod| pod.owner == Some(Owner::Probe) && !pod.is_ending;
+            let probes = u64::try_from(self.pods.values().filter(is_probe).count());
+            let probes = probes.unwrap_or(u64::MAX);
             let quotas: Vec<Quota> =
                 self.quotas.values().map(|quota| quota.without_probes(probes)).collect();
             let snapshot = Snapshot::new(nodes, pods, quotas.iter(), extra, usable);

@@ -12,6 +12,8 @@ pub(super) struct Pod {
     pub(super) place: Place,
     /// None: it is in another namespace than customers' pods.
     pub(super) owner: Option<Owner>,
+    /// What it belongs to may be gone already.
+    pub(super) is_ending: bool,
 }
 
 /// Where a pod is.
@@ -56,6 +58,7 @@ impl Pod {
         if place != Place::Pending {
             demand.nodes = NodeRules::default();
         }
-        Self { demand, place, owner }
+        let is_ending = pod.metadata.deletion_timestamp.is_some();
+        Self { demand, place, owner, is_ending }
     }
 }

@@ -32,11 +32,12 @@ impl Kubernetes {
         known.unwrap_or_else(NetworkFindings::unknown)
     }
 
-    /// Notes what a pod that has started has shown. The log has it once, until it changes.
+    /// Notes what a pod that has started has shown. The log has it once, until it changes: what is reached
+    /// has the address of another probe pod, which is never the same.
     pub(crate) fn note_findings(&self, found: NetworkFindings) {
         let known = self.findings.lock();
         let before = known.unwrap_or_else(PoisonError::into_inner).replace(found.clone());
-        if before.as_ref() == Some(&found) {
+        if before.is_some_and(|it| (it.isolation, it.nodes) == (found.isolation, found.nodes)) {
             return;
         }
         let NetworkFindings { isolation, reached, .. } = found;

@@ -147,21 +147,13 @@ impl OrderService {
             // What is found is known of these, whatever is published while the probe runs.
             let set = self.backends.policy.current();
             let plan = self.probe_plan(&*set, &order, &lease).await;
-            let is_changed = match (&plan, &probed) {
-                (Ok(plan), Some(probed)) => is_another_pod(plan, probed),
-                (Ok(_), None) | (Err(_), _) => true,
-            };
+            let is_another = self.is_another(plan.as_ref().ok(), probed.as_ref(), &set);
+            let is_changed = is_another || plan.is_err();
             if is_changed {
-                self.probe.send_if_modified(|known| {
-                    let is_done = known.state.is_done();
-                    if is_done {
-                        known.state = ProbeState::Changed;
-                    }
-                    is_done
-                });
+                self.probe.send_if_modified(Probed::set_changed);
             }
             if is_changed || is_due {
-                let known = problem.filter(|_| !is_changed);
+                let known = problem.filter(|_| !is_another);
                 problem = self.run_probe(probe, &*set, &order, plan.as_ref(), known).await;
                 ended = Instant::now();
                 if !problem.is_some_and(ProbeProblem::stops_sales) {
@@ -169,7 +161,9 @@ impl OrderService {
                 }
             }
             self.probe.send_replace(Probed::done(problem, &set));
-            probed = plan.ok();
+            if plan.is_ok() || is_another {
+                probed = plan.ok();
+            }
             is_due = loop {
                 tokio::select! {
                     changed = changes.changed() => match changed {
@@ -180,6 +174,21 @@ impl OrderService {
                     () = &mut network => network = Box::pin(std::future::pending()),
                 }
             };
+        }
+    }
+
+    /// Whether what is known of the pod that was probed says nothing of this one. No plan: what it needs
+    /// could not be read for a moment, or these policies make none.
+    fn is_another(
+        &self,
+        plan: Option<&LeasePlan>,
+        probed: Option<&LeasePlan>,
+        set: &Arc<dyn PolicySet>,
+    ) -> bool {
+        match (plan, probed) {
+            (Some(plan), Some(probed)) => is_another_pod(plan, probed),
+            (Some(_), None) => true,
+            (None, _) => self.probe.borrow().is_of_others(set),
         }
     }
 

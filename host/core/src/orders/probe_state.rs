@@ -29,6 +29,15 @@ impl Probed {
         Self { state: ProbeState::Done(problem), policies: Some(SetIdentity::of(set)) }
     }
 
+    /// Another pod is probed next; whether that is new.
+    pub(super) fn set_changed(&mut self) -> bool {
+        let is_done = self.state.is_done();
+        if is_done {
+            self.state = ProbeState::Changed;
+        }
+        is_done
+    }
+
     /// What is known of the pods of these policies.
     pub(super) fn state_of(&self, set: &Arc<dyn PolicySet>) -> ProbeState {
         if self.is_of_others(set) { ProbeState::Changed } else { self.state }

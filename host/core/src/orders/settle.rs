@@ -62,12 +62,7 @@ impl OrderService {
     async fn swap(&self, order: &mut Order, mut unpaid: Unpaid) -> Result<(), StepError> {
         match self.backends.wallet.receive(&order.id, &unpaid.token, &order.token_info).await {
             Ok(net) => self.paid(order, unpaid, None, net).await,
-            Err(ReceiveError::Refused(refusal)) => {
-                if refusal.code == ErrorType::TokenAlreadySpent {
-                    self.double_spends.report(&order.token_info.mint);
-                }
-                self.refuse(order, refusal, unpaid.into()).await
-            }
+            Err(ReceiveError::Refused(refusal)) => self.refuse(order, refusal, unpaid.into()).await,
             Err(ReceiveError::Unknown(error)) => {
                 tracing::warn!(%error, "the mint's answer was lost");
                 // Only then does it keep its port. It is stored: after a restart the mint's keys
@@ -122,6 +117,9 @@ impl OrderService {
                 None => self.swap(order, unpaid).await,
             },
             Resolution::SpentElsewhere => {
+                if unpaid.proven {
+                    self.double_spends.report(&order.token_info.mint);
+                }
                 let refusal =
                     Refusal::new(ErrorType::TokenAlreadySpent, "the token was spent elsewhere");
                 self.refuse(order, refusal, unpaid.into()).await

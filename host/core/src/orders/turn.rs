@@ -50,7 +50,7 @@ struct Turn {
     /// What others have found since its price was made out.
     findings: SoldOutFindings,
     /// In the place of the slot.
-    _reserved: Option<ReservedTurn>,
+    after_reservation: Option<ReservedTurn>,
 }
 
 /// An order that may be worked.
@@ -93,6 +93,11 @@ impl OrderAtMint {
             || self.place.as_ref().is_some_and(Place::is_awaited)
     }
 
+    /// Whether it goes on among those that have reserved what they need.
+    pub(super) fn has_handed_over(&self) -> bool {
+        self.turn.as_ref().is_some_and(|turn| turn.after_reservation.is_some())
+    }
+
     /// What it needs is reserved.
     pub(super) fn found_room(&mut self) {
         if let Some(turn) = &mut self.turn {
@@ -105,7 +110,7 @@ impl Turn {
     fn new(begun: Begun, room_wanted: Option<RoomWanted>) -> Self {
         let Begun { waited: WaitedSlot { slot, has_waited }, unreserved, findings } = begun;
         let has_waited = has_waited || room_wanted.is_some();
-        Self { slot, has_waited, room_wanted, unreserved, findings, _reserved: None }
+        Self { slot, has_waited, room_wanted, unreserved, findings, after_reservation: None }
     }
 }
 
@@ -311,12 +316,12 @@ impl OrderService {
 
     /// Hands the order's slot to the next one, since what this one needs is reserved, and waits for
     /// its turn among those of which that is so. Not if its token may be forged, nor where payments
-    /// are not answered, or tokens are spent twice: what such orders hold stays bounded by the slots.
+    /// are not answered: what such orders hold stays bounded by the slots. Few of them, where tokens were
+    /// spent elsewhere meanwhile.
     pub(super) async fn hand_over(&self, order: &Order, token: &Secret, at_mint: &mut OrderAtMint) {
         let OrderAtMint { place: Some(place), turn: Some(turn) } = at_mint else { return };
         let mint = &order.token_info.mint;
-        if turn.slot.is_none() || self.unknown.count(mint) > 0 || self.double_spends.is_recent(mint)
-        {
+        if turn.slot.is_none() || self.unknown.count(mint) > 0 {
             return;
         }
         if !place.is_proven() {
@@ -328,10 +333,13 @@ impl OrderService {
             }
             place.prove();
         }
-        let limit = limits::RESERVED_AT_MINT;
+        let limit = match self.double_spends.is_recent(mint) {
+            true => limits::RESERVED_AFTER_DOUBLE_SPEND,
+            false => limits::RESERVED_AT_MINT,
+        };
         let Some(held) = self.reserved.try_acquire(mint.clone(), limit) else { return };
         (turn.slot, turn.room_wanted) = (None, None);
         let slot = self.reserved_slots.acquire(mint).await;
-        turn._reserved = Some(ReservedTurn { _held: held, _slot: slot });
+        turn.after_reservation = Some(ReservedTurn { _held: held, _slot: slot });
     }
 }

@@ -161,7 +161,12 @@ impl OrderService {
             }
             OrderState::Decided(unpaid) => {
                 self.hand_over(order, &unpaid.token, at_mint).await;
-                self.receive(order, unpaid, launch).await
+                self.receive(order, unpaid, launch).await?;
+                let refusal = order.state.refusal().map(|refusal| refusal.code);
+                if at_mint.has_handed_over() && refusal == Some(ErrorType::TokenAlreadySpent) {
+                    self.double_spends.report(&order.token_info.mint);
+                }
+                Ok(())
             }
             OrderState::Redeeming(unpaid) => self.resolve(order, unpaid, None).await,
             OrderState::PaymentUnknown { unpaid, abandoned: None }
