@@ -55,6 +55,21 @@
 {{- toJson $access -}}
 {{- end -}}
 
+{{- /* Whether the settings have a gateway, or may have one in a file that is not of the chart. Else empty. */ -}}
+{{- define "paygress.hasGateway" -}}
+{{- $config := include "paygress.config" . | fromJson -}}
+{{- $beside := list .Values.files .Values.extraEnv | toJson | upper -}}
+{{- if $config.GATEWAY_SSH_LISTEN -}}
+true
+{{- else if has ($config.GATEWAY_IROH | default "false") (list "true" "yes" "1") -}}
+true
+{{- else if regexMatch "GATEWAY_(SSH_LISTEN|IROH)" $beside -}}
+true
+{{- else if and $config.PAYGRESS_CONFIG (not (hasKey .Values.files "paygress.toml")) -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{- /* The Pod Security Standard of the customers' namespace: the strictest that takes the pods. */ -}}
 {{- define "paygress.podSecurity" -}}
 {{- $config := include "paygress.config" . | fromJson -}}

@@ -209,7 +209,8 @@ fn the_namespace_of_the_pods_is_as_strict_as_their_access_allows() {
     for (access, root, volume, expected) in STANDARDS {
         let config = json!({"ACCESS": access, "POD_ROOT": root, "SSH_SERVER_VOLUME": volume});
         let config = format!("config={config}");
-        let manifests = template(&chart(), &["--set-json", &config]);
+        let gateway = format!("gateway.enabled={}", access.contains("gateway"));
+        let manifests = template(&chart(), &["--set-json", &config, "--set", &gateway]);
         let labels = &named(&manifests, "Namespace", "user-workloads")["metadata"]["labels"];
         assert_eq!(labels["pod-security.kubernetes.io/enforce"], expected, "{config}");
         let ingress = &named(&manifests, "NetworkPolicy", "customers-ingress")["spec"]["ingress"];
@@ -404,6 +405,8 @@ fn values_that_cannot_work_are_refused() {
         "gateway.process.enabled=true",
         "gateway.process.enabled=true,postgres.enabled=true,gateway.enabled=true",
         "gateway.process.replicas=2",
+        "config.ACCESS=gateway",
+        r"config.ACCESS=host-port\,gateway,config.GATEWAY_IROH=false,files.paygress\.toml=ssh_port=2222",
         "extraEnv[0].name=OPERATOR_TOKEN,extraEnv[0].value=secret",
         "commonLabels.app=other",
         "podLabels.app=other",
@@ -415,6 +418,22 @@ fn values_that_cannot_work_are_refused() {
         let template = ["template", "paygress", &*path, "--set", values];
         let refused = helm(&[&template[..], &KUBERNETES].concat()).output().unwrap();
         assert!(!refused.status.success(), "{values}");
+    }
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn a_gateway_may_be_in_the_settings_alone() {
+    for gateway in [
+        "config.GATEWAY_IROH=true",
+        "config.GATEWAY_SSH_LISTEN=[::]:2222",
+        r"files.paygress\.toml=gateway_iroh=true",
+        "extraEnv[0].name=GATEWAY_SSH_LISTEN,extraEnv[0].value=[::]:2222",
+        "config.PAYGRESS_CONFIG=/etc/paygress/own.toml",
+    ] {
+        let manifests = template(&chart(), &["--set", "config.ACCESS=gateway", "--set", gateway]);
+        let settings = &named(&manifests, "ConfigMap", "paygress")["data"];
+        assert_eq!(settings["ACCESS"], "gateway", "{gateway}");
     }
 }
 
