@@ -12,8 +12,9 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use paygress_core::model::secret::Secret;
 use postgres::error::SqlState;
 use postgres::types::{IsNull, ToSql, Type, private::BytesMut, to_sql_checked};
-use postgres::{Client, Config, IsolationLevel};
+use postgres::{Client, Config, IsolationLevel, Statement};
 use r2d2_postgres::PostgresConnectionManager;
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -40,7 +41,34 @@ const KEEPALIVE_SECONDS: u32 = 15;
 /// The first key of our advisory locks: "payg". `sql/postgres/*.sql` look for it in `pg_locks`.
 pub(crate) const LOCK_CLASS: i32 = 0x7061_7967;
 
-type Manager = PostgresConnectionManager<MakeRustlsConnect>;
+/// Statements that a connection keeps prepared: more than the program has.
+const PREPARED: usize = 512;
+
+/// A connection of the pool.
+struct Connection {
+    client: Client,
+    /// What was prepared on it, by its text.
+    prepared: HashMap<String, Statement>,
+}
+
+struct Manager(PostgresConnectionManager<MakeRustlsConnect>);
+
+impl r2d2::ManageConnection for Manager {
+    type Connection = Connection;
+    type Error = postgres::Error;
+
+    fn connect(&self) -> Result<Connection, postgres::Error> {
+        Ok(Connection { client: self.0.connect()?, prepared: HashMap::new() })
+    }
+
+    fn is_valid(&self, connection: &mut Connection) -> Result<(), postgres::Error> {
+        self.0.is_valid(&mut connection.client)
+    }
+
+    fn has_broken(&self, connection: &mut Connection) -> bool {
+        self.0.has_broken(&mut connection.client)
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {
@@ -93,7 +121,7 @@ impl Postgres {
             let (closing, config, tls) = (Arc::clone(&closing), config.clone(), tls.clone());
             std::thread::spawn(move || stay_alive(client, &config, &tls, replica_id, &closing))
         };
-        let manager = PostgresConnectionManager::new(config, tls);
+        let manager = Manager(PostgresConnectionManager::new(config, tls));
         let pool = r2d2::Pool::builder()
             .max_size(CONNECTIONS)
             .min_idle(Some(1))
@@ -299,6 +327,7 @@ fn with_postgres_parameters(statement: &str) -> String {
 /// A transaction, and the error that ended it, which decides whether it is tried again.
 struct Attempt<'a> {
     transaction: postgres::Transaction<'a>,
+    prepared: &'a mut HashMap<String, Statement>,
     replica_id: i32,
     error: Option<SqlState>,
 }
@@ -313,19 +342,31 @@ impl Attempt<'_> {
             failed(error)
         })
     }
+
+    /// A statement that was not used on this connection before costs a request more.
+    fn prepare(&mut self, statement: &str) -> Result<Statement, DatabaseError> {
+        if let Some(prepared) = self.prepared.get(statement) {
+            return Ok(prepared.clone());
+        }
+        let prepared =
+            self.run(|transaction| transaction.prepare(&with_postgres_parameters(statement)))?;
+        if self.prepared.len() >= PREPARED {
+            self.prepared.clear();
+        }
+        self.prepared.insert(statement.to_owned(), prepared.clone());
+        Ok(prepared)
+    }
 }
 
 impl Transaction for Attempt<'_> {
     fn execute(&mut self, statement: &str, values: &[Value]) -> Result<u64, DatabaseError> {
-        self.run(|transaction| {
-            transaction.execute(&with_postgres_parameters(statement), &borrowed(values))
-        })
+        let prepared = self.prepare(statement)?;
+        self.run(|transaction| transaction.execute(&prepared, &borrowed(values)))
     }
 
     fn query(&mut self, statement: &str, values: &[Value]) -> Result<Vec<Row>, DatabaseError> {
-        let rows = self.run(|transaction| {
-            transaction.query(&with_postgres_parameters(statement), &borrowed(values))
-        })?;
+        let prepared = self.prepare(statement)?;
+        let rows = self.run(|transaction| transaction.query(&prepared, &borrowed(values)))?;
         rows.iter().map(read).collect()
     }
 
@@ -386,20 +427,28 @@ impl Postgres {
             let state = error.code().cloned();
             (Undo::Database(failed(error)), state)
         };
-        let mut client = pool
+        let mut connection = pool
             .map_err(unavailable)?
             .get()
             .map_err(|error| unavailable(DatabaseError::failed(error)))?;
+        let Connection { client, prepared } = &mut *connection;
         let begun =
             client.build_transaction().isolation_level(IsolationLevel::Serializable).start();
         let mut attempt = Attempt {
             transaction: begun.map_err(refused)?,
+            prepared,
             replica_id: self.replica_id,
             error: None,
         };
         match work(&mut attempt) {
             Ok(()) => attempt.transaction.commit().map_err(refused),
-            Err(failure) => Err((failure, attempt.error)),
+            Err(failure) => {
+                // A table may have changed since, when a newer version migrates.
+                if attempt.error.is_some() && !is_conflict(attempt.error.as_ref()) {
+                    attempt.prepared.clear();
+                }
+                Err((failure, attempt.error))
+            }
         }
     }
 }

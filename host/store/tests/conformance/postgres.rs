@@ -117,3 +117,21 @@ async fn a_replica_that_lost_its_order_reserves_and_releases_nothing() {
     let first_again = SqlStore::new(first_again);
     assert!(is_conflict(first_again.reserve_port(&of_refused, range()).await));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_is_prepared_once_on_a_connection() {
+    let server = server();
+    let url = server.new_database().unwrap();
+    let database = Database::postgres(&url, &[SqlStore::SCHEMA]).await.unwrap();
+    let prepared = database.transact(|transaction| {
+        for port in [22, 23] {
+            let statement = "SELECT lease FROM ports WHERE port = ?1";
+            transaction.query(statement, &[Value::Number(port)])?;
+        }
+        let count = "SELECT count(*) FROM pg_prepared_statements
+             WHERE statement LIKE '%FROM ports WHERE port = $1'";
+        let mut row = transaction.first(count, &[])?.expect("a count");
+        Ok::<_, LedgerError>(row.number()?)
+    });
+    assert_eq!(prepared.await.unwrap(), 1);
+}
