@@ -12,7 +12,7 @@ pub(crate) const CONNECTIONS: usize = 2_048;
 /// one.
 pub(crate) const CONNECTIONS_OF_ONE: [usize; NETWORKS] = [64, 256, 1_024];
 /// Connections beside these, where there is no place: one request each, which is refused unless it is a
-/// probe. The oldest ends for a new one…
+/// probe. For a new one the oldest ends of the address with most, in the networks with most…
 pub(crate) const OVERFLOW: usize = 64;
 /// …and so long may a request's head take there.
 pub(crate) const OVERFLOW_HEAD: Duration = Duration::from_secs(2);

@@ -89,7 +89,7 @@ pub(crate) async fn serve<S: Site>(
         let Some(place) = places.admit(address, client) else {
             tracing::debug!(%peer, "too many connections; there is no place for one more");
             let serving = overflow::serve(stream, without_place.clone());
-            unplaced.insert(connections.spawn(serving));
+            unplaced.insert(address, connections.spawn(serving));
             continue;
         };
         let site = site.clone();
