@@ -98,14 +98,14 @@ pub(crate) const APP_REQUESTS: usize = 512;
 /// …of one lease: a page with some WebSockets fits, and the pod's own server takes hardly more…
 pub(crate) const APP_REQUESTS_OF_LEASE: usize = 128;
 /// …and of each of the networks that a client is in, those behind a trusted proxy too: so few
-/// that those of customers and those of others together are fewer than `CONNECTIONS_OF_ONE`, whose places
-/// they hold: no customer takes all that an address which they share has by WebSockets to their own pod.
-/// These two are [shares](paygress_core::keyed_limit::share) of all.
-pub(crate) const APP_REQUESTS_OF_ONE: [usize; NETWORKS] = [28, 112, 448];
+/// that those of customers, those of others, and the terminals and streams of one customer together are
+/// fewer than `CONNECTIONS_OF_ONE`, whose places they hold: no customer takes all that an address which
+/// they share has. These two are [shares](paygress_core::keyed_limit::share) of all.
+pub(crate) const APP_REQUESTS_OF_ONE: [usize; NETWORKS] = [22, 88, 352];
 /// Of the requests of one lease with a public port, those from each network that a visitor is in: shares
 /// of what the lease has. A visitor who reads as slowly as possible, or holds WebSockets open, leaves
 /// some for all others, from however many networks they come.
-pub(crate) const APP_VISITS_OF_ONE: [usize; NETWORKS] = [28, 64, 96];
+pub(crate) const APP_VISITS_OF_ONE: [usize; NETWORKS] = [22, 64, 96];
 /// How many times `REQUESTS_PER_MINUTE` an address has there, and a pod's customer: a page loads many
 /// files.
 pub(crate) const APP_ALLOWANCE: u32 = 10;
