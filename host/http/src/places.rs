@@ -293,9 +293,17 @@ impl Place {
         }
     }
 
-    /// The client does not read what is to be written, and is waited for since then; or it reads again.
+    /// The client does not read what is to be written, and is waited for since then; or it reads again,
+    /// which is progress once it is not too far behind.
     pub(crate) fn set_unread(&self, since: Option<Instant>) {
-        self.places.lock().update(self.id, |entry| entry.unread = since);
+        let is_progress = since.is_some_and(|since| since.elapsed() < limits::STALLED);
+        let change = |entry: &mut HeldPlace| entry.unread = since;
+        let mut table = self.places.lock();
+        if is_progress {
+            table.update(self.id, change);
+        } else {
+            table.change(self.id, change);
+        }
     }
 }
 

@@ -240,6 +240,23 @@ async fn a_client_that_does_not_read_loses_its_place_and_one_that_reads_keeps_it
     assert!(newcomers.iter().all(|(place, _)| has_place(place)) && has_place(&last));
 }
 
+/// It is behind after each piece that it has read.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_a_trickle_loses_its_place_before_those_with_progress() {
+    let (places, own) = (Places::default(), "192.0.2.7".parse().unwrap());
+    let (slow, _answer) = busy(&places, own).unwrap();
+    let since = Instant::now();
+    slow.set_unread(Some(since));
+    let idle: Vec<Arc<Place>> =
+        (1..64).map(|_| places.admit(own, Client::Direct).unwrap()).collect();
+    tokio::time::advance(limits::STALLED).await;
+    slow.set_unread(None);
+    slow.set_unread(Some(since));
+    let newcomer = places.admit(own, Client::Direct).unwrap();
+    assert!(!has_place(&slow), "it has read a little");
+    assert!(idle.iter().chain([&newcomer]).all(|place| has_place(place)));
+}
+
 /// All places are taken, by four providers in equal parts.
 #[test]
 fn newcomers_take_the_places_of_their_own_network_before_those_of_one_with_as_many() {
