@@ -58,7 +58,7 @@ impl HttpServer {
     pub async fn run(self) {
         tracing::info!(address = %self.address, url = self.app.public_url, "HTTP server started");
         let sites = Sites::new(router(&self.app), self.apps.clone());
-        let overflow = overflow_router(&self.app);
+        let overflow = overflow_router(&self.app, self.apps.as_ref().map(|apps| apps.domain()));
         let proxies = &self.app.settings.trusted_proxies;
         let forget = async {
             let mut tick = tokio::time::interval(limits::FORGET_RATES);

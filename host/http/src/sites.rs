@@ -1,11 +1,13 @@
 //! Which site a request is for, by its host: the service's own, or that of a pod. They are different
 //! origins, and nothing of one is reached at the other.
 
-use crate::apps::{AppProxy, contradicting_hosts};
+use crate::apps::{AppProxy, contradicting_hosts, own_response};
+use crate::overflow::no_place;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::header::HOST;
-use axum::response::Response;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use paygress_core::model::apps_domain::{AppHost, AppsDomain};
@@ -61,11 +63,44 @@ impl Service<Request> for Sites {
     }
 }
 
+/// Of what is answered without a place, nothing of the service's at the sites of pods.
+pub(crate) fn at_own_host(router: Router, domain: AppsDomain) -> Router {
+    router.layer(from_fn(move |request: Request, next: Next| {
+        let is_own = host(&request, &domain) == Some(AppHost::Other);
+        async move {
+            if is_own {
+                next.run(request).await
+            } else {
+                own_response(no_place().await.into_response())
+            }
+        }
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use axum::body::Body;
+    use axum::http::StatusCode;
+    use axum::routing::get;
     use paygress_core::model::ids::PodName;
+
+    #[tokio::test]
+    async fn without_a_place_the_services_probes_are_at_its_own_host_only() {
+        let probes = Router::new().route("/healthz", get(|| async { "ok" }));
+        let domain = AppsDomain::parse("apps.example").unwrap();
+        let mut router = at_own_host(probes, domain);
+        for (host, expected) in [
+            ("pods.example", StatusCode::OK),
+            ("10.0.0.7:8080", StatusCode::OK),
+            ("ssh-pod-aaaaaaaaaa.apps.example", StatusCode::SERVICE_UNAVAILABLE),
+            ("apps.example", StatusCode::SERVICE_UNAVAILABLE),
+        ] {
+            let request = Request::builder().uri("/healthz").header(HOST, host);
+            let answer = router.call(request.body(Body::empty()).unwrap()).await.unwrap();
+            assert_eq!(answer.status(), expected, "{host}");
+        }
+    }
 
     fn found(uri: &str, hosts: &[&str]) -> Option<AppHost> {
         let mut request = Request::builder().uri(uri);

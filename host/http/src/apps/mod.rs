@@ -323,7 +323,7 @@ fn status_class(status: StatusCode) -> u16 {
 }
 
 /// An answer of the service itself at a host of a pod.
-fn own_response(mut response: Response) -> Response {
+pub(crate) fn own_response(mut response: Response) -> Response {
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
