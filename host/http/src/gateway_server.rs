@@ -99,14 +99,20 @@ impl GatewayServer {
         let not_found = || async {
             Problem::new(ProblemType::NoSuchPage, "there are /healthz, /readyz and /metrics")
         };
-        let probes = || -> Router<Arc<GatewayState>> {
-            Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz))
-        };
         let router = probes().route("/metrics", get(metrics)).fallback(not_found);
         let router: Router = router.with_state(Arc::clone(&self.state));
-        let overflow: Router = probes().fallback(no_place).with_state(self.state);
+        let overflow = overflow_router(self.state);
         server::serve(&self.listener, &router, &overflow, &[]).await;
     }
+}
+
+fn probes() -> Router<Arc<GatewayState>> {
+    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz))
+}
+
+/// What is answered on connections without a place.
+fn overflow_router(state: Arc<GatewayState>) -> Router {
+    probes().fallback(no_place).method_not_allowed_fallback(no_place).with_state(state)
 }
 
 async fn readyz(State(state): State<Arc<GatewayState>>) -> (StatusCode, Json<Readiness>) {
@@ -144,6 +150,9 @@ impl Collector for Snapshot {
 mod tests {
     use super::*;
     use async_trait::async_trait;
+    use axum::body::Body;
+    use axum::http::Request;
+    use tower_service::Service;
 
     struct Nothing;
 
@@ -173,6 +182,23 @@ mod tests {
         match state.authenticate(&headers) {
             Ok(()) => StatusCode::OK,
             Err(problem) => axum::response::IntoResponse::into_response(problem).status(),
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_place_a_probe_is_answered_and_all_else_refused() {
+        let ready = ReadinessCache::default();
+        let state = GatewayState { health: Arc::new(Nothing), operator_token: None, ready };
+        let mut router = overflow_router(Arc::new(state));
+        for (method, path, expected) in [
+            ("GET", "/healthz", StatusCode::OK),
+            ("GET", "/readyz", StatusCode::OK),
+            ("POST", "/healthz", StatusCode::SERVICE_UNAVAILABLE),
+            ("GET", "/metrics", StatusCode::SERVICE_UNAVAILABLE),
+        ] {
+            let request = Request::builder().method(method).uri(path);
+            let answer = router.call(request.body(Body::empty()).unwrap()).await.unwrap();
+            assert_eq!(answer.status(), expected, "{method} {path}");
         }
     }
 
