@@ -98,7 +98,8 @@ fn failed(reason: &str) -> Closed {
     Closed { code: FAILED, reason: reason.to_owned() }
 }
 
-/// One terminal, within the limits. Its client is waited for until the login is complete.
+/// One terminal, within the limits. Its client is waited for until it has proved whose it is; then it is
+/// the pod that is waited for, by no more than a customer may have.
 async fn serve(
     app: &App,
     pod: String,
@@ -120,6 +121,7 @@ async fn serve(
     let _of_customer =
         app.terminals_of.try_acquire(customer, limits::TERMINALS_OF_ONE).ok_or_else(full)?;
     let _permit = app.terminals.try_acquire().map_err(|_| full())?;
+    drop(waited_for);
     let opening = app.shell.open(login, hello.size.size());
     let session = match tokio::time::timeout(limits::TERMINAL_LOGIN, opening).await {
         Ok(Ok(session)) => session,
@@ -134,7 +136,6 @@ async fn serve(
         }
         Err(_) => return Err(failed("the pod does not answer")),
     };
-    drop(waited_for);
     forward(socket, session).await;
     Ok(())
 }

@@ -6,11 +6,14 @@ use crate::support::fake::FakeCluster;
 use crate::support::web::Web;
 use crate::text;
 use futures::{SinkExt, StreamExt};
-use serde_json::json;
+use paygress_core::backend::cluster::ReadyPod;
+use paygress_core::model::ssh_host::SshHost;
+use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 
@@ -48,16 +51,21 @@ fn upgrade() -> String {
     )
 }
 
+/// A terminal whose customer has sent what authenticates them.
+async fn terminal_of(web: &Web, bought: &Value) -> WebSocketStream<TcpStream> {
+    let url = format!("ws://{}/pods/{}/terminal", web.address, text(bought, "pod_name"));
+    let (mut terminal, _) = tokio_tungstenite::client_async(url, connect(web).await).await.unwrap();
+    let hello = json!({"bearer_token": text(bought, "bearer_token"), "columns": 80, "rows": 24});
+    terminal.send(Message::text(hello.to_string())).await.unwrap();
+    terminal
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn terminals_keep_nobody_out_until_their_customer_has_logged_in() {
     let (_sandbox, _running, web, buyer) = opened(&[], "").await;
     let order = json!({"cashu_token": buyer.token(6).await, "ssh_username": "alice"});
     let bought = web.spawn(order).await.good();
-    let url = format!("ws://{}/pods/{}/terminal", web.address, text(&bought, "pod_name"));
-    let (mut terminal, _) =
-        tokio_tungstenite::client_async(url, connect(&web).await).await.unwrap();
-    let hello = json!({"bearer_token": text(&bought, "bearer_token"), "columns": 80, "rows": 24});
-    terminal.send(Message::text(hello.to_string())).await.unwrap();
+    let mut terminal = terminal_of(&web, &bought).await;
     let first = timeout(TIMEOUT, terminal.next()).await.expect("it opens").unwrap().unwrap();
     assert!(!matches!(first, Message::Close(_)), "{first:?}");
 
@@ -80,6 +88,46 @@ async fn terminals_keep_nobody_out_until_their_customer_has_logged_in() {
         }
     }
     assert!(shown.contains("so says alice"), "the customer's terminal is cut: {shown}");
+}
+
+/// The connection of the login, to a pod that does not answer.
+async fn login(pod: &TcpListener) -> TcpStream {
+    loop {
+        let (mut stream, _) = pod.accept().await.unwrap();
+        if matches!(stream.read(&mut [0; 4]).await, Ok(1..)) {
+            return stream;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn newcomers_cut_no_login_that_waits_for_the_pod() {
+    const NODE: &str = "127.0.0.1";
+    let pod = TcpListener::bind((NODE, 0)).await.unwrap();
+    let port = pod.local_addr().unwrap().port().to_string();
+    let settings = [
+        ("REQUESTS_PER_MINUTE", "100000"),
+        ("SSH_HOST", "192.0.2.1"),
+        ("SSH_PORT_RANGE_START", port.as_str()),
+        ("SSH_PORT_RANGE_END", port.as_str()),
+    ];
+    let ssh_host = Some(SshHost::parse(NODE).unwrap());
+    let ready = ReadyPod { ssh_host, ..ReadyPod::default() };
+    let cluster = FakeCluster { ready, ..FakeCluster::default() };
+    let (_sandbox, _running, web, buyer) = with_cluster(&settings, cluster).await;
+    let order =
+        json!({"cashu_token": buyer.token(6).await, "ssh_password": "the password of the pod"});
+    let bought = web.spawn(order).await.good();
+    let mut terminal = terminal_of(&web, &bought).await;
+    let login = timeout(TIMEOUT, login(&pod)).await.expect("the service logs in");
+    let mut newcomers = Vec::new();
+    for _ in 0..OF_ADDRESS {
+        newcomers.push(newcomer(&web).await);
+    }
+    drop((login, pod));
+    let end = timeout(TIMEOUT, terminal.next()).await.expect("the login has failed");
+    let Some(Ok(Message::Close(Some(frame)))) = &end else { panic!("it is cut: {end:?}") };
+    assert_eq!((u16::from(frame.code), &*frame.reason), (4_502, "the pod refuses the login"));
 }
 
 /// All that an address may have are event streams, on which the service sends what happens.
