@@ -30,8 +30,13 @@ pub(crate) const WRITE: Duration = Duration::from_secs(30);
 /// another wants its place: 1 kB/s, which a shared line of 2G has.
 pub(crate) const SLOWEST_BYTE: Duration = Duration::from_millis(1);
 /// How far it may be [behind](crate::pace::Pace): a bad line has lost a packet, and another has been
-/// sent.
+/// sent. What it reads is known in steps of up to 128 KiB, since Linux takes 64 KiB at once and a window
+/// of TCP may open only when all is read: one that reads less than 64 kB/s may seem to read nothing for so
+/// long, unless its own buffers are small.
 pub(crate) const STALLED: Duration = Duration::from_secs(2);
+/// What Linux holds unsent before it takes no more. Else it takes megabytes, and more only once a third of
+/// them is gone: a client that reads would seem to read nothing for minutes.
+pub(crate) const UNSENT_BYTES: u32 = 4_096;
 /// A request's body; a request has no more, and a wallet's payment is hardly longer.
 pub(crate) const BODY_BYTES: usize = 128 << 10;
 /// What is read of a body that the answer does not depend on, so that the client sees the answer…

@@ -14,6 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
+use socket2::SockRef;
 use std::convert::Infallible;
 use std::future::pending;
 use std::net::IpAddr;
@@ -101,6 +102,7 @@ async fn connection<S: Site>(stream: TcpStream, peer: Peer, site: S) {
     let (address, place) = (peer.address, Arc::clone(&peer.place));
     // Server-sent events and terminals are small pieces that should not wait for each other.
     let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(&stream).set_tcp_notsent_lowat(limits::UNSENT_BYTES);
     let mut stream = TimeoutStream::new(PlacedStream::new(stream, Arc::clone(&place)));
     stream.set_write_timeout(Some(limits::WRITE));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
@@ -341,6 +343,45 @@ mod tests {
             unread.push(stream);
         }
         (address, served, unread)
+    }
+
+    /// The service's buffers are the system's, which hold megabytes.
+    #[tokio::test]
+    async fn a_client_that_reads_all_the_time_keeps_its_place() {
+        const LONGEST: usize = 16 << 20;
+        const OFTEN: Duration = Duration::from_millis(100);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let begun = Arc::new(Notify::new());
+        let begins = Arc::clone(&begun);
+        let busy = move || async move {
+            begins.notify_one();
+            pending::<&str>().await
+        };
+        let site: Router = Router::new()
+            .route("/busy", get(busy))
+            .route("/long", get(|| async { vec![b'x'; LONGEST] }))
+            .route("/quick", get(|| async { "done" }));
+        let served = tokio::spawn(async move { serve(&listener, &site, &probes(), &[]).await });
+        let mut under_way = Vec::new();
+        for _ in 1..OF_ADDRESS {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            send(&mut stream, "/busy").await;
+            timeout(LONG, begun.notified()).await.expect("it is under way");
+            under_way.push(stream);
+        }
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        let mut reader = socket.connect(address).await.unwrap();
+        send(&mut reader, "/long").await;
+        let (started, mut read) = (Instant::now(), [0; 1_600]);
+        while started.elapsed() < 4 * limits::STALLED {
+            // 16 kB/s.
+            timeout(LONG, reader.read_exact(&mut read)).await.expect("it has come").unwrap();
+            assert!(!is_newcomer_served(address).await, "it has lost its place");
+            tokio::time::sleep(OFTEN).await;
+        }
+        served.abort();
     }
 
     async fn is_newcomer_served(address: SocketAddr) -> bool {
