@@ -110,7 +110,7 @@ pub(crate) const APP_REQUESTS_OF_ONE: [usize; NETWORKS] = [22, 88, 352];
 /// Of the requests of one lease with a public port, those from each network that a visitor is in: shares
 /// of what the lease has. A visitor who reads as slowly as possible, or holds WebSockets open, leaves
 /// some for all others, from however many networks they come.
-pub(crate) const APP_VISITS_OF_ONE: [usize; NETWORKS] = [22, 64, 96];
+pub(crate) const APP_VISITS_OF_ONE: [usize; NETWORKS] = [16, 64, 96];
 /// How many times `REQUESTS_PER_MINUTE` an address has there, and a pod's customer: a page loads many
 /// files.
 pub(crate) const APP_ALLOWANCE: u32 = 10;
