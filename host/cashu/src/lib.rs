@@ -114,6 +114,7 @@ pub use error::{
     ResponseError, SignatureError, UnavailableReason, Unresolved,
 };
 pub use health::MintHealth;
+pub use lightning_address::is_valid_lightning_address;
 pub use melt::Melted;
 pub use mint_check::{MeltLimits, MintOffer, Nut, check_mint};
 pub use operation::{MintBalance, OperationState, Transaction};

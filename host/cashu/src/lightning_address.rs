@@ -26,16 +26,25 @@ pub(crate) fn is_lightning_address(destination: &str) -> bool {
     destination.contains('@')
 }
 
+/// Whether it is written as `name@domain`, with what these may have.
+#[must_use]
+pub fn is_valid_lightning_address(address: &str) -> bool {
+    parts(address).is_some()
+}
+
+/// Name and domain.
+fn parts(address: &str) -> Option<(&str, &str)> {
+    let (name, domain) = address.split_once('@')?;
+    (is_made_of(name, "-_.+") && is_made_of(domain, "-.:")).then_some((name, domain))
+}
+
 /// An invoice over `amount` of the address `name@domain`.
 pub(crate) async fn invoice_of(
     client: &JsonClient,
     address: &str,
     amount: Sat,
 ) -> Result<Bolt11Invoice, LightningAddressError> {
-    let (name, domain) = address.split_once('@').ok_or(LightningAddressError::Malformed)?;
-    if !is_made_of(name, "-_.+") || !is_made_of(domain, "-.:") {
-        return Err(LightningAddressError::Malformed);
-    }
+    let (name, domain) = parts(address).ok_or(LightningAddressError::Malformed)?;
     // For tests: this machine has no certificate.
     let scheme = if domain.split(':').next() == Some("127.0.0.1") { "http" } else { "https" };
     let url = format!("{scheme}://{domain}/.well-known/lnurlp/{name}");

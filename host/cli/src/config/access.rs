@@ -20,6 +20,15 @@ impl Reader {
         PodAccess::new(modes, ports, max_leases.unwrap_or(MAX_LEASES))
     }
 
+    /// Where customers log in to pods with ports.
+    pub(super) fn ssh_host(&mut self) -> String {
+        let host = self.needed("SSH_HOST");
+        if !host.is_empty() {
+            self.check_host("SSH_HOST", &host);
+        }
+        host
+    }
+
     fn access_modes(&mut self) -> AccessModes {
         let names = self.names("ACCESS");
         let modes: Option<Vec<AccessMode>> =

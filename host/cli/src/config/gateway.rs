@@ -113,12 +113,9 @@ impl Reader {
         address
     }
 
-    fn gateway_host(&mut self) -> Option<String> {
+    pub(super) fn gateway_host(&mut self) -> Option<String> {
         let host = self.text("GATEWAY_SSH_HOST").filter(|text| !text.is_empty())?;
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
-        if host.starts_with('-') || !host.chars().all(is_plain) {
-            self.problem("GATEWAY_SSH_HOST: must be a name or an address, without a port");
-        }
+        self.check_host("GATEWAY_SSH_HOST", &host);
         Some(host)
     }
 

@@ -16,6 +16,7 @@ mod reader;
 #[cfg(test)]
 mod tests;
 mod unknown;
+mod wallet;
 
 pub use gateway::{GatewayConfig, GatewayHttpConfig, GatewayProcess, IrohConfig, JumpHostConfig};
 pub use http::HttpConfig;
@@ -301,23 +302,6 @@ impl Reader {
         if self.flag("POD_RUN_IMAGE") { RunImage::Allowed } else { RunImage::Never }
     }
 
-    /// Both settings or neither.
-    fn payout(&mut self) -> Option<Payout> {
-        let address = self.text("PAYOUT_ADDRESS");
-        let above = self.number("PAYOUT_ABOVE_SATS", 100..=2_100_000_000_000_000);
-        match (address, above) {
-            (Some(address), Some(above)) if address.contains('@') => {
-                return Some(Payout { address, above: Sat(above) });
-            }
-            (Some(_), Some(_)) => {
-                self.problem("PAYOUT_ADDRESS: must be a Lightning address, name@domain");
-            }
-            (None, None) => {}
-            _ => self.problem("PAYOUT_ADDRESS and PAYOUT_ABOVE_SATS: set both or neither"),
-        }
-        None
-    }
-
     /// Mints, registries and the API server are reached through proxies that the environment names.
     /// Each client reads them for itself, and would fail with the first problem.
     fn refuse_unusable_proxies(&mut self) {
@@ -384,10 +368,7 @@ impl Config {
             .and_then(|duration| duration.get("suggested_minutes")?.as_u64())
             .unwrap_or(60);
         let database = reader.text("DATABASE_URL").map(Secret::new);
-        let mnemonic = reader.text("WALLET_MNEMONIC").map(Secret::new);
-        if database.is_some() && mnemonic.is_none() {
-            reader.problem("WALLET_MNEMONIC is missing: replicas that share a DATABASE_URL share one wallet, and need the same 12 to 24 words");
-        }
+        let mnemonic = reader.mnemonic(database.as_ref());
         let config = Self {
             nostr: transports.nostr,
             http: transports.http.then_some(http),
@@ -448,7 +429,7 @@ impl Config {
             probe: reader.flag("POD_PROBE"),
             reply_from_pod: reader.flag("REPLY_FROM_POD"),
             receipts: reader.flag("RECEIPTS"),
-            ssh_host: reader.needed("SSH_HOST"),
+            ssh_host: reader.ssh_host(),
             ssh_host_from: reader.ssh_host_from(),
             node_lost_after: Seconds(reader.number("NODE_LOST_SECONDS", 10..=86_400).unwrap_or(0)),
             ssh_port: reader.port("SSH_PORT"),

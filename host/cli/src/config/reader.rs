@@ -4,6 +4,7 @@ use super::keys::find;
 use std::collections::BTreeMap;
 #[cfg(test)]
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 
 /// A list separated by commas.
@@ -99,8 +100,9 @@ impl Reader {
         self.text(key).unwrap_or_default()
     }
 
+    /// What is blank, or a list without items, is missing.
     pub(super) fn needed(&mut self, key: &'static str) -> String {
-        self.text(key).unwrap_or_else(|| {
+        self.text(key).filter(|text| !items(text).is_empty()).unwrap_or_else(|| {
             let about = find(key).map_or("", |key| key.about);
             self.problems.push(format!("{key} is missing: {about}"));
             String::new()
@@ -159,6 +161,16 @@ impl Reader {
         chosen
     }
 
+    /// Notes a problem with a host that customers are given: it becomes a part of commands and of
+    /// `known_hosts` lines.
+    pub(super) fn check_host(&mut self, key: &'static str, host: &str) {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        let is_name = !host.starts_with('-') && host.chars().all(is_plain);
+        if !is_name && host.parse::<Ipv6Addr>().is_err() {
+            self.problem(format!("{key}: must be a name or an address, without a port"));
+        }
+    }
+
     /// The address of a server that this service sends to.
     pub(super) fn endpoint(&mut self, key: &'static str) -> Option<String> {
         let url = self.text(key)?;
@@ -170,5 +182,61 @@ impl Reader {
             self.problems.push(format!("{key}: must be like http://collector:4318"));
         }
         Some(url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::part;
+
+    fn problems<T>(
+        file: &str,
+        environment: &[(&str, &str)],
+        read: impl FnOnce(&mut Reader) -> T,
+    ) -> Vec<String> {
+        let environment =
+            environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        part(Some(file), environment, read).err().map_or_else(Vec::new, |found| found.0)
+    }
+
+    #[test]
+    fn a_host_that_customers_are_given_is_a_name_or_an_address_alone() {
+        let of_pods =
+            |host: &str| problems("", &[("SSH_HOST", host)], |reader| drop(reader.ssh_host()));
+        let of_gateway = |host: &str| {
+            problems("", &[("GATEWAY_SSH_HOST", host)], |reader| drop(reader.gateway_host()))
+        };
+        for host in ["node-1.example.com", "a_b", "192.0.2.7", "2001:db8::7"] {
+            assert_eq!((of_pods(host), of_gateway(host)), (vec![], vec![]), "{host}");
+        }
+        let problem =
+            |key: &str| vec![format!("{key}: must be a name or an address, without a port")];
+        for host in [
+            "http://x",
+            "node.example.com:22",
+            "192.0.2.7:22",
+            "[::1]:22",
+            "a b",
+            "-oProxyCommand=x",
+        ] {
+            let expected = (problem("SSH_HOST"), problem("GATEWAY_SSH_HOST"));
+            assert_eq!((of_pods(host), of_gateway(host)), expected, "{host}");
+        }
+    }
+
+    /// Otherwise the service would start without mints, or with a key that nobody has stored.
+    #[test]
+    fn what_is_needed_and_blank_in_the_file_is_missing() {
+        for (file, key) in [
+            ("nostr_private_key = \"\"", "NOSTR_PRIVATE_KEY"),
+            ("ssh_host = \" \"", "SSH_HOST"),
+            ("whitelisted_mints = []", "WHITELISTED_MINTS"),
+            ("nostr_relays = \",\"", "NOSTR_RELAYS"),
+        ] {
+            let found = problems(file, &[], |reader| reader.needed(key));
+            assert_eq!(found.len(), 1, "{file}: {found:?}");
+            assert!(found.iter().all(|it| it.starts_with(&format!("{key} is missing: "))));
+        }
     }
 }

@@ -11,6 +11,8 @@ fn read(file: &str, environment: &[(&str, &str)]) -> Result<Config, Problems> {
 }
 
 const KEY: &str = "0000000000000000000000000000000000000000000000000000000000000001";
+const MNEMONIC: &str =
+    "legal winner thank year wave sausage worth useful legal winner thank yellow";
 
 fn good() -> String {
     format!(
@@ -347,6 +349,22 @@ fn the_environment_wins_and_stands_for_policy_settings() {
 }
 
 #[test]
+fn a_mnemonic_or_payout_that_would_fail_later_is_a_problem_and_the_mnemonic_is_not_shown() {
+    assert!(read(&good(), &[("WALLET_MNEMONIC", MNEMONIC)]).is_ok());
+    for wrong in ["hunter2", &MNEMONIC.replace("yellow", "hunter2"), &MNEMONIC[6..]] {
+        let problems = read(&good(), &[("WALLET_MNEMONIC", wrong)]).err().unwrap().to_string();
+        assert!(problems.contains("WALLET_MNEMONIC: needs 12 to 24"), "{problems}");
+        assert!(!problems.contains("hunter2") && !problems.contains("sausage"), "{problems}");
+    }
+    let payout = |to| read(&good(), &[("PAYOUT_ADDRESS", to), ("PAYOUT_ABOVE_SATS", "1000")]);
+    assert!(payout("a.b+c@pay.example").is_ok());
+    for wrong in ["pay.example", "@pay.example", "a@", "a@b@c", "a@https://pay.example"] {
+        let problems = payout(wrong).err().unwrap().to_string();
+        assert!(problems.contains("PAYOUT_ADDRESS: must be a Lightning address"), "{problems}");
+    }
+}
+
+#[test]
 fn the_gateway_is_off_until_one_of_its_ways_is_on() {
     let gateway = |more: &[(&str, &str)]| read(&good(), more).map(|config| config.gateway);
     assert!(gateway(&[("GATEWAY_SSH_HOST", "g.example")]).unwrap().is_none());
@@ -371,7 +389,7 @@ fn a_gateway_in_a_process_of_its_own_has_health_and_metrics_where_it_listens() {
         ("GATEWAY_SSH_LISTEN", "[::]:2222"),
         ("GATEWAY_IN_SERVICE", "false"),
         ("DATABASE_URL", "postgres://db.example/paygress"),
-        ("WALLET_MNEMONIC", "one two"),
+        ("WALLET_MNEMONIC", MNEMONIC),
         token,
     ];
     let gateway = |more: &[(&str, &str)]| {
