@@ -51,7 +51,7 @@ pub(crate) fn cluster_error(error: RequestError) -> ClusterError {
         ),
         _ => return ClusterError::unavailable(*status),
     };
-    tracing::warn!(code = status.code, message, "the cluster refused a request");
+    tracing::warn!(code = status.code, reason = message, "the cluster refused a request");
     ClusterError::Refused(Refusal::new(error_type, text))
 }
 

@@ -187,13 +187,13 @@ pub(crate) fn readiness(
             return Some(Err(ClusterError::port_taken(message)));
         }
         if waited >= unschedulable_within {
-            tracing::warn!(message, "no node has room for a pod");
+            tracing::warn!(reason = message, "no node has room for a pod");
             return Some(Err(ClusterError::not_scheduled("no node has room for it")));
         }
     }
     let (container, waiting) = waiting(status).find(|(_, waiting)| is_stuck(waiting))?;
     let reason = waiting.reason.clone().unwrap_or_default();
-    tracing::warn!(reason, message = waiting.message, container.name, "a pod cannot start");
+    tracing::warn!(reason, details = waiting.message, container.name, "a pod cannot start");
     Some(Err(not_started(pod, start_cause(pod, container, waiting), &reason)))
 }
 

@@ -15,6 +15,7 @@ use paygress_core::backend::cluster::{ClusterError, ClusterHealth};
 use paygress_core::error_chain;
 use paygress_core::model::access::{AccessMode, AccessModes};
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 pub(super) const CONNECTION: Area = Area::new(Group::Cluster, "connection");
@@ -24,6 +25,8 @@ const SECURITY: Area = Area::new(Group::Cluster, "pod security");
 const NETWORK: Area = Area::new(Group::Cluster, "network policy");
 const PORTS: Area = Area::new(Group::Cluster, "ports");
 
+/// The node ports of an API server without `--service-node-port-range`.
+const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 /// Ports that a line names.
 const NAMED_PORTS: usize = 10;
 /// What to do about an API server that does not answer.
@@ -234,14 +237,31 @@ async fn network_policies(cluster: &Kubernetes) -> Vec<Check> {
 }
 
 async fn ports(config: &Config, cluster: &Kubernetes) -> Vec<Check> {
-    let is_used = config.access.modes().contains(AccessMode::HostPort);
-    let Some(ports) = config.access.ports().filter(|_| is_used) else { return Vec::new() };
+    let Some(ports) = config.access.ports() else { return Vec::new() };
+    if !config.access.modes().contains(AccessMode::HostPort) {
+        return node_ports(ports).into_iter().collect();
+    }
     match cluster.host_ports_of_others(ports).await {
         // The missing right is named.
         Ok(None) => Vec::new(),
         Ok(Some(taken)) => vec![taken_ports(&taken)],
         Err(error) => vec![failed(PORTS, &error)],
     }
+}
+
+/// Without host ports each port of the range is to be a node port.
+fn node_ports(range: &RangeInclusive<u16>) -> Option<Check> {
+    let (first, last) = (range.start(), range.end());
+    if NODE_PORTS.contains(first) && NODE_PORTS.contains(last) {
+        return None;
+    }
+    let text = format!(
+        "ACCESS names node-port, and of the range {first} to {last} some ports are no node ports, unless the API server has another range of them"
+    );
+    Some(PORTS.warn(
+        text,
+        "set SSH_PORT_RANGE_START and SSH_PORT_RANGE_END within the cluster's node ports, 30000 to 32767 by default",
+    ))
 }
 
 fn taken_ports(taken: &BTreeSet<u16>) -> Check {
@@ -352,6 +372,19 @@ mod tests {
             let check = security_for(access, found);
             assert_eq!(check.outcome, outcome, "{check:?}");
             assert_eq!(check.remedy.is_some(), outcome != Outcome::Ok);
+        }
+    }
+
+    #[test]
+    fn ports_that_are_no_node_ports_are_a_warning() {
+        for (range, expected) in [
+            (30_000..=32_767, None),
+            (20_000..=20_049, Some(Outcome::Warn)),
+            (29_999..=30_010, Some(Outcome::Warn)),
+            (32_000..=32_768, Some(Outcome::Warn)),
+        ] {
+            let outcome = node_ports(&range).map(|check| check.outcome);
+            assert_eq!(outcome, expected, "{range:?}");
         }
     }
 

@@ -39,7 +39,7 @@ fn assert_closed(testbed: &Testbed, reason: &str) {
         objects("job,pod,secret,service").trim().is_empty()
     });
     let log = testbed.log();
-    assert!(log.contains("no pods are sold") && log.contains(reason), "{log}");
+    assert!(log.contains("no pods are sold: ") && log.contains(reason), "{log}");
 }
 
 #[test]

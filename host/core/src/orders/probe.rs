@@ -254,8 +254,8 @@ impl OrderService {
         let problem = known_after(known, self.try_probe(probe, set, order, plan).await);
         match problem.map(|problem| (problem.stops_sales(), problem.message())) {
             None => tracing::info!("a probe pod has started: pods are sold"),
-            Some((true, message)) => tracing::error!(message, "no pods are sold"),
-            Some((false, message)) => tracing::warn!(message, "pods are sold"),
+            Some((true, message)) => tracing::error!("no pods are sold: {message}"),
+            Some((false, message)) => tracing::warn!("pods are sold, but {message}"),
         }
         problem
     }
