@@ -2,7 +2,7 @@
 // The futures of the service nest deeper than the compiler follows by default.
 #![recursion_limit = "256"]
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
 use paygress::config::Config;
 use paygress::log::{self, LogFormat};
@@ -175,7 +175,7 @@ fn log_and_trace(default: &str, otlp: Option<&str>) -> Result<Option<Traces>> {
     let chosen = std::env::var("RUST_LOG").unwrap_or_default();
     let filter = if chosen.is_empty() { default } else { &chosen };
     let format = LogFormat::parse(&std::env::var("LOG_FORMAT").unwrap_or_default())?;
-    let lines = log::layer(filter, format, std::io::stderr)?;
+    let lines = log::layer(filter, format, std::io::stderr).context("RUST_LOG cannot be read")?;
     let (layer, traces) = otlp.map(telemetry::layer).transpose()?.unzip();
     tracing_subscriber::registry().with(layer).with(lines).init();
     Ok(traces)

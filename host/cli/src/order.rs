@@ -309,6 +309,10 @@ fn read_token(argument: &str) -> Result<String> {
         text.clear();
         let input = std::io::stdin().take(100_000).read_to_string(&mut text);
         input.context("no token on standard input")?;
+        if text.trim().is_empty() {
+            let why = "there is no token on standard input";
+            return Err(Refusal::new(ErrorType::InvalidToken, why).into());
+        }
     }
     let token = token_text(&text).expose().to_owned();
     match token_amount(&token) {
@@ -322,9 +326,14 @@ fn key_file(named: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = named {
         return Ok(path.to_owned());
     }
+    // One that is empty or relative would put the key into the working directory.
     let config = std::env::var_os("XDG_CONFIG_HOME")
         .map(PathBuf::from)
-        .or_else(|| std::env::home_dir().map(|home| home.join(".config")));
+        .filter(|path| path.is_absolute())
+        .or_else(|| {
+            let home = std::env::home_dir().filter(|home| home.is_absolute());
+            Some(home?.join(".config"))
+        });
     let config = config.context("no home directory; name a file with --key-file")?;
     Ok(config.join("paygress/customer.key"))
 }

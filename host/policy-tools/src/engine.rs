@@ -34,6 +34,8 @@ fn or_without_cache(
 fn cache_directory() -> Option<PathBuf> {
     let given = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
-    let base = given.filter(|path| path.is_absolute()).or_else(home)?;
+    // Not in the working directory.
+    let is_absolute = |path: &PathBuf| path.is_absolute();
+    let base = given.filter(is_absolute).or_else(home).filter(is_absolute)?;
     Some(base.join("paygress/compiled"))
 }

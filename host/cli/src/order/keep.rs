@@ -99,8 +99,8 @@ impl KeepArguments {
             format,
         };
         let stop = extension.run().await?;
-        let (spent, unused) = (extension.record.spent(), extension.record.unused());
-        print_note(format_args!("{}: {spent} of {} spent", stop.reason(), extension.budget));
+        let unused = extension.record.unused();
+        print_note(format_args!("{}: {}", stop.reason(), extension.spending()));
         if unused > Sat(0) {
             let path = extension.record.path().display();
             print_note(format_args!("{unused} in tokens that were not sent are in {path}"));
@@ -275,6 +275,17 @@ impl<S: Service> Extension<'_, S> {
     fn exhausted(&self) -> Stop {
         let is_spent = self.record.sent() >= self.budget || self.record.unused() > Sat(0);
         if is_spent { Stop::BudgetSpent } else { Stop::NoTokens }
+    }
+
+    /// What the budget went into.
+    fn spending(&self) -> String {
+        let spent = self.record.spent();
+        let others = self.record.sent().minus(spent);
+        let text = format!("{spent} of {} spent", self.budget);
+        match others > Sat(0) {
+            true => format!("{text}, and {others} refused or refunded, which count too"),
+            false => text,
+        }
     }
 
     /// The status of the pod while it lives. Relays are offline now and then.

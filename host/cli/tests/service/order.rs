@@ -231,6 +231,10 @@ async fn a_token_that_cannot_be_read_is_refused_before_a_service_is_looked_for()
         (&top_up[..], "cashuAx", "incomplete or damaged"),
     ] {
         for (argument, input) in [(token, ""), ("-", token)] {
+            let why = match argument {
+                "-" if token.trim().is_empty() => "no token on standard input",
+                _ => why,
+            };
             let refused = paygress(&sandbox, &[command, &[argument]].concat(), input).await;
             let notes = text(&refused.stderr);
             assert_eq!((refused.status.code(), text(&refused.stdout).as_str()), (Some(1), ""));
@@ -240,6 +244,32 @@ async fn a_token_that_cannot_be_read_is_refused_before_a_service_is_looked_for()
         let answer: Value = serde_json::from_slice(&refused.stdout).unwrap();
         assert_eq!(answer["error_type"], "invalid_token", "{answer}");
     }
+}
+
+/// Whoever has that directory next would have the customer's pods.
+#[test]
+fn the_key_is_not_made_in_the_working_directory() {
+    for given in ["", "config"] {
+        let (home, working) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_paygress"));
+        command.args(["order", "spawn", "--token", "-"]).env_clear().stdin(Stdio::null());
+        command.env("NOSTR_RELAYS", "ws://127.0.0.1:9").current_dir(working.path());
+        command.env("XDG_CONFIG_HOME", given).env("HOME", home.path());
+        let notes = text(&command.output().unwrap().stderr);
+        assert!(notes.contains("no token on standard input"), "{notes}");
+        assert!(home.path().join(".config/paygress/customer.key").exists(), "{given}: {notes}");
+        assert!(std::fs::read_dir(working.path()).unwrap().next().is_none(), "{given}");
+    }
+}
+
+#[test]
+fn a_log_filter_that_cannot_be_read_is_named() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_paygress"));
+    command.args(["order", "offers"]).env_clear().env("RUST_LOG", "paygress=loud");
+    let done = command.output().unwrap();
+    let notes = text(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{notes}");
+    assert!(notes.starts_with("paygress: RUST_LOG cannot be read: "), "{notes}");
 }
 
 /// Whatever the limits were that it was started with.

@@ -275,7 +275,10 @@ async fn a_token_pays_once_and_the_same_order_gets_the_same_answer() {
     assert_eq!(ledger.live_leases(None).await.unwrap().len(), 1);
     let mut other = order.clone();
     other["ssh_username"] = json!("bob");
-    assert_eq!(buyer.ask(other).await["error_type"], "token_already_spent");
+    let refused = buyer.ask(other).await;
+    assert_eq!(refused["error_type"], "token_already_spent");
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("with the same options and the credential"), "{message}");
     let thief = Buyer::new(&sandbox).await;
     assert_eq!(
         thief.ask(order).await["error_type"],

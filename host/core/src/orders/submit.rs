@@ -262,8 +262,8 @@ fn already_paying(other: &Order) -> Refusal {
         false => (ErrorType::TokenPending, "is paying for another order right now"),
     };
     let message = format!(
-        "this token {what}. If that order is yours, send it again with the credential that it was \
-         placed with"
+        "this token {what}. If that order is yours, send it again with the same options and the \
+         credential that it was placed with"
     );
     Refusal::new(code, message).with_details(format!("order state: {}", other.state().as_str()))
 }

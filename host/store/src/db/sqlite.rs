@@ -40,6 +40,10 @@ pub enum SqliteError {
     )]
     File { path: PathBuf, source: io::Error },
     #[error(
+        "database {0} is not there: the service makes it at its first start; run this in its working directory, with its configuration"
+    )]
+    Missing(PathBuf),
+    #[error(
         "database {0} is in use by another paygress; stop it, or configure separate files for this one"
     )]
     InUse(PathBuf),
@@ -168,7 +172,10 @@ impl Sqlite {
 
     fn open_to_read(path: &Path, schema: Schema) -> Result<Self, SqliteError> {
         // SQLite's own error would not say why.
-        File::open(path).map_err(|source| SqliteError::File { path: path.to_owned(), source })?;
+        File::open(path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => SqliteError::Missing(path.to_owned()),
+            _ => SqliteError::File { path: path.to_owned(), source },
+        })?;
         let database = |source| SqliteError::Database { path: path.to_owned(), source };
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
             .map_err(database)?;

@@ -62,4 +62,7 @@ async fn an_error_says_what_is_wrong_with_the_file() {
     assert!(matches!(SqlStore::sqlite(&newer).await, Err(SqliteError::Newer { found: 99, .. })));
     let impossible = Path::new("/proc/none/ledger.sqlite");
     assert!(matches!(SqlStore::sqlite(impossible).await, Err(SqliteError::File { .. })));
+    let missing = directory.path().join("missing.sqlite");
+    let read = Database::sqlite_read_only(&missing, SqlStore::SCHEMA).await;
+    assert!(matches!(read, Err(SqliteError::Missing(path)) if path == missing));
 }

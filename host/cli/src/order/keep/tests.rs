@@ -79,6 +79,12 @@ impl FakeService {
     /// Keeps the pod with these tokens and this budget, and gives the moments at which they were
     /// sent.
     async fn extend(&self, record: &mut Record, budget: u64) -> (Stop, Vec<u64>) {
+        let (stop, _) = self.extend_and_report(record, budget).await;
+        (stop, self.sent.borrow().iter().map(|(at, _)| *at).collect())
+    }
+
+    /// Gives what the budget went into.
+    async fn extend_and_report(&self, record: &mut Record, budget: u64) -> (Stop, String) {
         let name = pod();
         let mut extension = Extension {
             service: self,
@@ -89,7 +95,7 @@ impl FakeService {
             format: Format::Text,
         };
         let stop = extension.run().await.unwrap();
-        (stop, self.sent.borrow().iter().map(|(at, _)| *at).collect())
+        (stop, extension.spending())
     }
 }
 
@@ -223,6 +229,10 @@ async fn a_service_that_lies_gets_no_more_than_the_budget() {
         let (stop, sent) = service.extend(&mut record, 9).await;
         assert_eq!((stop, sent.len()), (Stop::BudgetSpent, 1));
         assert_eq!((record.sent(), record.unused()), (Sat(8), Sat(2)));
+        // Nothing more is sent.
+        let report = service.extend_and_report(&mut record, 9).await;
+        let spending = "0 sat of 9 sat spent, and 8 sat refused or refunded, which count too";
+        assert_eq!(report, (Stop::BudgetSpent, spending.to_owned()));
         println!("with a budget of 9 sat it has had {}", record.sent());
     }
 }
