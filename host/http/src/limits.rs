@@ -103,7 +103,7 @@ pub(crate) const APP_REQUESTS: usize = 512;
 /// …of one lease: a page with some WebSockets fits, and the pod's own server takes hardly more…
 pub(crate) const APP_REQUESTS_OF_LEASE: usize = 128;
 /// …and of each of the networks that a client is in, those behind a trusted proxy too: so few
-/// that those of customers, those of others, and the terminals and streams of one customer together are
+/// that those of customers, those of others, and the terminals and streams of one key together are
 /// fewer than `CONNECTIONS_OF_ONE`, whose places they hold: no customer takes all that an address which
 /// they share has. These two are [shares](paygress_core::keyed_limit::share) of all.
 pub(crate) const APP_REQUESTS_OF_ONE: [usize; NETWORKS] = [22, 88, 352];

@@ -63,7 +63,7 @@
 true
 {{- else if has ($config.GATEWAY_IROH | default "false") (list "true" "yes" "1") -}}
 true
-{{- else if regexMatch "GATEWAY_(SSH_LISTEN|IROH)" $beside -}}
+{{- else if regexMatch "GATEWAY_(SSH_LISTEN|IROH)|PAYGRESS_CONFIG" $beside -}}
 true
 {{- else if and $config.PAYGRESS_CONFIG (not (hasKey .Values.files "paygress.toml")) -}}
 true

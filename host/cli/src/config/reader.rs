@@ -70,7 +70,7 @@ impl Reader {
             return Some(value.trim().to_owned());
         }
         match in_file? {
-            toml::Value::String(text) => Some(text),
+            toml::Value::String(text) => Some(text.trim().to_owned()),
             toml::Value::Integer(number) => Some(number.to_string()),
             toml::Value::Boolean(flag) => Some(flag.to_string()),
             toml::Value::Array(items) if items.iter().all(toml::Value::is_str) => {
@@ -167,7 +167,7 @@ impl Reader {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         let is_name = !host.starts_with('-') && host.chars().all(is_plain);
         if !is_name && host.parse::<Ipv6Addr>().is_err() {
-            self.problem(format!("{key}: must be a name or an address, without a port"));
+            self.problem(format!("{key}: must be a name or an address, without a port or brackets"));
         }
     }
 
@@ -211,7 +211,7 @@ mod tests {
             assert_eq!((of_pods(host), of_gateway(host)), (vec![], vec![]), "{host}");
         }
         let problem =
-            |key: &str| vec![format!("{key}: must be a name or an address, without a port")];
+            |key: &str| vec![format!("{key}: must be a name or an address, without a port or brackets")];
         for host in [
             "http://x",
             "node.example.com:22",

@@ -117,9 +117,6 @@ impl OrderService {
                 None => self.swap(order, unpaid).await,
             },
             Resolution::SpentElsewhere => {
-                if unpaid.proven {
-                    self.double_spends.report(&order.token_info.mint);
-                }
                 let refusal =
                     Refusal::new(ErrorType::TokenAlreadySpent, "the token was spent elsewhere");
                 self.refuse(order, refusal, unpaid.into()).await

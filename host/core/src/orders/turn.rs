@@ -35,6 +35,8 @@ pub(super) struct OrderAtMint {
     /// None: it needs none, or not any more.
     place: Option<Place>,
     turn: Option<Turn>,
+    /// It has gone on among those that have reserved what they need.
+    has_handed_over: bool,
 }
 
 /// The order is worked, until this is dropped.
@@ -68,7 +70,7 @@ struct ReservedTurn {
 
 impl OrderAtMint {
     pub(super) fn new(place: Option<Place>) -> Self {
-        Self { place, turn: None }
+        Self { place, turn: None, has_handed_over: false }
     }
 
     /// It may wait for days, or is paid for: the next order's turn has come.
@@ -93,9 +95,9 @@ impl OrderAtMint {
             || self.place.as_ref().is_some_and(Place::is_awaited)
     }
 
-    /// Whether it goes on among those that have reserved what they need.
+    /// Whether it has kept a place from others while it was not paid for, in this process.
     pub(super) fn has_handed_over(&self) -> bool {
-        self.turn.as_ref().is_some_and(|turn| turn.after_reservation.is_some())
+        self.has_handed_over
     }
 
     /// What it needs is reserved.
@@ -122,7 +124,7 @@ impl OrderService {
         at_mint: &mut OrderAtMint,
         set: &mut Arc<dyn PolicySet>,
     ) -> Result<(), Refusal> {
-        let OrderAtMint { place: Some(place), turn } = at_mint else { return Ok(()) };
+        let OrderAtMint { place: Some(place), turn, .. } = at_mint else { return Ok(()) };
         if turn.is_none() {
             *turn = Some(self.next_turn(order, place, set).await?);
             place.set_begun();
@@ -234,7 +236,7 @@ impl OrderService {
         at_mint: &mut OrderAtMint,
         work: impl Future<Output = Result<T, Refusal>>,
     ) -> Result<T, Refusal> {
-        let OrderAtMint { place: Some(place), turn: Some(turn) } = at_mint else {
+        let OrderAtMint { place: Some(place), turn: Some(turn), .. } = at_mint else {
             return work.await;
         };
         let Some(tier) = turn.unreserved.take() else { return work.await };
@@ -319,7 +321,9 @@ impl OrderService {
     /// are not answered: what such orders hold stays bounded by the slots. Few of them, where tokens were
     /// spent elsewhere meanwhile.
     pub(super) async fn hand_over(&self, order: &Order, token: &Secret, at_mint: &mut OrderAtMint) {
-        let OrderAtMint { place: Some(place), turn: Some(turn) } = at_mint else { return };
+        let OrderAtMint { place: Some(place), turn: Some(turn), has_handed_over } = at_mint else {
+            return;
+        };
         let mint = &order.token_info.mint;
         if turn.slot.is_none() || self.unknown.count(mint) > 0 {
             return;
@@ -338,7 +342,7 @@ impl OrderService {
             false => limits::RESERVED_AT_MINT,
         };
         let Some(held) = self.reserved.try_acquire(mint.clone(), limit) else { return };
-        (turn.slot, turn.room_wanted) = (None, None);
+        (turn.slot, turn.room_wanted, *has_handed_over) = (None, None, true);
         let slot = self.reserved_slots.acquire(mint).await;
         turn.after_reservation = Some(ReservedTurn { _held: held, _slot: slot });
     }

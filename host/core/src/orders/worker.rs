@@ -155,18 +155,14 @@ impl OrderService {
     ) -> Result<(), StepError> {
         // Paid for, or removed.
         *launch = launch.take().filter(|_| order.state.may_run_unpaid());
-        match order.state.clone() {
+        let from = order.state();
+        let done = match order.state.clone() {
             OrderState::Received { token, password } => {
                 self.decide(order, &token, password, set, at_mint).await
             }
             OrderState::Decided(unpaid) => {
                 self.hand_over(order, &unpaid.token, at_mint).await;
-                self.receive(order, unpaid, launch).await?;
-                let refusal = order.state.refusal().map(|refusal| refusal.code);
-                if at_mint.has_handed_over() && refusal == Some(ErrorType::TokenAlreadySpent) {
-                    self.double_spends.report(&order.token_info.mint);
-                }
-                Ok(())
+                self.receive(order, unpaid, launch).await
             }
             OrderState::Redeeming(unpaid) => self.resolve(order, unpaid, None).await,
             OrderState::PaymentUnknown { unpaid, abandoned: None }
@@ -185,7 +181,14 @@ impl OrderService {
             | OrderState::Ended { .. }
             | OrderState::Refused { .. }
             | OrderState::Refunded { .. } => Ok(()),
+        };
+        let refusal = order.state.refusal().filter(|_| !from.is_final());
+        if at_mint.has_handed_over()
+            && refusal.is_some_and(|it| it.code == ErrorType::TokenAlreadySpent)
+        {
+            self.double_spends.report(&order.token_info.mint);
         }
+        done
     }
 
     /// Moves the order to the next state, and writes that.

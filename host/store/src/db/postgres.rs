@@ -58,7 +58,11 @@ impl r2d2::ManageConnection for Manager {
     type Error = postgres::Error;
 
     fn connect(&self) -> Result<Connection, postgres::Error> {
-        Ok(Connection { client: self.0.connect()?, prepared: HashMap::new() })
+        let mut client = self.0.connect()?;
+        // A plan for all values, made while tables were small, would read them whole. Before Postgres 12
+        // there is no such setting.
+        let _ = client.batch_execute("SET plan_cache_mode = force_custom_plan");
+        Ok(Connection { client, prepared: HashMap::new() })
     }
 
     fn is_valid(&self, connection: &mut Connection) -> Result<(), postgres::Error> {
@@ -418,6 +422,14 @@ fn is_conflict(state: Option<&SqlState>) -> bool {
     })
 }
 
+/// Whether what was prepared is out of date: a newer version has changed a table, or the server has
+/// forgotten it.
+fn is_outdated(state: Option<&SqlState>) -> bool {
+    state.is_some_and(|state| {
+        [SqlState::FEATURE_NOT_SUPPORTED, SqlState::INVALID_SQL_STATEMENT_NAME].contains(state)
+    })
+}
+
 impl Postgres {
     /// Runs the body once, and commits. With the failure comes what the server says of it.
     fn attempt(&self, work: &mut Work<'_>) -> Result<(), (Undo, Option<SqlState>)> {
@@ -443,8 +455,7 @@ impl Postgres {
         match work(&mut attempt) {
             Ok(()) => attempt.transaction.commit().map_err(refused),
             Err(failure) => {
-                // A table may have changed since, when a newer version migrates.
-                if attempt.error.is_some() && !is_conflict(attempt.error.as_ref()) {
+                if is_outdated(attempt.error.as_ref()) {
                     attempt.prepared.clear();
                 }
                 Err((failure, attempt.error))
@@ -466,8 +477,13 @@ impl Backend for Postgres {
             .with_jitter()
             .with_max_times(ATTEMPTS)
             .build();
+        // Each connection has its own statements.
+        let mut prepared_anew = 0..CONNECTIONS;
         loop {
             let Err((failure, state)) = self.attempt(work) else { return Ok(()) };
+            if is_outdated(state.as_ref()) && prepared_anew.next().is_some() {
+                continue;
+            }
             match pauses.next().filter(|_| is_conflict(state.as_ref())) {
                 Some(pause) => std::thread::sleep(pause),
                 None => return Err(failure),
