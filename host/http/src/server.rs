@@ -374,6 +374,7 @@ mod tests {
         socket.set_recv_buffer_size(4_096).unwrap();
         let mut reader = socket.connect(address).await.unwrap();
         send(&mut reader, "/long").await;
+        timeout(LONG, reader.readable()).await.expect("it is answered").unwrap();
         let (started, mut read) = (Instant::now(), 0);
         while started.elapsed() < 4 * limits::STALLED {
             // 16 kB/s.
