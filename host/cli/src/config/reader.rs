@@ -167,7 +167,9 @@ impl Reader {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         let is_name = !host.starts_with('-') && host.chars().all(is_plain);
         if !is_name && host.parse::<Ipv6Addr>().is_err() {
-            self.problem(format!("{key}: must be a name or an address, without a port or brackets"));
+            self.problem(format!(
+                "{key}: must be a name or an address, without a port or brackets"
+            ));
         }
     }
 
@@ -210,8 +212,9 @@ mod tests {
         for host in ["node-1.example.com", "a_b", "192.0.2.7", "2001:db8::7"] {
             assert_eq!((of_pods(host), of_gateway(host)), (vec![], vec![]), "{host}");
         }
-        let problem =
-            |key: &str| vec![format!("{key}: must be a name or an address, without a port or brackets")];
+        let problem = |key: &str| {
+            vec![format!("{key}: must be a name or an address, without a port or brackets")]
+        };
         for host in [
             "http://x",
             "node.example.com:22",
