@@ -1,6 +1,6 @@
 //! A SHA-256 digest in hex.
 
-use crate::model::ids::is_hex;
+use crate::model::checked_text::{checked_text, is_hex};
 use crate::model::invalid_name::InvalidName;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -12,36 +12,13 @@ use std::fmt;
 #[serde(transparent)]
 pub struct HexDigest(String);
 
+checked_text!(HexDigest, "a SHA-256 digest", "64 lower-case hex digits", |text| is_hex(text, 64));
+
 impl HexDigest {
     /// The digest of these bytes.
     #[must_use]
     pub fn of(bytes: impl AsRef<[u8]>) -> Self {
         Self(hex::encode(Sha256::digest(bytes)))
-    }
-
-    /// Checks the text.
-    ///
-    /// # Errors
-    /// [`InvalidName`] with the rule that it breaks.
-    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidName> {
-        let text = text.into();
-        match is_hex(&text, 64) {
-            true => Ok(Self(text)),
-            false => {
-                Err(InvalidName { what: "a SHA-256 digest", rule: "64 lower-case hex digits" })
-            }
-        }
-    }
-
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<HexDigest> for String {
-    fn from(digest: HexDigest) -> Self {
-        digest.0
     }
 }
 

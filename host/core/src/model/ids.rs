@@ -8,8 +8,8 @@ pub use crate::model::tier_id::TierId;
 pub use crate::model::username::{InvalidUsername, Username};
 
 use crate::limits;
+use crate::model::checked_text::{checked_text, display_text, is_hex, is_plain_within};
 use crate::model::secret::Secret;
-use crate::sanitize::is_plain;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -21,25 +21,8 @@ macro_rules! name {
         #[serde(try_from = "String")]
         pub struct $name(String);
 
-        impl $name {
-            /// Checks the text.
-            ///
-            /// # Errors
-            /// [`InvalidName`] with the rule that it breaks.
-            pub fn parse(text: impl Into<String>) -> Result<Self, InvalidName> {
-                let text = text.into();
-                let is_valid: fn(&str) -> bool = $is_valid;
-                match is_valid(&text) {
-                    true => Ok(Self(text)),
-                    false => Err(InvalidName { what: $what, rule: $rule }),
-                }
-            }
-
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
+        checked_text!($name, $what, $rule, $is_valid);
+        display_text!($name);
 
         impl TryFrom<String> for $name {
             type Error = InvalidName;
@@ -48,23 +31,7 @@ macro_rules! name {
                 Self::parse(text)
             }
         }
-
-        impl From<$name> for String {
-            fn from(name: $name) -> Self {
-                name.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
     };
-}
-
-pub(super) fn is_hex(text: &str, digits: usize) -> bool {
-    text.len() == digits && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 name!(
@@ -83,7 +50,7 @@ name!(
     /// The name of a pod, as customers and Kubernetes see it. A lease's is `ssh-pod-<lease>`;
     /// customers may name others, which there are not.
     PodName, "the name of a pod", "1 to 128 bytes without control characters",
-    |text| (1..=limits::POD_NAME_BYTES).contains(&text.len()) && text.chars().all(is_plain)
+    |text| is_plain_within(text, limits::POD_NAME_BYTES)
 );
 name!(
     /// The id of a message to the service, as its transport forms it: the same id is the same

@@ -1,8 +1,8 @@
 //! The reference of an image.
 
 use crate::limits;
+use crate::model::checked_text::{checked_text, display_text, is_plain_within};
 use crate::model::invalid_name::InvalidName;
-use crate::sanitize::is_plain;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -14,23 +14,15 @@ use std::fmt;
 #[serde(transparent)]
 pub struct ImageRef(String);
 
-impl ImageRef {
-    /// Checks what a policy admits.
-    ///
-    /// # Errors
-    /// [`InvalidName`] with the rule that it breaks.
-    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidName> {
-        let text = text.into();
-        let is_short = (1..=limits::IMAGE_BYTES).contains(&text.len());
-        match is_short && text.chars().all(is_plain) {
-            true => Ok(Self(text)),
-            false => Err(InvalidName {
-                what: "the reference of an image",
-                rule: "1 to 512 bytes without control characters",
-            }),
-        }
-    }
+checked_text!(
+    ImageRef,
+    "the reference of an image",
+    "1 to 512 bytes without control characters",
+    |text| is_plain_within(text, limits::IMAGE_BYTES)
+);
+display_text!(ImageRef);
 
+impl ImageRef {
     /// What a template is rendered with where an images policy refuses the sample order of a dry
     /// run.
     #[must_use]
@@ -42,23 +34,6 @@ impl ImageRef {
     #[must_use]
     pub fn of_test_case() -> Self {
         Self("registry.example/ssh:1".to_owned())
-    }
-
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<ImageRef> for String {
-    fn from(image: ImageRef) -> Self {
-        image.0
-    }
-}
-
-impl fmt::Display for ImageRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

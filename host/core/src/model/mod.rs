@@ -3,6 +3,7 @@
 pub mod access;
 pub mod apps_domain;
 pub mod catalog;
+mod checked_text;
 pub mod decision;
 pub mod egress;
 pub mod gateway;

@@ -1,8 +1,8 @@
 //! The id of a tier.
 
 use crate::limits;
+use crate::model::checked_text::{checked_text, display_text, is_plain_within};
 use crate::model::invalid_name::InvalidName;
-use crate::sanitize::is_plain;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -14,23 +14,12 @@ use std::fmt;
 #[serde(transparent)]
 pub struct TierId(String);
 
-impl TierId {
-    /// Checks what a policy calls a tier.
-    ///
-    /// # Errors
-    /// [`InvalidName`] with the rule that it breaks.
-    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidName> {
-        let text = text.into();
-        let is_short = (1..=limits::TIER_BYTES).contains(&text.len());
-        match is_short && text.chars().all(is_plain) {
-            true => Ok(Self(text)),
-            false => Err(InvalidName {
-                what: "the id of a tier",
-                rule: "1 to 64 bytes without control characters",
-            }),
-        }
-    }
+checked_text!(TierId, "the id of a tier", "1 to 64 bytes without control characters", |text| {
+    is_plain_within(text, limits::TIER_BYTES)
+});
+display_text!(TierId);
 
+impl TierId {
     /// What the host quotes where a pricing policy refuses the sample order of a dry run.
     #[must_use]
     pub fn of_dry_run() -> Self {
@@ -41,23 +30,6 @@ impl TierId {
     #[must_use]
     pub fn of_test_case() -> Self {
         Self("standard".to_owned())
-    }
-
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<TierId> for String {
-    fn from(tier: TierId) -> Self {
-        tier.0
-    }
-}
-
-impl fmt::Display for TierId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
