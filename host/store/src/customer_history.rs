@@ -13,7 +13,17 @@ use paygress_core::limits;
 use paygress_core::model::ids::{Customer, OrderId};
 use paygress_core::model::units::{Sat, Seconds, UnixTime};
 
-const STATEMENT: &str = "SELECT
+/// Which orders of a customer an earlier version has written. In `sql/ledger_9.sql` their index has the
+/// same condition.
+macro_rules! uncounted {
+    () => {
+        "customer = ?1 AND counted_state IS DISTINCT FROM state
+            AND (state <> 'refused' OR counted_sat IS NOT NULL)"
+    };
+}
+
+const STATEMENT: &str = concat!(
+    "SELECT
         (SELECT count(*) FROM (SELECT 1 FROM orders
             WHERE customer = ?1 AND counted_sat IS NOT NULL AND id <> ?2 LIMIT ?4) AS counted),
         (SELECT created_at FROM orders
@@ -23,15 +33,15 @@ const STATEMENT: &str = "SELECT
         CAST(coalesce(sum(counted_seconds), 0) AS BIGINT),
         min(created_at),
         count(*) - count(counted_seconds),
-        (SELECT count(*) FROM orders
-            WHERE customer = ?1 AND counted_state IS DISTINCT FROM state
-                AND (state <> 'refused' OR counted_sat IS NOT NULL))
+        (SELECT count(*) FROM orders WHERE ",
+    uncounted!(),
+    ")
      FROM orders
-     WHERE customer = ?1 AND counted_sat IS NOT NULL AND id <> ?2 AND created_at > ?3";
+     WHERE customer = ?1 AND counted_sat IS NOT NULL AND id <> ?2 AND created_at > ?3"
+);
 
-/// Selects, after [`SELECT_ORDERS`], those of a customer that an earlier version has written.
-const UNCOUNTED: &str = "WHERE customer = ?1 AND counted_state IS DISTINCT FROM state
-    AND (state <> 'refused' OR counted_sat IS NOT NULL)";
+/// After [`SELECT_ORDERS`].
+const UNCOUNTED: &str = concat!("WHERE ", uncounted!());
 
 /// Without the order `besides`, at this time.
 pub(crate) fn customer_history(
