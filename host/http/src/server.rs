@@ -141,7 +141,7 @@ async fn connection<S: Site>(stream: TcpStream, peer: Peer, site: S) {
 mod tests {
     use super::*;
     use axum::body::Body;
-    use axum::routing::{delete, get, post};
+    use axum::routing::{MethodRouter, any, get, post};
     use http_body_util::BodyExt;
     use std::net::SocketAddr;
     use std::time::Instant;
@@ -221,27 +221,44 @@ mod tests {
         served.abort();
     }
 
-    #[tokio::test]
-    async fn without_a_place_a_probe_is_answered_and_an_order_refused() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+    /// What works on each request for ever, and is notified of it.
+    fn busy() -> (MethodRouter, Arc<Notify>) {
         let begun = Arc::new(Notify::new());
         let begins = Arc::clone(&begun);
-        let busy = move || async move {
+        let handler = move || async move {
             begins.notify_one();
             pending::<&str>().await
         };
-        let site: Router = Router::new().route("/busy", delete(busy));
-        let served = tokio::spawn(async move { serve(&listener, &site, &probes(), &[]).await });
+        (any(handler), begun)
+    }
+
+    /// So many connections on each of which this request is under way.
+    async fn keep_busy(
+        address: SocketAddr,
+        request: &str,
+        begun: &Notify,
+        connections: usize,
+    ) -> Vec<TcpStream> {
         let mut under_way = Vec::new();
-        for _ in 0..OF_ADDRESS {
+        for _ in 0..connections {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            // It works without this body.
-            let request = "DELETE /busy HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\n{\"a\":7}";
             stream.write_all(request.as_bytes()).await.unwrap();
             timeout(LONG, begun.notified()).await.expect("it is under way");
             under_way.push(stream);
         }
+        under_way
+    }
+
+    #[tokio::test]
+    async fn without_a_place_a_probe_is_answered_and_an_order_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (busy, begun) = busy();
+        let site: Router = Router::new().route("/busy", busy);
+        let served = tokio::spawn(async move { serve(&listener, &site, &probes(), &[]).await });
+        // It works without this body.
+        let request = "DELETE /busy HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\n{\"a\":7}";
+        let _under_way = keep_busy(address, request, &begun, OF_ADDRESS).await;
 
         let mut probe = TcpStream::connect(address).await.unwrap();
         send(&mut probe, "/healthz").await;
@@ -352,24 +369,14 @@ mod tests {
         const OFTEN: Duration = Duration::from_millis(100);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let begun = Arc::new(Notify::new());
-        let begins = Arc::clone(&begun);
-        let busy = move || async move {
-            begins.notify_one();
-            pending::<&str>().await
-        };
+        let (busy, begun) = busy();
         let site: Router = Router::new()
-            .route("/busy", get(busy))
+            .route("/busy", busy)
             .route("/long", get(|| async { vec![b'x'; LONGEST] }))
             .route("/quick", get(|| async { "done" }));
         let served = tokio::spawn(async move { serve(&listener, &site, &probes(), &[]).await });
-        let mut under_way = Vec::new();
-        for _ in 1..OF_ADDRESS {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            send(&mut stream, "/busy").await;
-            timeout(LONG, begun.notified()).await.expect("it is under way");
-            under_way.push(stream);
-        }
+        let request = "GET /busy HTTP/1.1\r\nHost: x\r\n\r\n";
+        let _under_way = keep_busy(address, request, &begun, OF_ADDRESS - 1).await;
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4_096).unwrap();
         let mut reader = socket.connect(address).await.unwrap();
