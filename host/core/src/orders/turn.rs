@@ -151,15 +151,19 @@ impl OrderService {
         let set = &**set;
         let mut room_wanted = None;
         loop {
-            let reason = match self.slot_if_room(order, place, set, room_wanted.as_ref()).await {
+            // Before the price: what others find while it is made out counts.
+            let findings = self.sold_out.findings();
+            let Some(priced) = self.priced(order, set).await else {
+                return Ok(Turn::new(self.begun_turn(place).await, room_wanted));
+            };
+            let pays_minimum = priced.pays_minimum;
+            let begun = self.slot_if_room(order, place, priced, findings, room_wanted.as_ref());
+            let reason = match begun.await {
                 Ok(begun) => return Ok(Turn::new(begun, room_wanted)),
                 Err(reason) => reason,
             };
             let is_waiting_over = room_wanted.is_some() || reason.is_lasting();
-            if is_waiting_over
-                || !self.is_contested(order, place).await
-                || self.priced(order, set).await.is_some_and(|priced| !priced.pays_minimum)
-            {
+            if is_waiting_over || !pays_minimum || !self.is_contested(order, place).await {
                 return Err(capacity::refusal(reason));
             }
             room_wanted = Some(self.admission.want_room(limits::ROOM_WAIT).await);
@@ -172,19 +176,16 @@ impl OrderService {
         Begun { waited: place.slot().await, unreserved: None, findings }
     }
 
-    /// A slot for the order, as long as there is room for its pod.
+    /// A slot for an order of this price, as long as there is room for its pod.
     async fn slot_if_room(
         &self,
         order: &Order,
         place: &Place,
-        set: &dyn PolicySet,
+        priced: Priced,
+        mut findings: SoldOutFindings,
         room_wanted: Option<&RoomWanted>,
     ) -> Result<Begun, NoCapacity> {
-        // Before the price: what others find while it is made out counts.
-        let mut findings = self.sold_out.findings();
-        let Some(Priced { tier, fits, has_port, .. }) = self.priced(order, set).await else {
-            return Ok(self.begun_turn(place).await);
-        };
+        let Priced { tier, fits, has_port, .. } = priced;
         fits?;
         if has_port {
             // It is resumed, and may have its place already.
