@@ -4,6 +4,7 @@ use super::reader::Reader;
 use paygress_core::model::apps_domain::AppsDomain;
 use paygress_core::model::secret::Secret;
 use paygress_http::IpNet;
+use paygress_http_client::is_http_url;
 use std::net::{IpAddr, SocketAddr};
 
 /// A shorter token can be guessed.
@@ -44,9 +45,11 @@ impl HttpConfig {
     }
 }
 
-/// What follows the scheme of an HTTP URL.
+/// The host, and the port if there is one, of an HTTP URL that has nothing else.
 fn host(url: &str) -> Option<&str> {
-    url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))
+    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
+    let is_whole = !host.contains(['/', '?', '#', '@', ' ', '*']);
+    (is_whole && url.parse().is_ok_and(|url| is_http_url(&url))).then_some(host)
 }
 
 impl Reader {
@@ -59,8 +62,7 @@ impl Reader {
 
     fn public_url(&mut self) -> Option<String> {
         let url = self.text("PUBLIC_URL")?.trim_end_matches('/').to_owned();
-        if host(&url).is_none_or(|host| host.is_empty() || host.contains(['/', '?', '#', '@', ' ']))
-        {
+        if host(&url).is_none() {
             self.problem("PUBLIC_URL: must be https://host[:port], without a path");
         }
         Some(url)
@@ -108,12 +110,38 @@ impl Reader {
     fn cors_origins(&mut self) -> Vec<String> {
         let origins = self.names("CORS_ORIGINS");
         for origin in &origins {
-            if host(origin).is_none_or(|host| host.contains(['/', '*'])) {
+            if host(origin).is_none() {
                 self.problem(format!(
                     "CORS_ORIGINS: {origin} is no origin; write https://host[:port]"
                 ));
             }
         }
         origins
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host;
+
+    #[test]
+    fn urls_of_servers_have_a_host_and_nothing_else() {
+        for good in ["a.example", "127.0.0.1:8080", "[2001:db8::1]"] {
+            assert_eq!(host(&format!("https://{good}")), Some(good));
+            assert_eq!(host(&format!("http://{good}")), Some(good));
+        }
+        for bad in [
+            "a.example",
+            "https://",
+            "https://:443",
+            "https://a.example/",
+            "https://a.example?x",
+            "https://user@a.example",
+            "https://*.example",
+            "https://127.1",
+            "https://a.example:99999",
+        ] {
+            assert_eq!(host(bad), None, "{bad}");
+        }
     }
 }
