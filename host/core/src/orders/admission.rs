@@ -4,7 +4,7 @@
 //! ```text
 //! submit ─▶ accept (of one source so many) ─▶ claim_place (of one mint so many) ─▶ Place
 //! worker ─▶ slot: waits for its turn at the mint ─▶ Slot, until the order is paid or refused, or is
-//!           proven and has reserved what it needs (`turn`)
+//!           proven and has reserved what it needs (`mint_permit`)
 //! ```
 //!
 //! An order that runs holds a place in the cluster that it may never pay for. While a proven one

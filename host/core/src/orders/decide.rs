@@ -3,7 +3,7 @@
 use super::capacity::{self, NotReserved};
 use super::image_starts::PodImage;
 use super::lane::Lane;
-use super::turn::OrderAtMint;
+use super::mint_permit::OrderAtMint;
 use super::{OrderService, StepError, unreadable};
 use crate::backend::capacity::{NoCapacity, Tier};
 use crate::backend::cluster::{LOGIN_MOUNT_PATH, LeasePlan};

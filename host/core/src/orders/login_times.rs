@@ -51,12 +51,12 @@ impl LoginTimes {
 /// When this process began to work on an order: by the clock that orders are dated by, which knows
 /// seconds, and by one that knows less than a millisecond.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Begun {
+pub(super) struct StartTime {
     at: UnixTime,
     instant: Instant,
 }
 
-impl Begun {
+impl StartTime {
     pub(super) fn now() -> Self {
         Self { at: UnixTime::now(), instant: Instant::now() }
     }
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_time_has_milliseconds_and_the_seconds_of_an_earlier_process() {
-        let begun = Begun::now();
+        let begun = StartTime::now();
         let now = begun.instant.checked_add(Duration::from_millis(680)).unwrap();
         let of = |created_at| begun.since(created_at, now);
         assert_eq!(of(begun.at), Duration::from_millis(680));

@@ -14,8 +14,8 @@
 //! - `submit`: new orders, repeated orders, and who waits for their response.
 //! - `admission`: who is worked next, in turn. `waiting_memory`: what they hold until then.
 //!   `unknown`: what payments may hold whose answer was lost.
-//!   `turn`: its turn, and what others learn from it (`sold_out`). `double_spends`: who has reserved
-//!   for nothing.
+//!   `mint_permit`: their turn, and what others learn from it (`sold_out`). `double_spends`: who has
+//!   reserved for nothing.
 //! - `worker`: the task of one order: steps and retries. `delivery`: sending its response.
 //! - `decide`: verify, decide, dry run. Takes nothing; what fails here is refused. `capacity`: what
 //!   the cluster has left, and who has reserved it. `probe`: whether pods start at
@@ -48,6 +48,7 @@ mod lane;
 mod lease_search;
 mod limiter;
 mod login_times;
+mod mint_permit;
 mod notices;
 mod operator;
 mod pricing;
@@ -65,7 +66,6 @@ mod settle;
 mod sold_out;
 mod submit;
 mod terminate;
-mod turn;
 mod unknown;
 mod unpaid_deliveries;
 mod unpaid_failures;

@@ -3,7 +3,7 @@
 use super::admission::{Place, Source};
 use super::in_flight::InFlight;
 use super::lane::Lane;
-use super::login_times::Begun;
+use super::login_times::StartTime;
 use super::waiting_memory::held_bytes;
 use super::{OrderService, internal};
 use crate::backend::store::{LedgerError, OpenOutcome, Repetition};
@@ -222,7 +222,7 @@ impl OrderService {
             return None;
         }
         let (sender, answer) = watch::channel(None);
-        in_flight.insert(id.clone(), InFlight { answer, begun: Begun::now() });
+        in_flight.insert(id.clone(), InFlight { answer, begun: StartTime::now() });
         Some(InFlightGuard { orders: Arc::clone(self), id: id.clone(), sender })
     }
 
@@ -232,7 +232,7 @@ impl OrderService {
             let in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
             in_flight.get(&order.id).map(|it| it.begun)
         };
-        begun.unwrap_or_else(Begun::now).since(order.created_at, Instant::now())
+        begun.unwrap_or_else(StartTime::now).since(order.created_at, Instant::now())
     }
 }
 

@@ -31,7 +31,7 @@ struct AtMint {
     /// Those of them that keep their port.
     with_port: HashSet<OrderId>,
     /// When the last repetition there began.
-    turn: Arc<tokio::sync::Mutex<Option<Instant>>>,
+    last_retry: Arc<tokio::sync::Mutex<Option<Instant>>>,
 }
 
 /// Counts an order as unknown until it is dropped.
@@ -51,7 +51,7 @@ impl Drop for UnknownGuard {
 }
 
 /// The right to repeat one request; the next one at the same mint waits until it is dropped.
-pub(super) struct Turn {
+pub(super) struct RetryPermit {
     _at_mint: OwnedMutexGuard<Option<Instant>>,
 }
 
@@ -118,13 +118,13 @@ impl UnknownPayments {
         mints.get(mint).map_or(0, |at_mint| at_mint.orders.values().filter(is_theirs).count())
     }
 
-    /// Waits for a turn to repeat a request at this mint.
-    pub(super) async fn acquire(&self, mint: &MintUrl) -> Turn {
-        let turn = Arc::clone(&self.mints().entry(mint.clone()).or_default().turn);
-        let mut last = turn.lock_owned().await;
+    /// Waits for a permit to repeat a request at this mint.
+    pub(super) async fn acquire(&self, mint: &MintUrl) -> RetryPermit {
+        let last_retry = Arc::clone(&self.mints().entry(mint.clone()).or_default().last_retry);
+        let mut last = last_retry.lock_owned().await;
         pace(&mut last, limits::UNKNOWN_RETRY_AT_MINT).await;
         pace(&mut *self.next.lock().await, limits::UNKNOWN_RETRY).await;
-        Turn { _at_mint: last }
+        RetryPermit { _at_mint: last }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The task of one order: steps, retries, and its response.
 
 use super::admission::Place;
+use super::mint_permit::OrderAtMint;
 use super::submit::InFlightGuard;
-use super::turn::OrderAtMint;
 use super::unpaid_launch::UnpaidLaunch;
 use super::{OrderService, StepError, Submission};
 use crate::backend::policy::PolicySet;
@@ -71,7 +71,7 @@ impl OrderService {
             let state = order.state();
             let span = tracing::info_span!("step", state = state.as_str());
             let stepped = async {
-                match self.wait_for_turn(&order, &mut at_mint, &mut set).await {
+                match self.acquire_permit(&order, &mut at_mint, &mut set).await {
                     Ok(()) => self.step(&mut order, &*set, &mut launch, &mut at_mint).await,
                     Err(refusal) if at_mint.has_begun() => {
                         self.refuse(&mut order, refusal, DecisionProgress::Nothing).await
@@ -81,8 +81,8 @@ impl OrderService {
             };
             let stepped = stepped.instrument(span).await;
             match &stepped {
-                Ok(()) => at_mint.found_room(),
-                Err(_) => at_mint.end_turn(),
+                Ok(()) => at_mint.end_room_wait(),
+                Err(_) => at_mint.release_permit(),
             }
             order = self.after_step(order, state, stepped, &mut delays).await?;
         }

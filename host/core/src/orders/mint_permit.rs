@@ -1,4 +1,4 @@
-//! An order's turn at its mint: from before its decision until it is paid for or refused.
+//! The permit of an order to be worked at its mint: from before its decision until it is paid for or refused.
 //!
 //! ```text
 //! price ─▶ slot ─▶ verify, decide, reserve ─▶ hand over ─▶ dry run, receive
@@ -34,13 +34,13 @@ use tokio::sync::OwnedSemaphorePermit;
 pub(super) struct OrderAtMint {
     /// None: it needs none, or not any more.
     place: Option<Place>,
-    turn: Option<Turn>,
+    permit: Option<MintPermit>,
     /// It has gone on among those that have reserved what they need.
     has_handed_over: bool,
 }
 
 /// The order is worked, until this is dropped.
-struct Turn {
+struct MintPermit {
     /// None once it is handed over.
     slot: Option<Slot>,
     /// Others were first.
@@ -52,35 +52,35 @@ struct Turn {
     /// What others have found since its price was made out.
     findings: SoldOutFindings,
     /// In the place of the slot.
-    after_reservation: Option<ReservedTurn>,
+    after_reservation: Option<ReservedPermit>,
 }
 
-/// An order that may be worked.
-struct Begun {
+/// The slot of an order, and what was known when it was acquired.
+struct AcquiredSlot {
     waited: WaitedSlot,
     unreserved: Option<Tier>,
     findings: SoldOutFindings,
 }
 
-/// The turn of an order that has reserved what it needs.
-struct ReservedTurn {
+/// The permit of an order that has reserved what it needs.
+struct ReservedPermit {
     _held: Permit<MintUrl>,
     _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl OrderAtMint {
     pub(super) fn new(place: Option<Place>) -> Self {
-        Self { place, turn: None, has_handed_over: false }
+        Self { place, permit: None, has_handed_over: false }
     }
 
     /// It may wait for days, or is paid for: the next order's turn has come.
     pub(super) fn leave(&mut self) {
-        (self.turn, self.place) = (None, None);
+        (self.permit, self.place) = (None, None);
     }
 
     /// It waits for its next turn, and does not delay the others.
-    pub(super) fn end_turn(&mut self) {
-        self.turn = None;
+    pub(super) fn release_permit(&mut self) {
+        self.permit = None;
     }
 
     /// Whether it may have reserved something: its turn has come, or it is past that.
@@ -88,10 +88,10 @@ impl OrderAtMint {
         self.place.as_ref().is_none_or(Place::has_begun)
     }
 
-    /// Whether others wait for their turn, or have waited with it: they may be gone by now, refused.
+    /// Whether others wait for a permit, or have waited with it: they may be gone by now, refused.
     fn is_in_crowd(&self, tier: &Tier) -> bool {
-        let with_it = |turn: &Turn| turn.has_waited || turn.findings.has_found(tier);
-        self.turn.as_ref().is_some_and(with_it)
+        let with_it = |permit: &MintPermit| permit.has_waited || permit.findings.has_found(tier);
+        self.permit.as_ref().is_some_and(with_it)
             || self.place.as_ref().is_some_and(Place::is_awaited)
     }
 
@@ -101,48 +101,49 @@ impl OrderAtMint {
     }
 
     /// What it needs is reserved.
-    pub(super) fn found_room(&mut self) {
-        if let Some(turn) = &mut self.turn {
-            turn.room_wanted = None;
+    pub(super) fn end_room_wait(&mut self) {
+        if let Some(permit) = &mut self.permit {
+            permit.room_wanted = None;
         }
     }
 }
 
-impl Turn {
-    fn new(begun: Begun, room_wanted: Option<RoomWanted>) -> Self {
-        let Begun { waited: WaitedSlot { slot, has_waited }, unreserved, findings } = begun;
+impl MintPermit {
+    fn new(acquired: AcquiredSlot, room_wanted: Option<RoomWanted>) -> Self {
+        let AcquiredSlot { waited: WaitedSlot { slot, has_waited }, unreserved, findings } =
+            acquired;
         let has_waited = has_waited || room_wanted.is_some();
         Self { slot, has_waited, room_wanted, unreserved, findings, after_reservation: None }
     }
 }
 
 impl OrderService {
-    /// Waits for the order's turn at its mint, if it needs one.
-    pub(super) async fn wait_for_turn(
+    /// Waits for the order's permit at its mint, if it needs one.
+    pub(super) async fn acquire_permit(
         &self,
         order: &Order,
         at_mint: &mut OrderAtMint,
         set: &mut Arc<dyn PolicySet>,
     ) -> Result<(), Refusal> {
-        let OrderAtMint { place: Some(place), turn, .. } = at_mint else { return Ok(()) };
-        if turn.is_none() {
-            *turn = Some(self.next_turn(order, place, set).await?);
+        let OrderAtMint { place: Some(place), permit, .. } = at_mint else { return Ok(()) };
+        if permit.is_none() {
+            *permit = Some(self.next_permit(order, place, set).await?);
             place.set_begun();
         }
         Ok(())
     }
 
-    /// Whether the cluster has room for the order's pod is checked before its turn, and again after
-    /// it if the order had to wait. Without room it is refused; but a proven order first waits for
+    /// Whether the cluster has room for the order's pod is checked before it has a permit, and again
+    /// then if the order had to wait. Without room it is refused; but a proven order first waits for
     /// unproven ones that may free some, unless its pod never fits, or its token pays for none.
-    async fn next_turn(
+    async fn next_permit(
         &self,
         order: &Order,
         place: &mut Place,
         set: &mut Arc<dyn PolicySet>,
-    ) -> Result<Turn, Refusal> {
+    ) -> Result<MintPermit, Refusal> {
         if order.state() != State::Received {
-            return Ok(Turn::new(self.begun_turn(place).await, None));
+            return Ok(MintPermit::new(self.acquire_slot(place).await, None));
         }
         // It waits for nothing that it would not get.
         self.check_offered(&order.purchase).await?;
@@ -154,12 +155,12 @@ impl OrderService {
             // Before the price: what others find while it is made out counts.
             let findings = self.sold_out.findings();
             let Some(priced) = self.priced(order, set).await else {
-                return Ok(Turn::new(self.begun_turn(place).await, room_wanted));
+                return Ok(MintPermit::new(self.acquire_slot(place).await, room_wanted));
             };
             let pays_minimum = priced.pays_minimum;
-            let begun = self.slot_if_room(order, place, priced, findings, room_wanted.as_ref());
-            let reason = match begun.await {
-                Ok(begun) => return Ok(Turn::new(begun, room_wanted)),
+            let acquired = self.slot_if_room(order, place, priced, findings, room_wanted.as_ref());
+            let reason = match acquired.await {
+                Ok(acquired) => return Ok(MintPermit::new(acquired, room_wanted)),
                 Err(reason) => reason,
             };
             let is_waiting_over = room_wanted.is_some() || reason.is_lasting();
@@ -170,10 +171,10 @@ impl OrderService {
         }
     }
 
-    /// Waits for the slot of an order that may have reserved something.
-    async fn begun_turn(&self, place: &Place) -> Begun {
+    /// The slot of an order that may have reserved something.
+    async fn acquire_slot(&self, place: &Place) -> AcquiredSlot {
         let findings = self.sold_out.findings();
-        Begun { waited: place.slot().await, unreserved: None, findings }
+        AcquiredSlot { waited: place.slot().await, unreserved: None, findings }
     }
 
     /// A slot for an order of this price, as long as there is room for its pod.
@@ -184,12 +185,12 @@ impl OrderService {
         priced: Priced,
         mut findings: SoldOutFindings,
         room_wanted: Option<&RoomWanted>,
-    ) -> Result<Begun, NoCapacity> {
+    ) -> Result<AcquiredSlot, NoCapacity> {
         let Priced { tier, fits, has_port, .. } = priced;
         fits?;
         if has_port {
             // It is resumed, and may have its place already.
-            return Ok(self.begun_turn(place).await);
+            return Ok(self.acquire_slot(place).await);
         }
         let waited = self.slot_while_room(order, place, &tier, &mut findings, room_wanted).await?;
         if waited.has_waited {
@@ -200,7 +201,7 @@ impl OrderService {
                 return Err(reason);
             }
         }
-        Ok(Begun { waited, unreserved: Some(tier), findings })
+        Ok(AcquiredSlot { waited, unreserved: Some(tier), findings })
     }
 
     /// A slot, unless it is found before that there is no room for this tier.
@@ -226,7 +227,7 @@ impl OrderService {
         }
     }
 
-    /// Does what an order does in its turn before it reserves anything, unless there is found to be no
+    /// Does what an order does with its permit before it reserves anything, unless there is found to be no
     /// room for its tier meanwhile.
     ///
     /// # Errors
@@ -237,14 +238,14 @@ impl OrderService {
         at_mint: &mut OrderAtMint,
         work: impl Future<Output = Result<T, Refusal>>,
     ) -> Result<T, Refusal> {
-        let OrderAtMint { place: Some(place), turn: Some(turn), .. } = at_mint else {
+        let OrderAtMint { place: Some(place), permit: Some(permit), .. } = at_mint else {
             return work.await;
         };
-        let Some(tier) = turn.unreserved.take() else { return work.await };
+        let Some(tier) = permit.unreserved.take() else { return work.await };
         tokio::select! {
             biased;
             done = work => done,
-            reason = self.found_sold_out(order, place, &tier, &mut turn.findings) => {
+            reason = self.found_sold_out(order, place, &tier, &mut permit.findings) => {
                 Err(capacity::refusal(reason))
             }
         }
@@ -291,7 +292,7 @@ impl OrderService {
     }
 
     /// Reserves what a new pod of this price needs, as far as that is known before its dry run, while
-    /// others wait for their turn, or have waited with this one.
+    /// others wait for a permit, or have waited with this one.
     ///
     /// # Errors
     /// `resource_unavailable`: the order comes too late, as do all who wait for the same.
@@ -322,11 +323,12 @@ impl OrderService {
     /// are not answered: what such orders hold stays bounded by the slots. Few of them, where tokens were
     /// spent elsewhere meanwhile.
     pub(super) async fn hand_over(&self, order: &Order, token: &Secret, at_mint: &mut OrderAtMint) {
-        let OrderAtMint { place: Some(place), turn: Some(turn), has_handed_over } = at_mint else {
+        let OrderAtMint { place: Some(place), permit: Some(permit), has_handed_over } = at_mint
+        else {
             return;
         };
         let mint = &order.token_info.mint;
-        if turn.slot.is_none() || self.unknown.count(mint) > 0 {
+        if permit.slot.is_none() || self.unknown.count(mint) > 0 {
             return;
         }
         if !place.is_proven() {
@@ -343,8 +345,8 @@ impl OrderService {
             false => limits::RESERVED_AT_MINT,
         };
         let Some(held) = self.reserved.try_acquire(mint.clone(), limit) else { return };
-        (turn.slot, turn.room_wanted, *has_handed_over) = (None, None, true);
+        (permit.slot, permit.room_wanted, *has_handed_over) = (None, None, true);
         let slot = self.reserved_slots.acquire(mint).await;
-        turn.after_reservation = Some(ReservedTurn { _held: held, _slot: slot });
+        permit.after_reservation = Some(ReservedPermit { _held: held, _slot: slot });
     }
 }
