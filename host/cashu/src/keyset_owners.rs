@@ -18,15 +18,15 @@ use tokio::sync::Mutex;
 /// Keysets of one mint, in sat. A mint that rotates its keys each week has so many after 19 years.
 pub(crate) const MAX_KEYSETS: usize = 1_000;
 
-/// Where in the seed a keyset's secrets are (NUT-13): those of one place are the same. Ids of
-/// version 00 are shortened to 31 bits.
+/// How the secrets of a keyset are derived from the seed (NUT-13): two of the same derivation have
+/// the same secrets. Ids of version 00 are shortened to 31 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum SeedPlace {
+enum KeysetDerivation {
     Index(u32),
     Keyset(Id),
 }
 
-impl SeedPlace {
+impl KeysetDerivation {
     fn of(keyset: Id) -> Self {
         match keyset.get_version() {
             KeySetVersion::Version00 => Self::Index(u32::from(keyset)),
@@ -41,13 +41,13 @@ pub(crate) struct ListedKeyset {
     pub(crate) keyset: Id,
 }
 
-/// The owner of each place of the seed that is in use.
-struct Owners(HashMap<SeedPlace, OwnedKeyset>);
+/// The owner of each derivation that is in use.
+struct Owners(HashMap<KeysetDerivation, OwnedKeyset>);
 
 impl Owners {
     fn read(transaction: &mut dyn Transaction) -> Result<Self> {
         let all = tables::owned_keysets(transaction)?;
-        Ok(Self(all.into_iter().map(|owned| (SeedPlace::of(owned.keyset), owned)).collect()))
+        Ok(Self(all.into_iter().map(|owned| (KeysetDerivation::of(owned.keyset), owned)).collect()))
     }
 
     fn has_room(&self, mint: &MintUrl) -> bool {
@@ -56,7 +56,7 @@ impl Owners {
 
     fn conflict(&self, listed: &ListedKeyset) -> Option<KeysetConflict> {
         let (keyset, mint) = (listed.keyset, listed.mint.clone());
-        let Some(owned) = self.0.get(&SeedPlace::of(listed.keyset)) else {
+        let Some(owned) = self.0.get(&KeysetDerivation::of(listed.keyset)) else {
             return Some(KeysetConflict::TooMany { keyset, mint });
         };
         match &owned.rival {
@@ -78,9 +78,9 @@ impl WalletStore {
         &self,
         listed: Vec<ListedKeyset>,
     ) -> Result<Vec<KeysetConflict>> {
-        let mut mints: HashMap<SeedPlace, Vec<MintUrl>> = HashMap::new();
+        let mut mints: HashMap<KeysetDerivation, Vec<MintUrl>> = HashMap::new();
         for one in &listed {
-            let of_place = mints.entry(SeedPlace::of(one.keyset)).or_default();
+            let of_place = mints.entry(KeysetDerivation::of(one.keyset)).or_default();
             if !of_place.contains(&one.mint) {
                 of_place.push(one.mint.clone());
             }
@@ -88,7 +88,7 @@ impl WalletStore {
         self.transact(move |transaction| {
             let mut owners = Owners::read(transaction)?;
             for one in &listed {
-                let place = SeedPlace::of(one.keyset);
+                let place = KeysetDerivation::of(one.keyset);
                 if owners.0.contains_key(&place) || !owners.has_room(&one.mint) {
                     continue;
                 }

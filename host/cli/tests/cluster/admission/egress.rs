@@ -1,6 +1,6 @@
 //! NetworkPolicies of leases, where the service may make any.
 
-use super::{LEASE, SOON, Thief, labels, patched, path_of};
+use super::{Attacker, LEASE, SOON, labels, patched, path_of};
 use crate::support::testbed::{AdmissionParameters, CLUSTER, EgressOverlay, kustomized, wait_for};
 use serde_json::{Value, json};
 
@@ -42,10 +42,10 @@ fn by(port: &Value) -> Value {
 }
 
 /// With a policy that only this refuses.
-fn wait_for_the_rules(thief: &Thief) {
+fn wait_for_the_rules(attacker: &Attacker) {
     let other = patched(policy(), "/spec", &json!({"podSelector": {"matchLabels": null}}));
     wait_for("the rules to be in force", SOON, || {
-        thief.dry_run(KIND, &other).is_err_and(|text| text.contains("its own lease"))
+        attacker.dry_run(KIND, &other).is_err_and(|text| text.contains("its own lease"))
     });
 }
 
@@ -55,13 +55,13 @@ fn wait_for_the_rules(thief: &Thief) {
 fn a_network_policy_that_opens_a_wall_is_refused() {
     let _alone = CLUSTER.lock();
     let _overlay = EgressOverlay::apply();
-    let thief = Thief::new();
-    wait_for_the_rules(&thief);
+    let attacker = Attacker::new();
+    wait_for_the_rules(&attacker);
     let closed = "closed to all pods";
     let peer = |peer: Value| json!({"egress": [{"ports": [{"protocol": "UDP"}], "to": [peer]}]});
     let all = json!([{"ipBlock": {"cidr": "192.0.2.0/24"}}]);
     let three_holes = json!(["0.0.0.0/8", "10.0.0.0/8", "192.168.0.0/16"]);
-    thief.is_refused(
+    attacker.is_refused(
         KIND,
         &policy(),
         "/spec",
@@ -93,7 +93,7 @@ fn a_network_policy_that_opens_a_wall_is_refused() {
             (by(&json!({"protocol": "SCTP", "port": 26})), "ports of TCP and UDP"),
         ],
     );
-    thief.is_refused(
+    attacker.is_refused(
         KIND,
         &policy(),
         "/metadata",
@@ -104,7 +104,7 @@ fn a_network_policy_that_opens_a_wall_is_refused() {
             (json!({"annotations": {"example.com/x": "y"}}), "annotations"),
         ],
     );
-    let made = thief.create(&path_of(KIND), &policy()).unwrap_err();
+    let made = attacker.create(&path_of(KIND), &policy()).unwrap_err();
     assert!(made.contains("owned by the Job"), "{made}");
 }
 
@@ -113,20 +113,20 @@ fn a_network_policy_that_opens_a_wall_is_refused() {
 fn what_the_operator_has_closed_besides_is_left_out() {
     let _alone = CLUSTER.lock();
     let _overlay = EgressOverlay::apply();
-    let thief = Thief::new();
-    wait_for_the_rules(&thief);
+    let attacker = Attacker::new();
+    wait_for_the_rules(&attacker);
     let named = |block: Value| patched(policy(), "/spec", &to(&block));
     let (whole, part) = (json!({"cidr": "192.0.2.0/24"}), json!({"cidr": "192.0.2.8/32"}));
     let without = json!({"cidr": "192.0.2.0/24", "except": ["192.0.2.0/28"]});
-    assert_eq!(thief.dry_run(KIND, &named(whole.clone())), Ok(()));
+    assert_eq!(attacker.dry_run(KIND, &named(whole.clone())), Ok(()));
     let _set = AdmissionParameters::set(&[("POD_EGRESS_EXCEPT", "203.0.113.7/32, 192.0.2.0/28")]);
     for block in [whole, part] {
         wait_for("the parameter to be seen", SOON, || {
-            let refused = thief.dry_run(KIND, &named(block.clone()));
+            let refused = attacker.dry_run(KIND, &named(block.clone()));
             refused.is_err_and(|text| text.contains("closed to all pods"))
         });
     }
-    assert_eq!(thief.dry_run(KIND, &named(without)), Ok(()));
+    assert_eq!(attacker.dry_run(KIND, &named(without)), Ok(()));
 }
 
 #[test]

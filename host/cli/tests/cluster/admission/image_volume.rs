@@ -1,7 +1,7 @@
 //! The image with the SSH server as a volume, in the place of an init container that copies it.
 
 use super::init::{SERVER, init};
-use super::{Row, SOON, Thief, merge, patched, pod};
+use super::{Attacker, Row, SOON, merge, patched, pod};
 use crate::support::testbed::{AdmissionParameters, CLUSTER, wait_for};
 use serde_json::{Value, json};
 
@@ -38,9 +38,9 @@ fn mounted() -> Value {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn the_operators_image_is_mounted_read_only_at_its_place_and_no_other_is() {
     let _alone = CLUSTER.lock();
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     let _set = AdmissionParameters::set(&[("SSH_SERVER_IMAGE", SERVER)]);
-    wait_for("the parameter", SOON, || thief.dry_run("pods", &mounted()).is_ok());
+    wait_for("the parameter", SOON, || attacker.dry_run("pods", &mounted()).is_ok());
     let of_image = |patch: Value| (json!({"volumes": volumes(json!({"image": patch}))}), WHY);
     let of_mount = |patch: Value| json!({"containers": containers(patch)});
     let mut second = volumes(json!({}));
@@ -58,15 +58,15 @@ fn the_operators_image_is_mounted_read_only_at_its_place_and_no_other_is() {
         (json!({"volumes": second}), WHY),
         (json!({"initContainers": [init(json!({}))]}), WHY),
     ];
-    thief.is_refused("pods", &mounted(), "/spec", &rows);
+    attacker.is_refused("pods", &mounted(), "/spec", &rows);
 }
 
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn without_the_operators_image_none_is_mounted() {
     let _alone = CLUSTER.lock();
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     let spec = mounted()["spec"].clone();
     let wanted = json!({"volumes": spec["volumes"], "containers": spec["containers"]});
-    thief.is_refused("pods", &pod(), "/spec", &[(wanted, WHY)]);
+    attacker.is_refused("pods", &pod(), "/spec", &[(wanted, WHY)]);
 }

@@ -1,6 +1,6 @@
 //! Init containers: one of the operator's image, held to what the container is held to.
 
-use super::{LEASE, SOON, Thief, merge, patched, pod};
+use super::{Attacker, LEASE, SOON, merge, patched, pod};
 use crate::support::testbed::{AdmissionParameters, CLUSTER, wait_for};
 use serde_json::{Value, json};
 
@@ -22,15 +22,15 @@ fn of(containers: &[Value]) -> Value {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn a_second_container_is_refused_and_an_init_container_is_checked() {
     let _alone = CLUSTER.lock();
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     let _set = AdmissionParameters::set(&[("SSH_SERVER_IMAGE", SERVER)]);
     let with_init = patched(pod(), "/spec", &of(&[init(json!({}))]));
-    wait_for("the parameter", SOON, || thief.dry_run("pods", &with_init).is_ok());
+    wait_for("the parameter", SOON, || attacker.dry_run("pods", &with_init).is_ok());
     let one = |patch: Value| of(&[init(patch)]);
     let second = init(json!({"name": "second"}));
     let both = json!([pod()["spec"]["containers"][0], second]);
     let image = "no init container but one of SSH_SERVER_IMAGE";
-    thief.is_refused(
+    attacker.is_refused(
         "pods",
         &with_init,
         "/spec",
@@ -84,13 +84,13 @@ fn reply_volume(secret: &str) -> Value {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn a_second_init_container_writes_to_the_customer_and_does_nothing_else() {
     let _alone = CLUSTER.lock();
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     let _set = AdmissionParameters::set(&[("SSH_SERVER_IMAGE", SERVER)]);
     let first = || init(json!({"name": "paygress-ssh"}));
     let mut replying = patched(pod(), "/spec", &of(&[first(), reply(json!({}))]));
     let volumes = replying["spec"]["volumes"].as_array_mut().unwrap();
     volumes.push(reply_volume(&format!("ssh-pod-{LEASE}-reply")));
-    wait_for("the parameter", SOON, || thief.dry_run("pods", &replying).is_ok());
+    wait_for("the parameter", SOON, || attacker.dry_run("pods", &replying).is_ok());
     let two = |patch: Value| of(&[first(), reply(patch)]);
     let image = "no init container but one of SSH_SERVER_IMAGE";
     let own = "is paygress-reply, with its own command";
@@ -98,7 +98,7 @@ fn a_second_init_container_writes_to_the_customer_and_does_nothing_else() {
     let mut container = pod()["spec"]["containers"][0].clone();
     container["volumeMounts"].as_array_mut().unwrap().push(reply_mount());
     let writable = json!([reply_mount(), {"name": "tmp", "mountPath": "/tmp"}]);
-    thief.is_refused(
+    attacker.is_refused(
         "pods",
         &replying,
         "/spec",
@@ -122,7 +122,7 @@ fn a_second_init_container_writes_to_the_customer_and_does_nothing_else() {
     // Nor is it another lease's.
     let mut of_other = replying;
     of_other["spec"]["volumes"][2] = reply_volume("ssh-pod-bbbbbbbbbb-reply");
-    let refused = thief.dry_run("pods", &of_other).unwrap_err();
+    let refused = attacker.dry_run("pods", &of_other).unwrap_err();
     assert!(refused.contains("Secrets of its own lease"), "{refused}");
 }
 
@@ -130,7 +130,7 @@ fn a_second_init_container_writes_to_the_customer_and_does_nothing_else() {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn without_the_operators_image_there_are_no_init_containers() {
     let _alone = CLUSTER.lock();
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     let image = "no init container but one of SSH_SERVER_IMAGE";
     let rows = [
         (of(&[init(json!({}))]), image),
@@ -139,12 +139,12 @@ fn without_the_operators_image_there_are_no_init_containers() {
     ];
     // The API server itself refuses an empty name, before or after the policy.
     let (named, empty) = ([rows[0].clone(), rows[2].clone()], &rows[1].0);
-    thief.is_refused("pods", &pod(), "/spec", &named);
-    assert!(thief.dry_run("pods", &patched(pod(), "/spec", empty)).is_err());
+    attacker.is_refused("pods", &pod(), "/spec", &named);
+    assert!(attacker.dry_run("pods", &patched(pod(), "/spec", empty)).is_err());
     // A ConfigMap of before has no such parameter.
     let _without = AdmissionParameters::without(&["SSH_SERVER_IMAGE"]);
-    wait_for("pods to be accepted", SOON, || thief.dry_run("pods", &pod()).is_ok());
-    thief.is_refused("pods", &pod(), "/spec", &named);
+    wait_for("pods to be accepted", SOON, || attacker.dry_run("pods", &pod()).is_ok());
+    attacker.is_refused("pods", &pod(), "/spec", &named);
 }
 
 /// The pod of an order with `run: image`, as the service makes it.
@@ -177,10 +177,10 @@ fn changed(place: &str, patch: Value) -> Value {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn sidecars_are_the_server_and_the_images_own_program_and_nothing_else() {
     let _alone = CLUSTER.lock();
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     let set = [("SSH_SERVER_IMAGE", SERVER), ("POD_RUN_IMAGE", "true")];
     let _set = AdmissionParameters::set(&set);
-    wait_for("the parameters", SOON, || thief.dry_run("pods", &with_program()).is_ok());
+    wait_for("the parameters", SOON, || attacker.dry_run("pods", &with_program()).is_ok());
     let (why, [install, server, program], holder) = (
         "three for an image's own program",
         ["/spec/initContainers/0", "/spec/initContainers/1", "/spec/initContainers/2"],
@@ -189,7 +189,7 @@ fn sidecars_are_the_server_and_the_images_own_program_and_nothing_else() {
     let two = with_program()["spec"]["initContainers"].as_array().unwrap()[..2].to_vec();
     let login = json!([{"name": "login", "mountPath": "/run/paygress/login", "readOnly": true}]);
     let root = json!({"securityContext": {"runAsUser": 0}});
-    thief.is_refused(
+    attacker.is_refused(
         "pods",
         &with_program(),
         "/spec",
@@ -231,28 +231,28 @@ fn sidecars_are_the_server_and_the_images_own_program_and_nothing_else() {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn a_sidecar_does_not_get_what_the_pod_writes_to_its_customer() {
     let _alone = CLUSTER.lock();
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     let _set = AdmissionParameters::set(&[("SSH_SERVER_IMAGE", SERVER), ("POD_RUN_IMAGE", "true")]);
-    wait_for("the parameters", SOON, || thief.dry_run("pods", &with_program()).is_ok());
+    wait_for("the parameters", SOON, || attacker.dry_run("pods", &with_program()).is_ok());
     let reads = json!({"name": "paygress-reply", "volumeMounts": [reply_mount()]});
     let mut reading = changed("/spec/initContainers/1", reads);
     let mut volumes = with_program()["spec"]["volumes"].clone();
     volumes.as_array_mut().unwrap().push(reply_volume(&format!("ssh-pod-{LEASE}-reply")));
     reading["volumes"] = volumes;
     let why = "mounted by its init container paygress-reply alone";
-    thief.is_refused("pods", &with_program(), "/spec", &[(reading, why)]);
+    attacker.is_refused("pods", &with_program(), "/spec", &[(reading, why)]);
 }
 
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn without_the_operators_leave_there_are_no_sidecars() {
     let _alone = CLUSTER.lock();
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     let why = "where POD_RUN_IMAGE is true";
     for refused in [&[("SSH_SERVER_IMAGE", SERVER)][..], &[("POD_RUN_IMAGE", "true")]] {
         let _set = AdmissionParameters::set(refused);
         wait_for("the refusal", SOON, || {
-            thief.dry_run("pods", &with_program()).is_err_and(|text| text.contains(why))
+            attacker.dry_run("pods", &with_program()).is_err_and(|text| text.contains(why))
         });
     }
 }

@@ -3,7 +3,7 @@
 
 use super::live::{JOBS, Jobs, job};
 use super::root::{allow_root, root_pod};
-use super::{LEASE, SOON, Thief, patched};
+use super::{Attacker, LEASE, SOON, patched};
 use crate::in_workloads;
 use crate::support::testbed::{AdmissionParameters, CLUSTER, kubectl, wait_for};
 use serde_json::json;
@@ -21,15 +21,15 @@ impl RootPod {
     /// Starts it, with these limits of memory and disk.
     fn start(memory: &str, disk: &str, script: &str) -> Self {
         let (jobs, set) = (Jobs, allow_root());
-        let thief = Thief::new();
-        wait_for("the parameter", SOON, || thief.dry_run("pods", &root_pod()).is_ok());
+        let attacker = Attacker::new();
+        wait_for("the parameter", SOON, || attacker.dry_run("pods", &root_pod()).is_ok());
         let amounts = |cpu: &str| json!({"cpu": cpu, "memory": memory, "ephemeral-storage": disk});
         let resources = json!({"limits": amounts("100m"), "requests": amounts("100m")});
         let command = json!(["/bin/busybox", "sh", "-c", script]);
         let container = json!({"command": command, "readinessProbe": null, "volumeMounts": null, "resources": resources, "ports": null});
         let spec = patched(root_pod()["spec"].clone(), "/containers/0", &container);
         let spec = patched(spec, "", &json!({"volumes": null}));
-        thief.create(JOBS, &job(LEASE, LEASE, &spec)).unwrap();
+        attacker.create(JOBS, &job(LEASE, LEASE, &spec)).unwrap();
         Self { _jobs: jobs, _set: set }
     }
 

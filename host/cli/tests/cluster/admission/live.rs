@@ -1,6 +1,6 @@
 //! Pods that run, and Jobs.
 
-use super::{LEASE, SOON, Thief, labels, patched, pod, send};
+use super::{Attacker, LEASE, SOON, labels, patched, pod, send};
 use crate::in_workloads;
 use crate::support::testbed::{CLUSTER, Testbed, admin_kubeconfig, is_left_out, wait_for};
 use serde_json::{Value, json};
@@ -40,13 +40,13 @@ impl Drop for Jobs {
 fn a_pod_is_made_by_the_job_of_its_lease_and_stays_as_it_is() {
     let _alone = CLUSTER.lock();
     let _jobs = Jobs;
-    let thief = Thief::new();
-    let refused = thief.create(PODS, &pod()).unwrap_err();
+    let attacker = Attacker::new();
+    let refused = attacker.create(PODS, &pod()).unwrap_err();
     assert!(refused.contains("made by the Job of its lease"), "{refused}");
     let refused = send(&admin_kubeconfig(), "create", PODS, &pod()).unwrap_err();
     assert!(refused.contains("made by the Job of its lease"), "the administrator: {refused}");
 
-    thief.create(JOBS, &job(LEASE, LEASE, &pod()["spec"])).unwrap();
+    attacker.create(JOBS, &job(LEASE, LEASE, &pod()["spec"])).unwrap();
     let mut running = String::new();
     wait_for("the Job's pod", SOON, || {
         running = names("ssh-pod-aaaaaaaaaa");
@@ -72,17 +72,17 @@ fn a_pod_is_made_by_the_job_of_its_lease_and_stays_as_it_is() {
             !refused.contains("Conflict")
         });
         assert!(refused.contains("is not changed"), "{patch}: {refused}");
-        let refused = send(thief.0.path(), "replace", &path, &read()).unwrap_err();
+        let refused = send(attacker.0.path(), "replace", &path, &read()).unwrap_err();
         assert!(refused.contains("Forbidden"), "{subresource}: {refused}");
     }
     in_workloads(&["label", "pod", &running, "example.com/seen=yes"]);
 }
 
 /// The service patches the metadata of a pod; the API server's refusal.
-fn patch_metadata(thief: &Thief, pod: &str, metadata: &Value) -> Result<(), String> {
+fn patch_metadata(attacker: &Attacker, pod: &str, metadata: &Value) -> Result<(), String> {
     let patch = json!({"metadata": metadata}).to_string();
     let output = Command::new(Testbed::kubectl())
-        .env("KUBECONFIG", thief.0.path())
+        .env("KUBECONFIG", attacker.0.path())
         .args(["-n", "user-workloads", "patch", "pod", pod, "--type=merge", "-p", &patch])
         .output()
         .unwrap();
@@ -97,8 +97,8 @@ fn patch_metadata(thief: &Thief, pod: &str, metadata: &Value) -> Result<(), Stri
 fn the_service_changes_one_annotation_of_a_pod_and_nothing_else() {
     let _alone = CLUSTER.lock();
     let _jobs = Jobs;
-    let thief = Thief::new();
-    thief.create(JOBS, &job(LEASE, LEASE, &pod()["spec"])).unwrap();
+    let attacker = Attacker::new();
+    attacker.create(JOBS, &job(LEASE, LEASE, &pod()["spec"])).unwrap();
     let mut running = String::new();
     wait_for("the Job's pod", SOON, || {
         running = names("ssh-pod-aaaaaaaaaa");
@@ -106,7 +106,7 @@ fn the_service_changes_one_annotation_of_a_pod_and_nothing_else() {
     });
     for text in ["one", "two"] {
         let end = json!({"annotations": {"paygress.dev/lease-end": text}});
-        patch_metadata(&thief, &running, &end).unwrap();
+        patch_metadata(&attacker, &running, &end).unwrap();
     }
     for metadata in [
         json!({"annotations": {"k8s.v1.cni.cncf.io/networks": "other"}}),
@@ -116,7 +116,7 @@ fn the_service_changes_one_annotation_of_a_pod_and_nothing_else() {
         json!({"finalizers": []}),
         json!({"ownerReferences": []}),
     ] {
-        let refused = patch_metadata(&thief, &running, &metadata).unwrap_err();
+        let refused = patch_metadata(&attacker, &running, &metadata).unwrap_err();
         assert!(refused.contains("but the annotation with the end"), "{metadata}: {refused}");
     }
 }
@@ -127,7 +127,7 @@ fn the_service_changes_one_annotation_of_a_pod_and_nothing_else() {
 fn a_job_whose_template_breaks_the_rules_gets_no_pod() {
     let _alone = CLUSTER.lock();
     let _jobs = Jobs;
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     let spec = pod()["spec"].clone();
     let host = patched(spec.clone(), "", &json!({"hostPID": true}));
     for (lease, template_of, spec, why) in [
@@ -135,7 +135,7 @@ fn a_job_whose_template_breaks_the_rules_gets_no_pod() {
         // It would mount the login of another lease.
         ("cccccccccc", LEASE, spec, "made by the Job of its lease"),
     ] {
-        thief.create(JOBS, &job(lease, template_of, &spec)).unwrap();
+        attacker.create(JOBS, &job(lease, template_of, &spec)).unwrap();
         let about = format!("involvedObject.name=ssh-pod-{lease},reason=FailedCreate");
         wait_for("the refusal of the pod", SOON, || {
             let messages =
@@ -155,13 +155,13 @@ fn a_pod_does_not_use_up_the_processes_of_its_node() {
     }
     let _alone = CLUSTER.lock();
     let _jobs = Jobs;
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     let bomb = "i=0; while [ $i -lt 2000 ]; do sleep 300 & i=$((i+1)); echo $i; done";
     let memory = json!({"limits": {"memory": "512Mi"}, "requests": {"memory": "512Mi"}});
     let container = json!({"command": ["/bin/busybox", "sh", "-c", bomb], "readinessProbe": null, "volumeMounts": null, "resources": memory});
     let spec = patched(pod()["spec"].clone(), "/containers/0", &container);
     let spec = patched(spec, "", &json!({"volumes": null}));
-    thief.create(JOBS, &job("dddddddddd", "dddddddddd", &spec)).unwrap();
+    attacker.create(JOBS, &job("dddddddddd", "dddddddddd", &spec)).unwrap();
     let of_job = "batch.kubernetes.io/job-name=ssh-pod-dddddddddd";
     let phase = ["get", "pods", "-l", of_job, "-o", "jsonpath={.items[*].status.phase}"];
     wait_for("the end of the pod", SOON.saturating_mul(4), || in_workloads(&phase) == "Failed");

@@ -130,9 +130,9 @@ fn path_of(kind: &str) -> String {
 }
 
 /// A client with the rights of the service, and without its guard.
-struct Thief(NamedTempFile);
+struct Attacker(NamedTempFile);
 
-impl Thief {
+impl Attacker {
     fn new() -> Self {
         Self(Testbed::kubeconfig_of_the_service())
     }

@@ -1,6 +1,6 @@
 //! The operator's parameters: the ConfigMap `paygress-admission`.
 
-use super::{Created, SOON, Thief, merge, patched, pod, service};
+use super::{Attacker, Created, SOON, merge, patched, pod, service};
 use crate::support::testbed::{AdmissionParameters, CLUSTER, apply, wait_for};
 use serde_json::{Value, json};
 
@@ -64,7 +64,7 @@ fn why(parameter: &str) -> &str {
 fn what_the_operator_names_is_accepted() {
     let _alone = CLUSTER.lock();
     let _created = Created(&["runtimeclass/other", "priorityclass/other"]);
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     for (kind, group, more) in [
         ("RuntimeClass", "node.k8s.io", json!({"handler": "runc"})),
         ("PriorityClass", "scheduling.k8s.io", json!({"value": 0})),
@@ -78,12 +78,12 @@ fn what_the_operator_names_is_accepted() {
         let (name, value) = parameter.split_once('=').unwrap();
         let wanted = patched(pod(), place, patch);
         wait_for("the refusal without it", SOON, || {
-            let refused = thief.dry_run("pods", &wanted);
+            let refused = attacker.dry_run("pods", &wanted);
             refused
                 .is_err_and(|text| text.contains("paygress-customers") && text.contains(why(name)))
         });
         let _set = AdmissionParameters::set(&[(name, value)]);
-        wait_for(parameter, SOON, || thief.dry_run("pods", &wanted).is_ok());
+        wait_for(parameter, SOON, || attacker.dry_run("pods", &wanted).is_ok());
     }
     println!("{} parameters allow what they name", allowed.len());
 }
@@ -92,12 +92,12 @@ fn what_the_operator_names_is_accepted() {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn requests_are_at_least_the_operators_part_of_the_limits() {
     let _alone = CLUSTER.lock();
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     let requests = |cpu: &str, memory: &str| json!({"resources": {"requests": {"cpu": cpu, "memory": memory}}});
     let least = patched(pod(), "/spec/containers/0", &requests("34m", "32Mi"));
     let (cpu, memory) = ("POD_CPU_OVERCOMMIT", "POD_MEMORY_OVERCOMMIT");
     let _set = AdmissionParameters::set(&[(cpu, "3"), (memory, "2")]);
-    thief.is_refused(
+    attacker.is_refused(
         "pods",
         &least,
         "/spec/containers/0",
@@ -109,16 +109,16 @@ fn requests_are_at_least_the_operators_part_of_the_limits() {
     );
     let _without = AdmissionParameters::without(&[cpu, memory]);
     wait_for("the refusal without them", SOON, || {
-        thief.dry_run("pods", &least).is_err_and(|text| text.contains(cpu))
+        attacker.dry_run("pods", &least).is_err_and(|text| text.contains(cpu))
     });
-    thief.dry_run("pods", &pod()).unwrap();
+    attacker.dry_run("pods", &pod()).unwrap();
 }
 
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn a_node_port_is_one_of_the_range() {
     let _alone = CLUSTER.lock();
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     let _set = AdmissionParameters::set(&[
         ("SSH_PORT_RANGE_START", "31100"),
         ("SSH_PORT_RANGE_END", "31199"),
@@ -132,9 +132,9 @@ fn a_node_port_is_one_of_the_range() {
         spec
     };
     let accepted = patched(service(), "/spec", &node_port(json!({})));
-    wait_for("the range", SOON, || thief.dry_run("services", &accepted).is_ok());
+    wait_for("the range", SOON, || attacker.dry_run("services", &accepted).is_ok());
     let why = "from 31100 to 31199";
-    thief.is_refused(
+    attacker.is_refused(
         "services",
         &accepted,
         "/spec",
@@ -152,7 +152,7 @@ fn a_node_port_is_one_of_the_range() {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn ports_that_are_not_sold_are_refused() {
     let _alone = CLUSTER.lock();
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     let ports = |ports: Value| patched(pod(), "/spec/containers/0", &json!({"ports": ports}));
     let without = ports(json!([{"containerPort": 2222}]));
     let host_port = ports(json!([{"containerPort": 2222, "hostPort": 31150}]));
@@ -170,23 +170,23 @@ fn ports_that_are_not_sold_are_refused() {
             ("pods", &host_port, of_host, "ACCESS has no host-port"),
             ("services", &node_port, of_nodes, "ACCESS has no node-port"),
         ] {
-            wait_for(access, SOON, || match thief.dry_run(kind, object) {
+            wait_for(access, SOON, || match attacker.dry_run(kind, object) {
                 Ok(()) => is_sold,
                 Err(text) => !is_sold && text.contains(why),
             });
         }
-        thief.dry_run("pods", &without).unwrap();
+        attacker.dry_run("pods", &without).unwrap();
     }
     let _without = AdmissionParameters::without(&["ACCESS"]);
-    wait_for("the default", SOON, || thief.dry_run("pods", &pod()).is_ok());
+    wait_for("the default", SOON, || attacker.dry_run("pods", &pod()).is_ok());
 }
 
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn without_parameters_nothing_is_accepted() {
     let _alone = CLUSTER.lock();
-    let thief = Thief::new();
-    let is_accepted = |kind, object: &Value| thief.dry_run(kind, object).is_ok();
+    let attacker = Attacker::new();
+    let is_accepted = |kind, object: &Value| attacker.dry_run(kind, object).is_ok();
     wait_for("the parameters", SOON, || is_accepted("pods", &pod()));
     let _set = AdmissionParameters::removed();
     for (kind, object) in [("pods", pod()), ("services", service())] {

@@ -1,6 +1,6 @@
 //! Pods.
 
-use super::{Created, LEASE, Thief, merge, patched, pod};
+use super::{Attacker, Created, LEASE, merge, patched, pod};
 use crate::in_workloads;
 use crate::support::testbed::{CLUSTER, apply};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ fn a_pod_with_the_nodes_or_anothers_rights_is_refused() {
     let hostname =
         json!([{"key": "kubernetes.io/hostname", "operator": "In", "values": ["testbed"]}]);
     let everywhere = json!([{"topologyKey": "zone", "namespaceSelector": {}}]);
-    Thief::new().is_refused(
+    Attacker::new().is_refused(
         "pods",
         &pod(),
         "/spec",
@@ -73,8 +73,8 @@ fn a_pod_with_other_volumes_is_refused() {
     let field = |item: Value| volume(json!({"downwardAPI": {"items": [item]}}));
     let annotation = |name: &str| json!({"fieldPath": format!("metadata.annotations['{name}']")});
     let end = json!({"path": "end.json", "fieldRef": annotation("paygress.dev/lease-end")});
-    let thief = Thief::new();
-    thief.is_refused(
+    let attacker = Attacker::new();
+    attacker.is_refused(
         "pods",
         &pod(),
         "/spec",
@@ -94,7 +94,7 @@ fn a_pod_with_other_volumes_is_refused() {
             volume(json!({"ephemeral": {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}}})),
         ],
     );
-    let accepted = thief.dry_run("pods", &patched(pod(), "/spec", &field(end).0));
+    let accepted = attacker.dry_run("pods", &patched(pod(), "/spec", &field(end).0));
     assert!(accepted.is_ok(), "the end of its own lease: {accepted:?}");
 }
 
@@ -102,7 +102,7 @@ fn a_pod_with_other_volumes_is_refused() {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn a_pod_with_another_user_or_profile_is_refused() {
     let _alone = CLUSTER.lock();
-    Thief::new().is_refused(
+    Attacker::new().is_refused(
         "pods",
         &pod(),
         "/spec/securityContext",
@@ -130,8 +130,8 @@ fn a_pod_with_another_user_or_profile_is_refused() {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn a_pod_of_another_lease_or_with_annotations_is_refused() {
     let _alone = CLUSTER.lock();
-    let thief = Thief::new();
-    thief.is_refused(
+    let attacker = Attacker::new();
+    attacker.is_refused(
         "pods",
         &pod(),
         "/metadata",
@@ -147,7 +147,7 @@ fn a_pod_of_another_lease_or_with_annotations_is_refused() {
     // A webhook of the cluster may add labels of its own, and so may the service's probe pods.
     for label in ["example.com/seen", "paygress.dev/probe"] {
         let labelled = patched(pod(), "/metadata", &json!({"labels": {label: "yes"}}));
-        thief.dry_run("pods", &labelled).unwrap();
+        attacker.dry_run("pods", &labelled).unwrap();
     }
     // Another lease's second Secret would be this one's first.
     let lease = format!("{LEASE}-reply");
@@ -156,17 +156,17 @@ fn a_pod_of_another_lease_or_with_annotations_is_refused() {
         "metadata": {"labels": {"paygress.dev/lease": lease}},
         "spec": {"volumes": [login, {"name": "tmp", "emptyDir": {}}]},
     });
-    thief.is_refused("pods", &pod(), "", &[(patch, "labels")]);
+    attacker.is_refused("pods", &pod(), "", &[(patch, "labels")]);
 }
 
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn a_container_with_privileges_is_refused() {
     let _alone = CLUSTER.lock();
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     let why = "no privileges and no capabilities";
     let place = "/spec/containers/0/securityContext";
-    thief.is_refused(
+    attacker.is_refused(
         "pods",
         &pod(),
         place,
@@ -188,7 +188,7 @@ fn a_container_with_privileges_is_refused() {
     // The API server takes it with a user namespace only.
     let namespaced = patched(pod(), "/spec", &json!({"hostUsers": false}));
     let unmasked = json!({"procMount": "Unmasked"});
-    thief.is_refused("pods", &namespaced, place, &[(unmasked, "procMount")]);
+    attacker.is_refused("pods", &namespaced, place, &[(unmasked, "procMount")]);
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn a_container_with_other_fields_is_refused() {
         json!({"volumeMounts": [mount]})
     };
     let exec = json!({"exec": {"command": ["true"]}});
-    Thief::new().is_refused(
+    Attacker::new().is_refused(
         "pods",
         &pod(),
         "/spec/containers/0",
@@ -233,9 +233,9 @@ fn a_container_with_other_fields_is_refused() {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn a_host_port_outside_of_the_range_is_refused() {
     let _alone = CLUSTER.lock();
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     let ports = |ports: Value| (json!({"ports": ports}), "one host port");
-    thief.is_refused(
+    attacker.is_refused(
         "pods",
         &pod(),
         "/spec/containers/0",
@@ -252,6 +252,6 @@ fn a_host_port_outside_of_the_range_is_refused() {
     );
     for hostless in [json!([]), json!([{"containerPort": 8080}])] {
         let without = patched(pod(), "/spec/containers/0", &json!({"ports": hostless}));
-        assert_eq!(thief.dry_run("pods", &without), Ok(()));
+        assert_eq!(attacker.dry_run("pods", &without), Ok(()));
     }
 }

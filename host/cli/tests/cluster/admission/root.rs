@@ -1,6 +1,6 @@
 //! Root: only of a user namespace, where it is nobody on the node.
 
-use super::{Row, SOON, Thief, merge, patched, pod};
+use super::{Attacker, Row, SOON, merge, patched, pod};
 use crate::support::testbed::{AdmissionParameters, CLUSTER, wait_for};
 use serde_json::{Value, json};
 
@@ -28,12 +28,12 @@ pub(super) fn root_pod() -> Value {
 fn root_of_a_user_namespace_is_accepted_and_root_of_the_node_is_not() {
     let _alone = CLUSTER.lock();
     let _set = allow_root();
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     let rows: Vec<Row> = vec![
         (json!({"hostUsers": null}), "without root"),
         (json!({"hostUsers": true}), "hostUsers"),
     ];
-    thief.is_refused("pods", &root_pod(), "/spec", &rows);
+    attacker.is_refused("pods", &root_pod(), "/spec", &rows);
     // Each step of it alone.
     let without = patched(root_pod(), "/spec", &json!({"hostUsers": null}));
     let context = "/spec/containers/0/securityContext";
@@ -43,13 +43,13 @@ fn root_of_a_user_namespace_is_accepted_and_root_of_the_node_is_not() {
     ] {
         let mut half = without.clone();
         *half.pointer_mut(place).unwrap() = patch;
-        let refused = thief.dry_run("pods", &half).unwrap_err();
+        let refused = attacker.dry_run("pods", &half).unwrap_err();
         let is_rule = ["without root", "no privileges"].iter().any(|why| refused.contains(why));
         assert!(is_rule, "{place}: {refused}");
     }
     // A pod that is not root may have a user namespace too.
     let namespaced = patched(pod(), "/spec", &json!({"hostUsers": false}));
-    assert_eq!(thief.dry_run("pods", &namespaced), Ok(()));
+    assert_eq!(attacker.dry_run("pods", &namespaced), Ok(()));
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn root_of_a_user_namespace_is_accepted_and_root_of_the_node_is_not() {
 fn root_of_a_user_namespace_gets_no_capability_beyond_the_runtimes() {
     let _alone = CLUSTER.lock();
     let _set = allow_root();
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     let why = "no privileges and no capabilities";
     let mut rows: Vec<Row> = vec![
         (json!({"privileged": true}), why),
@@ -72,14 +72,14 @@ fn root_of_a_user_namespace_gets_no_capability_beyond_the_runtimes() {
         let drop: Vec<&str> = DROPPED.into_iter().filter(|name| *name != kept).collect();
         rows.push((json!({"capabilities": {"drop": drop}}), why));
     }
-    thief.is_refused("pods", &root_pod(), "/spec/containers/0/securityContext", &rows);
+    attacker.is_refused("pods", &root_pod(), "/spec/containers/0/securityContext", &rows);
     let rows: Vec<Row> = vec![
         (json!({"fsGroup": 0}), "without root"),
         (json!({"supplementalGroups": [0]}), "without root"),
         (json!({"seccompProfile": {"type": "Unconfined"}}), "seccomp"),
         (json!({"sysctls": [{"name": "net.ipv4.ping_group_range", "value": "0 0"}]}), "sysctls"),
     ];
-    thief.is_refused("pods", &root_pod(), "/spec/securityContext", &rows);
+    attacker.is_refused("pods", &root_pod(), "/spec/securityContext", &rows);
     // Nor any of the node's parts.
     let rows: Vec<Row> = vec![
         (
@@ -88,7 +88,7 @@ fn root_of_a_user_namespace_gets_no_capability_beyond_the_runtimes() {
         ),
         (json!({"shareProcessNamespace": true}), "shareProcessNamespace"),
     ];
-    thief.is_refused("pods", &root_pod(), "/spec", &rows);
+    attacker.is_refused("pods", &root_pod(), "/spec", &rows);
 }
 
 /// Then the service makes none, and no probe pod shows that root would be nobody on the node.
@@ -96,17 +96,17 @@ fn root_of_a_user_namespace_gets_no_capability_beyond_the_runtimes() {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn without_the_operators_server_nobody_is_root() {
     let _alone = CLUSTER.lock();
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     {
         let _set = allow_root();
-        wait_for("the parameter", SOON, || thief.dry_run("pods", &root_pod()).is_ok());
+        wait_for("the parameter", SOON, || attacker.dry_run("pods", &root_pod()).is_ok());
     }
-    wait_for("its end", SOON, || thief.dry_run("pods", &root_pod()).is_err());
-    let refused = thief.dry_run("pods", &root_pod()).unwrap_err();
+    wait_for("its end", SOON, || attacker.dry_run("pods", &root_pod()).is_err());
+    let refused = attacker.dry_run("pods", &root_pod()).unwrap_err();
     assert!(refused.contains("SSH_SERVER_IMAGE"), "{refused}");
     // A pod that is not root needs no parameter.
     let namespaced = patched(pod(), "/spec", &json!({"hostUsers": false}));
-    assert_eq!(thief.dry_run("pods", &namespaced), Ok(()));
+    assert_eq!(attacker.dry_run("pods", &namespaced), Ok(()));
 }
 
 /// Also whoever has the service's token.
@@ -114,18 +114,18 @@ fn without_the_operators_server_nobody_is_root() {
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn where_the_operator_forbids_root_nobody_is_root() {
     let _alone = CLUSTER.lock();
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     let _allowed = allow_root();
-    wait_for("the parameter", SOON, || thief.dry_run("pods", &root_pod()).is_ok());
+    wait_for("the parameter", SOON, || attacker.dry_run("pods", &root_pod()).is_ok());
     {
         let _never = AdmissionParameters::set(&[("POD_ROOT", "never")]);
         wait_for("the refusal", SOON, || {
-            thief.dry_run("pods", &root_pod()).is_err_and(|text| text.contains("POD_ROOT"))
+            attacker.dry_run("pods", &root_pod()).is_err_and(|text| text.contains("POD_ROOT"))
         });
         let namespaced = patched(pod(), "/spec", &json!({"hostUsers": false}));
-        assert_eq!(thief.dry_run("pods", &namespaced), Ok(()));
+        assert_eq!(attacker.dry_run("pods", &namespaced), Ok(()));
     }
     // A ConfigMap of before.
     let _without = AdmissionParameters::without(&["POD_ROOT"]);
-    wait_for("the default", SOON, || thief.dry_run("pods", &root_pod()).is_ok());
+    wait_for("the default", SOON, || attacker.dry_run("pods", &root_pod()).is_ok());
 }

@@ -1,6 +1,6 @@
 //! Services, and Secrets.
 
-use super::{Thief, merge, service};
+use super::{Attacker, merge, service};
 use crate::support::testbed::CLUSTER;
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn a_service_that_leads_elsewhere_is_refused() {
     let _alone = CLUSTER.lock();
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     let node_port = |port: Value| {
         let mut ssh = json!({"name": "ssh", "port": 22, "targetPort": 2222});
         merge(&mut ssh, port);
@@ -16,7 +16,7 @@ fn a_service_that_leads_elsewhere_is_refused() {
     };
     let two = json!([{"name": "a", "port": 22, "targetPort": 2222}, {"name": "b", "port": 23, "targetPort": 2222}]);
     let many: Vec<_> = (1..=17).map(|n| json!({"name": format!("p-{n}"), "port": n})).collect();
-    thief.is_refused(
+    attacker.is_refused(
         "services",
         &service(),
         "/spec",
@@ -37,7 +37,7 @@ fn a_service_that_leads_elsewhere_is_refused() {
             (json!({"ports": many}), "at most 16 ports"),
         ],
     );
-    thief.is_refused(
+    attacker.is_refused(
         "services",
         &service(),
         "/metadata",
@@ -49,5 +49,5 @@ fn a_service_that_leads_elsewhere_is_refused() {
     );
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "ssh-pod-aaaaaaaaaa", "annotations": {"kubernetes.io/service-account.name": "default"}}, "data": {}});
     let token = json!({"type": "kubernetes.io/service-account-token"});
-    thief.is_refused("secrets", &secret, "", &[(token, "token of a ServiceAccount")]);
+    attacker.is_refused("secrets", &secret, "", &[(token, "token of a ServiceAccount")]);
 }

@@ -1,7 +1,7 @@
 //! The Pod Security Standards, which a namespace may enforce whose pods have no port of the nodes.
 
 use super::root::{allow_root, root_pod};
-use super::{SOON, Thief, patched, pod};
+use super::{Attacker, SOON, patched, pod};
 use crate::support::testbed::{CLUSTER, Standard, wait_for};
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ fn without_port(pod: Value) -> Value {
 fn pods_without_a_port_meet_a_standard_that_forbids_ports() {
     let _alone = CLUSTER.lock();
     let _set = allow_root();
-    let thief = Thief::new();
+    let attacker = Attacker::new();
     let pods = [pod(), without_port(pod()), without_port(root_pod())];
     for (level, expected) in [
         ("privileged", [true, true, true]),
@@ -25,7 +25,7 @@ fn pods_without_a_port_meet_a_standard_that_forbids_ports() {
         let _enforced = Standard::enforce(level);
         for (pod, is_accepted) in pods.iter().zip(expected) {
             wait_for(&format!("{level}, {is_accepted}: {pod}"), SOON, || {
-                match thief.dry_run("pods", pod) {
+                match attacker.dry_run("pods", pod) {
                     Ok(()) => is_accepted,
                     Err(text) => !is_accepted && text.contains("violates PodSecurity"),
                 }
