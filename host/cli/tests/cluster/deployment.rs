@@ -70,8 +70,7 @@ fn the_service_runs_in_the_cluster_as_its_manifests_say() {
         "{history}"
     );
 
-    kubectl(&["-n", "ingress-system", "rollout", "restart", "deployment/paygress"]);
-    deployed.wait();
+    deployed.restart();
     assert_eq!(deployed.paygress(&["policy", "history"]), history, "it is the same revision");
     assert_eq!(ask(json!({"type": "status", "pod_name": answer["pod_name"]}))["status"], "running");
     let refused = ask(json!({"cashu_token": outside.token(21), "pod_name": answer["pod_name"]}));

@@ -33,7 +33,7 @@ fn a_release_is_installed_tested_upgraded_and_uninstalled() {
     let _alone = CLUSTER.lock();
     // Pods reach this machine by the bridge.
     let outside = Outside::start("release", "10.88.0.1");
-    let release = Release::install(&outside, 120);
+    let mut release = Release::install(&outside, 120);
     let report = release.test();
     assert!(report.contains("Succeeded") && report.contains(r#""ready":true"#), "{report}");
 

@@ -10,10 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+const LOG: [&str; 4] = ["-n", "ingress-system", "logs", "deployment/paygress"];
+
 /// The service in a pod of the cluster, as `k8s/overlays/cluster` says, and gone with this.
 pub struct Deployed {
     pub npub: String,
     gateway: Option<GatewayComponents>,
+    is_removed: bool,
     // The overlay sets them.
     _parameters: AdmissionParameters,
 }
@@ -73,7 +76,8 @@ impl Deployed {
     /// Waits for the service that this starts.
     pub(super) fn deploy(start: impl FnOnce()) -> Self {
         let _parameters = AdmissionParameters::set(&[]);
-        let mut deployed = Self { npub: String::new(), gateway: None, _parameters };
+        let mut deployed =
+            Self { npub: String::new(), gateway: None, is_removed: false, _parameters };
         start();
         deployed.wait();
         deployed.npub = npub(&deployed.log());
@@ -98,8 +102,23 @@ impl Deployed {
             ("192.0.2.7", &address),
             ("  SSH_SERVER_IMAGE: \"\"\n", "  SSH_SERVER_IMAGE: paygress.local/ssh:1\n"),
         ];
+        self.search_log();
         apply(&with(manifests, &settings));
         self.wait();
+    }
+
+    /// Gives it another pod.
+    pub fn restart(&self) {
+        self.search_log();
+        kubectl(&["-n", "ingress-system", "rollout", "restart", "deployment/paygress"]);
+        self.wait();
+    }
+
+    /// Lets this remove its Deployment.
+    pub(super) fn remove(&mut self, remove: impl FnOnce()) {
+        self.search_log();
+        self.is_removed = true;
+        remove();
     }
 
     /// Waits until it serves.
@@ -118,7 +137,13 @@ impl Deployed {
     }
 
     pub fn log(&self) -> String {
-        kubectl(&["-n", "ingress-system", "logs", "deployment/paygress"])
+        kubectl(&LOG)
+    }
+
+    /// Fails if its log holds a secret. Each pod has a log of its own: this is for the time before
+    /// another one replaces it.
+    pub(super) fn search_log(&self) {
+        search(&self.log());
     }
 
     /// A command of the operator's.
@@ -172,8 +197,8 @@ impl Drop for GatewayComponents {
 
 impl Drop for Deployed {
     fn drop(&mut self) {
-        let mut logs = kubectl_command(&["-n", "ingress-system", "logs", "deployment/paygress"]);
-        let logs = logs.output();
+        // Searched when everything is removed: a search may fail.
+        let log = kubectl_command(&LOG).output();
         let delete = |arguments: &[&str]| {
             kubectl(&[&["delete", "--wait", "--ignore-not-found", "-n"], arguments].concat())
         };
@@ -187,12 +212,17 @@ impl Drop for Deployed {
         delete(&["ingress-system", "persistentvolume/paygress"]);
         delete(&["user-workloads", "resourcequota/customers"]);
         delete(&["user-workloads", "jobs", "--all"]);
-        if let Ok(logs) = logs
-            && logs.status.success()
-            && !std::thread::panicking()
-        {
-            let log = String::from_utf8_lossy(&logs.stdout);
-            secrets::assert_none("the log of the deployed service", &log);
+        if self.is_removed || std::thread::panicking() {
+            return;
         }
+        let log = log.unwrap();
+        assert!(log.status.success(), "{}", String::from_utf8_lossy(&log.stderr));
+        search(&String::from_utf8_lossy(&log.stdout));
     }
+}
+
+/// Fails if this log of a deployed service holds a secret, or has nothing that was searched.
+fn search(log: &str) {
+    assert!(!log.trim().is_empty(), "the deployed service has no log");
+    secrets::assert_none("the log of the deployed service", log);
 }

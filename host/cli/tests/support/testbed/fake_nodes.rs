@@ -1,6 +1,7 @@
 //! Nodes that kwok plays.
 
 use super::{Daemon, admin_kubeconfig, apply, kubectl, kubectl_command, root, state, wait_for};
+use crate::support::secrets;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -94,12 +95,31 @@ pub fn items(arguments: &[&str]) -> Vec<Value> {
 }
 
 /// Removes the customers' pods, and waits until they are gone: until then they hold their place.
+/// Fails if one has logged a secret.
 pub fn remove_pods() {
+    let logs = logs_of_pods();
     let job = ["-n", "user-workloads", "delete", "jobs", "--all", "--cascade=foreground"];
     kubectl(&[&job[..], &["--wait", "--timeout=120s"]].concat());
     wait_for("the customers' pods to be gone", Duration::from_secs(60), || {
         items(&["-n", "user-workloads", "get", "pods", "-o", "json"]).is_empty()
     });
+    if !thread::panicking() {
+        secrets::assert_none("a log of customers' pods", &logs);
+    }
+}
+
+/// What the customers' pods have logged that are there; nothing where all nodes are fake. Of a
+/// container that has not started it is the reason.
+fn logs_of_pods() -> String {
+    let of_customers = |command: &[&str]| {
+        let label = ["-l", "app=paygress-ssh-pod"];
+        kubectl(&[&["-n", "user-workloads"][..], command, &label].concat())
+    };
+    let real = ["get", "pods", "-o", "name", "--field-selector=spec.nodeName=testbed"];
+    if of_customers(&real).is_empty() {
+        return String::new();
+    }
+    of_customers(&["logs", "--all-containers", "--tail=-1", "--ignore-errors"])
 }
 
 /// Thousands of customers' pods, which are removed when this is dropped: by the API server, since

@@ -31,6 +31,7 @@ impl Release {
     /// With the same arguments, where the file of values has another price.
     pub fn upgrade(&self, outside: &Outside, sats_per_hour: u64) {
         std::fs::write(self.values.path(), values(outside, sats_per_hour)).unwrap();
+        self.service.search_log();
         with_values("upgrade", &self.values, &[]);
         self.service.wait();
     }
@@ -40,8 +41,10 @@ impl Release {
         of_release(&["test", "--logs"])
     }
 
-    pub fn uninstall(&self) {
-        of_release(&["uninstall", "--wait"]);
+    pub fn uninstall(&mut self) {
+        self.service.remove(|| {
+            of_release(&["uninstall", "--wait"]);
+        });
     }
 }
 
