@@ -163,7 +163,7 @@ struct CheckArguments {
     /// Check the workflows with actionlint too, which is compiled by Go.
     #[arg(long)]
     workflows: bool,
-    /// Check the alerts with promtool too, which is compiled by Go.
+    /// Check the alerts and the dashboard with promtool too, which is compiled by Go.
     #[arg(long)]
     alerts: bool,
     /// Check the commands in the documents too, against the built `paygress`.

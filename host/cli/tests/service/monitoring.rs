@@ -20,17 +20,33 @@ const SETTINGS: [(&str, &str); 4] = [
     ("GATEWAY_IROH_BIND", "127.0.0.1:0"),
 ];
 const FILES: [&str; 2] = ["rules.yaml", "paygress.json"];
+/// What the dashboard must show: the panel, the labels that it tells apart, and the series.
+const PANELS: [(&str, &str, &str); 9] = [
+    ("Orders by state", "by (state)", "paygress_orders"),
+    ("Held at each mint", "by (mint)", "paygress_mint_held_sats"),
+    ("Capacity", "", "paygress_leases"),
+    ("Capacity", "", "paygress_ports_in_use"),
+    ("Capacity", "", "paygress_ports"),
+    ("Time to login", "", "paygress_login_seconds_bucket"),
+    ("Policy latency", "by (le, slot)", "paygress_policy_call_seconds_bucket"),
+    ("Policy refusals", "by (slot, code)", "paygress_policy_refusals_total"),
+    ("Policy faults", "by (slot)", "paygress_policy_faults_total"),
+];
 
 fn text(file: &str) -> String {
     std::fs::read_to_string(root().join("k8s/overlays/monitoring").join(file)).unwrap()
 }
 
-/// The series of this project that these files name.
+/// The series of this project that a text names.
+fn named(text: &str) -> impl Iterator<Item = &str> {
+    let names = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+    names.filter(|name| name.starts_with("paygress_"))
+}
+
+/// Those that these files name.
 fn series() -> BTreeSet<String> {
-    let texts: Vec<String> = FILES.into_iter().map(text).collect();
-    let names =
-        texts.iter().flat_map(|text| text.split(|c: char| !c.is_alphanumeric() && c != '_'));
-    names.filter(|name| name.starts_with("paygress_")).map(str::to_owned).collect()
+    let texts = FILES.map(text);
+    texts.iter().flat_map(|text| named(text)).map(str::to_owned).collect()
 }
 
 /// The metrics of this answer, with their types.
@@ -67,6 +83,22 @@ async fn alerts_and_dashboard_are_about_metrics_that_are_there() {
         |series: &&String| is_there(&types, series) || is_there(&types_of_gateway, series);
     let unknown: Vec<&String> = series.iter().filter(|series| !is_known(series)).collect();
     assert!(unknown.is_empty(), "{unknown:?} are not in\n{}{}", metrics.body, of_gateway.body);
+}
+
+#[test]
+fn the_dashboard_shows_what_operators_look_for() {
+    let dashboard: Value = serde_json::from_str(&text("paygress.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    for (title, labels, series) in PANELS {
+        let panel = panels.iter().find(|panel| panel["title"] == title);
+        let panel = panel.unwrap_or_else(|| panic!("no panel is named {title}"));
+        let mut queries = panel["targets"].as_array().unwrap().iter();
+        let shows = queries.any(|target| {
+            let query = target["expr"].as_str().unwrap();
+            query.contains(labels) && named(query).any(|name| name == series)
+        });
+        assert!(shows, "{title} shows no {series} {labels}");
+    }
 }
 
 /// Whether anybody is informed when one of them serves nobody, or is gone.
