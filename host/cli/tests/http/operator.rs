@@ -12,8 +12,13 @@ use paygress_store::SqlStore;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 const LEASES: u32 = 5_000;
+/// How long a search through all of them may take: in a debug build, and while other tests run.
+const SEARCHED_WITHIN: Duration = Duration::from_secs(2);
+/// The fastest of so many counts.
+const SEARCHES: u32 = 3;
 
 async fn operator(web: &Web, method: &str, path: &str, body: &str) -> Answer {
     web.ask(method, path, &[("authorization", &format!("Bearer {OPERATOR}"))], body).await
@@ -197,9 +202,15 @@ async fn thousands_of_leases_are_searched_a_page_at_a_time() {
     assert_eq!((all.len(), names.len(), different.len()), (25, 5_000, 5_000));
     assert!(all.iter().all(|page| pods(page).len() == 200));
     // Behind all others: one request finds it.
-    let oldest = all_pages(&web, "state=ended&limit=200&q=debian:0").await;
-    let [oldest] = oldest.as_slice() else { panic!("{} pages", oldest.len()) };
-    assert_eq!((pods(oldest).len(), &oldest["leases"][0]["image"]), (1, &json!("debian:0")));
+    let mut fastest = Duration::MAX;
+    for _ in 0..SEARCHES {
+        let begun = Instant::now();
+        let oldest = all_pages(&web, "state=ended&limit=200&q=debian:0").await;
+        fastest = fastest.min(begun.elapsed());
+        let [oldest] = oldest.as_slice() else { panic!("{} pages", oldest.len()) };
+        assert_eq!((pods(oldest).len(), &oldest["leases"][0]["image"]), (1, &json!("debian:0")));
+    }
+    assert!(fastest < SEARCHED_WITHIN, "{fastest:?}");
     for query in ["state=all&q=fedora", "state=current"] {
         let nothing = all_pages(&web, query).await;
         assert!(nothing.len() == 1 && pods(&nothing[0]).is_empty(), "{query}: {nothing:?}");

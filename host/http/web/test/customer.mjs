@@ -53,6 +53,44 @@ async function assertAccessible(of = page) {
   const { violations } = await of.evaluate(() => window.axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'] }));
   assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]), []);
 }
+/** Pages of leases on the operator's page: the next ones, the first one, and that of another search. */
+async function assertPages() {
+  const lease = (name) => ({ pod_name: name, status: 'ended', tier: 'basic', image: 'debian', port: null, expires_at: null, customer: 'bearer:0123456789abcdef', end_reason: 'expired' });
+  const [first, second, third] = ['ssh-pod-aaaaaaaaaa', 'ssh-pod-bbbbbbbbbb', 'ssh-pod-cccccccccc'];
+  const pages = {
+    '': { leases: [lease(first)], next: '2.b' },
+    '2.b': { leases: [lease(second)], next: '1.c' },
+    '1.c': { leases: [lease(third)], next: null },
+  };
+  const queries = [];
+  const ofLeases = /\/operator\/leases\?/;
+  await operator.route(ofLeases, (route) => {
+    const query = Object.fromEntries(new URL(route.request().url()).searchParams);
+    queries.push(query);
+    return route.fulfill({ json: pages[query.after ?? ''] });
+  });
+  await operator.getByLabel('Search').fill('ssh-pod');
+  const [firstPage, nextPage] = ['First page', 'Next page'].map((name) => operator.getByRole('button', { name }));
+  for (const [button, shown, isFirst, isLast] of [
+    ['Search', first, true, false],
+    ['Next page', second, false, false],
+    ['Next page', third, false, true],
+    ['First page', first, true, false],
+    ['Next page', second, false, false],
+    ['Search', first, true, false],
+  ]) {
+    await operator.getByRole('button', { name: button }).click();
+    await operator.getByRole('cell', { name: shown, exact: true }).waitFor();
+    assert.equal(await operator.locator('#leases tbody tr').count(), 1);
+    assert.deepEqual([await firstPage.isHidden(), await nextPage.isHidden()], [isFirst, isLast], `${button}: ${shown}`);
+  }
+  const search = { state: 'current', limit: '50', q: 'ssh-pod' };
+  assert.deepEqual(queries, ['', '2.b', '1.c', '', '2.b', ''].map((after) => (after ? { ...search, after } : search)));
+  await operator.unroute(ofLeases);
+  await operator.getByLabel('Search').fill(pod);
+  await operator.getByRole('button', { name: 'Search' }).click();
+  await row.waitFor();
+}
 const shot = (name, of = page) => of.screenshot({ path: `${SHOTS}/${name}.png`, fullPage: true });
 
 await page.goto(url);
@@ -234,6 +272,22 @@ await operator.getByText('Leases, the newest first: none').waitFor();
 await operator.getByLabel('Search').fill(pod.slice(4, 14));
 await operator.getByRole('button', { name: 'Search' }).click();
 await row.waitFor();
+// So are its filters.
+const tierOf = await row.getByRole('cell').nth(2).textContent();
+for (const [state, tier, isFound] of [
+  ['Ended', '', false],
+  ['All', '', true],
+  ['All', 'no-such-tier', false],
+  ['All', tierOf, true],
+  ['Ended', tierOf, false],
+  ['Not ended', '', true],
+]) {
+  await operator.getByLabel('State', { exact: true }).selectOption({ label: state });
+  await operator.getByLabel('Tier', { exact: true }).fill(tier);
+  await operator.getByRole('button', { name: 'Search' }).click();
+  await row.waitFor({ state: isFound ? 'visible' : 'detached' });
+}
+await assertPages();
 await assertAccessible(operator);
 await shot('5-operator', operator);
 // Sales are paused, drained and resumed.
