@@ -118,6 +118,11 @@ pub const KEYS: &[Key] = &[
         about: "a Postgres for ledger and wallet, instead of the two files: for several replicas",
     },
     Key {
+        name: "BACKUP_FILE",
+        default: None,
+        about: "a file or directory that your backup writes last; `paygress doctor` compares its age",
+    },
+    Key {
         name: "MAX_SATS_PER_MINT",
         default: None,
         about: "the highest balance at one mint; tokens beyond it are refused",

@@ -92,6 +92,8 @@ pub struct Config {
     pub ledger: PathBuf,
     /// A Postgres instead of the two files.
     pub database: Option<Secret>,
+    /// What the operator's backup writes last.
+    pub backup_file: Option<PathBuf>,
     /// The highest balance at one mint.
     pub max_balance: Option<Sat>,
     /// The refund terms of a stop where the policy has none. `None`: a stop is never refunded.
@@ -384,6 +386,7 @@ impl Config {
             mnemonic,
             ledger: reader.text_or_default("LEDGER_PATH").into(),
             database,
+            backup_file: reader.text("BACKUP_FILE").map(PathBuf::from),
             max_balance: reader.number("MAX_SATS_PER_MINT", 1..=2_100_000_000_000_000).map(Sat),
             refund_on_stop: reader
                 .flag("REFUND_ON_STOP")

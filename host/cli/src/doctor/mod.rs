@@ -7,6 +7,7 @@
 //!
 //! What a check of a backend does is in the crate of the backend; here is what it means.
 
+mod backup;
 mod cluster;
 mod gateway;
 mod host;
@@ -131,6 +132,7 @@ async fn all(config: &Config, cluster: Option<&Arc<Kubernetes>>) -> Vec<Check> {
         async { vec![CONFIGURATION.ok("the configuration is valid")] }.boxed_local(),
         async move { host::checks(config, served) }.boxed_local(),
         within(stores::DATABASE, LIMIT, stores::checks(config)).boxed_local(),
+        async move { vec![backup::check(config.backup_file.as_deref())] }.boxed_local(),
         policies_and_cluster(config, cluster).boxed_local(),
         gateway::checks(config, served).boxed_local(),
     ];

@@ -8,13 +8,16 @@ use paygress_gateway::{EndpointKey, GatewayHostKey};
 use paygress_sandbox::{Relay, free_port};
 use paygress_store::db::testing::Server as Postgres;
 use serde_json::{Value, json};
+use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 
 const DOCTOR: [&str; 2] = ["doctor", "--no-cluster"];
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Whether a report has a line of this outcome and area about this.
 fn has(report: &str, outcome: &str, area: &str, what: &str) -> bool {
@@ -58,6 +61,7 @@ async fn a_healthy_service_is_ok_before_its_first_start_and_while_it_runs() {
         ("service", "no service runs"),
         ("ports", "BIND_ADDR"),
         ("database", "LEDGER_PATH"),
+        ("backup", "set BACKUP_FILE"),
         ("components", "are valid"),
         ("mint", mint),
         ("clock", mint),
@@ -81,6 +85,21 @@ async fn a_healthy_service_is_ok_before_its_first_start_and_while_it_runs() {
     }
     let report: Value = serde_json::from_str(&json).unwrap();
     assert_ne!(report["outcome"], "fail", "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_is_missing_is_a_failure_and_one_that_is_old_a_warning() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("backed-up");
+    let path = file.to_str().unwrap();
+    let sandbox = Sandbox::new(&[("BACKUP_FILE", path)], "").await.unwrap();
+    failure(&sandbox, "host", &["BACKUP_FILE", path, "is not there"]).await;
+    let written = File::create(&file).unwrap();
+    let report = printed(&sandbox, &DOCTOR).await;
+    assert!(has(&report, "ok", "backup", "is 0 h old"), "{report}");
+    written.set_modified(SystemTime::now() - 2 * DAY).unwrap();
+    let report = printed(&sandbox, &DOCTOR).await;
+    assert!(has(&report, "warn", "backup", "is 2 days old"), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
