@@ -33,7 +33,14 @@ impl Doctor {
 
     /// Its report, and whether it has exited with 0.
     fn report(&self, arguments: &[&str]) -> (Value, bool) {
-        let output = self.command().args(arguments).output().unwrap();
+        self.report_with(&[], arguments)
+    }
+
+    /// The same with these settings.
+    fn report_with(&self, settings: &[(&str, &str)], arguments: &[&str]) -> (Value, bool) {
+        let mut command = self.command();
+        command.envs(settings.iter().copied()).args(arguments);
+        let output = command.output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         let report = serde_json::from_str(&text).unwrap_or_else(|error| {
             panic!("{error}: {text}{}", String::from_utf8_lossy(&output.stderr))
@@ -118,6 +125,24 @@ fn pods_that_are_not_isolated_are_named(doctor: &Doctor) {
         });
         is_named && !succeeded
     });
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn an_image_that_cannot_be_pulled_is_all_that_is_known_of_pods() {
+    let _alone = CLUSTER.lock();
+    let _set = healthy();
+    let doctor = Doctor::start("doctor-image");
+    let missing = [("SSH_BASE_IMAGE", "paygress.local/missing:1"), ("POD_READY_SECONDS", "15")];
+    let (report, succeeded) = doctor.report_with(&missing, &[]);
+    let checks = report["checks"].as_array().unwrap().iter();
+    let of_pods: Vec<&Value> = checks.filter(|check| check["group"] == "pods").collect();
+    let [check] = of_pods.as_slice() else { panic!("{of_pods:#?}") };
+    assert_eq!((&check["area"], &check["outcome"]), (&json!("start"), &json!("fail")));
+    assert_eq!(check["text"], "the default image cannot be pulled");
+    assert!(check["remedy"].as_str().unwrap().contains("SSH_BASE_IMAGE"), "{check}");
+    assert!(!succeeded && report["outcome"] == "fail", "{report:#}");
+    assert_eq!(probe_pods().trim(), "");
 }
 
 #[test]

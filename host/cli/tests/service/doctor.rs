@@ -88,6 +88,14 @@ async fn a_healthy_service_is_ok_before_its_first_start_and_while_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_another_program_has_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let sandbox = Sandbox::new(&[("BIND_ADDR", &address)], "").await.unwrap();
+    failure(&sandbox, "host", &["BIND_ADDR", address.as_str(), "cannot be listened on"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_backup_that_is_missing_is_a_failure_and_one_that_is_old_a_warning() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("backed-up");
