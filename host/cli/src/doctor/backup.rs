@@ -19,9 +19,8 @@ const REMEDY: &str =
 /// The check of this file or directory, if one is named.
 pub(super) fn check(last_written: Option<&Path>) -> Check {
     let Some(path) = last_written else {
-        return BACKUP.ok(
-            "not checked: set BACKUP_FILE to a file that your backup writes last, and its age is",
-        );
+        return BACKUP
+            .ok("its age is not checked: set BACKUP_FILE to a file that your backup writes last");
     };
     let place = format!("BACKUP_FILE: {}", path.display());
     match std::fs::metadata(path).and_then(|found| found.modified()) {
