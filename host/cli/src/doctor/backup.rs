@@ -9,6 +9,8 @@ const BACKUP: Area = Area::new(Group::Host, "backup");
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
+/// A day, and the time in which the next backup is made.
+const DAILY: Duration = Duration::from_secs(93_600);
 const WEEK: Duration = Duration::from_secs(604_800);
 /// A disk of another machine has its clock.
 const CLOCK_AGREES: Duration = Duration::from_secs(60);
@@ -50,7 +52,7 @@ fn of_age(place: &str, modified: SystemTime, now: SystemTime) -> Check {
     let text = format!("{place} is {} old", length(age));
     if age > WEEK {
         BACKUP.fail(text, REMEDY)
-    } else if age > DAY {
+    } else if age > DAILY {
         BACKUP.warn(text, REMEDY)
     } else {
         BACKUP.ok(text)
@@ -86,8 +88,8 @@ mod tests {
         for (age, outcome, old) in [
             (Duration::ZERO, Outcome::Ok, "0 h"),
             (HOUR * 23, Outcome::Ok, "23 h"),
-            (DAY, Outcome::Ok, "24 h"),
-            (DAY + second, Outcome::Warn, "24 h"),
+            (DAILY, Outcome::Ok, "26 h"),
+            (DAILY + second, Outcome::Warn, "26 h"),
             (DAY * 2, Outcome::Warn, "2 days"),
             (WEEK, Outcome::Warn, "7 days"),
             (WEEK + second, Outcome::Fail, "7 days"),
