@@ -1,14 +1,12 @@
 //! `Policy` resources: active, or refused with a reason.
 
 use crate::support::command::text;
-use crate::support::keys::key;
+use crate::support::keys::{key, write_signed_policies};
 use crate::support::testbed::{CLUSTER, Testbed, applied, apply, kubectl, root, wait_for};
 use crate::{now, seconds};
-use paygress_core::backend::policy::Slot;
 use paygress_oci::Digest;
 use paygress_oci::testing::{RequiredAuth, TestRegistry};
 use serde_json::{Value, json};
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -152,7 +150,7 @@ fn a_policy_resource_may_name_an_artefact_and_is_verified() {
     let registry = runtime.block_on(TestRegistry::open(RequiredAuth::None)).unwrap();
     let policies = tempfile::tempdir().unwrap();
     let (private, public) = key(policies.path(), "operator");
-    write_policy_dir(policies.path(), &private);
+    write_signed_policies(policies.path(), &private);
     let testbed = Testbed::start(
         "artefacts",
         &[("POLICY_DIR", &policies.path().to_string_lossy()), ("POLICY_KEYS", &public)],
@@ -196,15 +194,6 @@ fn a_policy_resource_may_name_an_artefact_and_is_verified() {
 
 fn apply_artefact(reference: &str) {
     apply(&policy("pricing", json!({"slot": "pricing", "source": {"oci": reference}})));
-}
-
-/// Files for all slots, signed.
-fn write_policy_dir(directory: &Path, key: &str) {
-    for slot in Slot::ALL {
-        let file = directory.join(format!("{slot}.wasm"));
-        std::fs::copy(root().join(format!("target/plugins/{slot}.wasm")), &file).unwrap();
-        paygress(&["policy", "sign", &file.to_string_lossy(), "--key", key]);
-    }
 }
 
 /// What the program prints; it must succeed.

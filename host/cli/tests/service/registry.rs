@@ -2,27 +2,17 @@
 
 use crate::support::command::{built, paygress, printed, published, text};
 use crate::support::customer::{Buyer, Running};
-use crate::support::keys::{certificate, key};
+use crate::support::keys::{certificate, key, write_signed_policies};
 use paygress::sandbox::Sandbox;
 use paygress_core::backend::policy::Slot;
 use paygress_oci::testing::{RequiredAuth, TestRegistry};
 use paygress_oci::{Digest, Package, Reference, Registry, SigningKey};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::Output;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
-
-/// Files for all slots, signed.
-async fn write_policy_dir(sandbox: &Sandbox, directory: &Path, key: &str) {
-    for slot in Slot::ALL {
-        let file = directory.join(format!("{slot}.wasm"));
-        std::fs::copy(built(&format!("plugins/{slot}.wasm")), &file).unwrap();
-        printed(sandbox, &["policy", "sign", &file.to_string_lossy(), "--key", key]).await;
-    }
-}
 
 fn pricing_digest(history: &str) -> String {
     let last = history.lines().rfind(|line| line.contains("pricing ")).unwrap();
@@ -42,10 +32,9 @@ struct Session {
 
 impl Session {
     async fn new() -> Self {
-        let plain = Sandbox::new(&[], "").await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         let (ours, theirs) = (key(directory.path(), "ours"), key(directory.path(), "theirs"));
-        write_policy_dir(&plain, directory.path(), &ours.0).await;
+        write_signed_policies(directory.path(), &ours.0);
         let policy_dir = directory.path().to_string_lossy().into_owned();
         let settings = [("POLICY_DIR", policy_dir.as_str()), ("POLICY_KEYS", &ours.1)];
         let sandbox = Sandbox::new(&settings, "").await.unwrap();
@@ -329,7 +318,7 @@ async fn with_required_signatures_the_service_does_not_start_without_them() {
     assert!(sandbox("off").await.app().await.is_ok());
 
     // A signature that comes later is seen, and so is one that does not fit what it lies beside.
-    write_policy_dir(&strict, directory.path(), &ours).await;
+    write_signed_policies(directory.path(), &ours);
     let policy_dir = directory.path().to_string_lossy().into_owned();
     let sandbox = Sandbox::new(&[("POLICY_DIR", &policy_dir), ("POLICY_KEYS", &ours_public)], "")
         .await

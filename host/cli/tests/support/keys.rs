@@ -1,6 +1,7 @@
-//! Keys and certificates, as openssl makes them.
+//! Keys and certificates, as openssl makes them, and what is signed.
 
-use super::command::text;
+use super::command::{built, text};
+use paygress_core::backend::policy::Slot;
 use std::path::Path;
 use std::process::Command;
 
@@ -28,6 +29,18 @@ pub fn key(directory: &Path, name: &str) -> (String, String) {
     ]);
     openssl(&["pkey", "-in", &private, "-pubout", "-out", &public]);
     (private, public)
+}
+
+/// Files of the default policies, each signed with this key.
+pub fn write_signed_policies(directory: &Path, key: &str) {
+    for slot in Slot::ALL {
+        let file = directory.join(format!("{slot}.wasm"));
+        std::fs::copy(built(&format!("plugins/{slot}.wasm")), &file).unwrap();
+        let mut sign = Command::new(env!("CARGO_BIN_EXE_paygress"));
+        sign.args(["policy", "sign", "--key", key]).arg(&file).env_clear();
+        let output = sign.output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
 }
 
 /// A server's certificate for this address, which nobody trusts yet: the files of its key and of
