@@ -1,10 +1,13 @@
 //! Builds a project in every language for every slot, and the examples in languages other than
-//! Rust; checks the components and runs their suites. The languages must be installed: `cargo xtask
-//! test` installs them.
+//! Rust; checks the components and runs their suites. One project goes on to a service, as
+//! docs/writing-policies.md says. The languages must be installed: `cargo xtask test` installs them.
 #![cfg(test)]
 
-#[path = "../../policy/tests/support/both_ways.rs"]
+#[path = "../../../policy/tests/support/both_ways.rs"]
 mod both_ways;
+mod first_policy;
+#[path = "../support/mod.rs"]
+mod support;
 
 use both_ways::BothWays;
 use paygress_core::backend::policy::{Configured, Slot};
