@@ -283,6 +283,17 @@ async fn logins(
     [at_the_service, begun.elapsed()]
 }
 
+/// New customers, who read at these relays, buy at the same time: each gets a login.
+async fn all_get_logins(buyer: &Buyer, crowd: &Crowd, inboxes: Vec<Vec<RelayUrl>>) {
+    let mut customers = Vec::new();
+    for inbox in inboxes {
+        customers.push(crowd.send(inbox, &buyer.token(2).await).await);
+    }
+    for keys in &customers {
+        login(&crowd.client, keys).await;
+    }
+}
+
 /// So much longer than twice beside as many messages, on the same machine, that name no relay.
 const SLOW_RELAYS_COST: Duration = Duration::from_secs(2);
 /// And never longer than this, in a build that is not optimised. `docs/testing.md` has the goal for
@@ -310,6 +321,8 @@ fn a_paid_answer_does_not_wait_for_slow_relays() {
 
         let (files, hosts) = (open_files(), SilentHosts::start(24));
         let beside: Vec<RelayUrl> = hosts.relays(1_000_000).take(2).collect();
+        let inboxes: Vec<Vec<RelayUrl>> =
+            (2_000_000..2_000_020).map(|customer| hosts.relays(customer).collect()).collect();
         let attack = Attack::start(Arc::clone(&crowd), slow_relays(hosts), many);
         until("no slow relay is visited", async || {
             (attack.sent() >= 160 && open_files() > files + 16).then_some(())
@@ -325,6 +338,7 @@ fn a_paid_answer_does_not_wait_for_slow_relays() {
             assert!(attacked < 2 * flooded + SLOW_RELAYS_COST, "{attacked:?}, {flooded:?}");
             assert!(attacked < PAID_WITHIN, "{attacked:?}");
         }
+        all_get_logins(&buyer, &crowd, inboxes).await;
     });
 }
 
