@@ -90,3 +90,72 @@ fn log(relay: &RelayUrl, error: &RelayError) {
     let error: &dyn Error = error;
     tracing::debug!(%relay, error, "a relay did not take a response");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Settings;
+    use crate::gift_wrap::gift_wrap;
+    use nostr_sdk::{Client, Filter, Keys};
+    use paygress_sandbox::Relay;
+
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
+    /// Of a service whose relays are these.
+    async fn connected(relays: [&Relay; 2]) -> Connection {
+        let [first, second] = relays;
+        let settings = Settings {
+            keys: Keys::generate(),
+            relays: vec![first.url().await, second.url().await],
+            private_relays: true,
+            name: String::new(),
+            about: String::new(),
+        };
+        let connection = Connection::new(settings, Client::builder().build());
+        connection.connect_sending().await.unwrap();
+        connection.sending.wait_for_connection(TIMEOUT).await;
+        connection
+    }
+
+    fn response(connection: &Connection) -> Event {
+        let customer = Keys::generate().public_key();
+        gift_wrap(&connection.settings.keys, &customer, "{}", None).unwrap().1
+    }
+
+    async fn has(relay: &Relay, event: &Event) -> bool {
+        let client = Client::builder().build();
+        client.add_relay(relay.url().await).await.unwrap();
+        client.connect().await;
+        client.wait_for_connection(TIMEOUT).await;
+        let found = client.fetch_events(Filter::new().id(event.id), TIMEOUT).await.unwrap();
+        !found.is_empty()
+    }
+
+    #[tokio::test]
+    async fn the_relay_that_brought_the_request_gets_the_response_and_no_other() {
+        let (first, second) = (Relay::start().await.unwrap(), Relay::start().await.unwrap());
+        let connection = connected([&first, &second]).await;
+        let (first_url, second_url) = (first.url().await, second.url().await);
+        for (receipt, taken_by) in
+            [(Some(&second_url), &second_url), (Some(&first_url), &first_url), (None, &first_url)]
+        {
+            let response = response(&connection);
+            let taken = connection.send_to_ours(receipt, &response).await;
+            assert_eq!(taken.as_ref(), Some(taken_by), "{receipt:?}");
+            for (relay, url) in [(&first, &first_url), (&second, &second_url)] {
+                assert_eq!(has(relay, &response).await, url == taken_by, "{receipt:?}, {url}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn another_relay_gets_what_the_one_that_brought_the_request_does_not_take() {
+        let first = Relay::start().await.unwrap();
+        let second = Relay::start_refusing("blocked: no").await.unwrap();
+        let (connection, receipt) = (connected([&first, &second]).await, second.url().await);
+        let response = response(&connection);
+        let taken = connection.send_to_ours(Some(&receipt), &response).await;
+        assert_eq!(taken, Some(first.url().await));
+        assert!(has(&first, &response).await && !has(&second, &response).await);
+    }
+}
