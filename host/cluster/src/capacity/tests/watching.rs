@@ -4,10 +4,14 @@ use super::super::watch::{CapacityWatch, RightsRetry};
 use super::*;
 use kube::{Client, Config};
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Level, Metadata, Subscriber};
 
 const NODES: &str = "/api/v1/nodes";
 const PODS: &str = "/api/v1/pods";
@@ -204,4 +208,58 @@ async fn a_right_that_is_missing_from_the_start_is_not_waited_for() {
     assert!(watch.is_pending());
     until("the quota", async || counts(&watch).await == QUOTA_ALONE).await;
     assert!(!watch.is_pending());
+}
+
+/// Keeps the fields of each warning.
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Subscriber for Warnings {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        if *event.metadata().level() == Level::WARN {
+            let mut fields = EventFields(String::new());
+            event.record(&mut fields);
+            self.0.lock().unwrap().push(fields.0);
+        }
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+struct EventFields(String);
+
+impl Visit for EventFields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.push_str(&format!("{field}: {value:?}; "));
+    }
+}
+
+#[tokio::test]
+async fn without_the_rights_the_log_says_that_only_quotas_are_counted() {
+    for (path, missing) in [(NODES, "nodes"), (PODS, "pods")] {
+        let warnings = Arc::default();
+        let _logged = tracing::subscriber::set_default(Warnings(Arc::clone(&warnings)));
+        let (server, client) = ApiServer::start().await;
+        server.deny(path, usize::MAX);
+        let watch = begin(client);
+        until("the quota", async || counts(&watch).await == QUOTA_ALONE).await;
+        let warnings = warnings.lock().unwrap();
+        let missing = format!("missing: \"{missing}\"");
+        let texts = [missing.as_str(), "only quotas are counted", "k8s/base/capacity.yaml"];
+        let is_logged = |warning: &String| texts.iter().all(|text| warning.contains(text));
+        assert!(warnings.iter().any(is_logged), "{missing}: {warnings:?}");
+    }
 }
