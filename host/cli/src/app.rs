@@ -255,7 +255,7 @@ async fn open_gateway(
 ) -> Result<Option<OpenGateway>> {
     let Some(settings) = &config.gateway else { return Ok(None) };
     if settings.process == GatewayProcess::Own {
-        orders.set_gateway(gateway::of_other_process(config, settings)?);
+        orders.set_gateway(gateway::of_other_process(config, settings).await?);
         return Ok(None);
     }
     let streams = streams.context("the gateway has no way to the pods of this cluster")?;

@@ -33,6 +33,12 @@ fn key_directory<'a>(config: &'a Config, gateway: &'a GatewayConfig) -> &'a Path
     gateway.keys.as_deref().unwrap_or_else(|| directory_of(&config.ledger))
 }
 
+/// A key of this directory, read or made off the async threads.
+async fn load_key<K: Send + 'static>(directory: &Path, load: fn(&Path) -> Result<K>) -> Result<K> {
+    let directory = directory.to_owned();
+    tokio::task::spawn_blocking(move || load(&directory)).await?
+}
+
 /// The jump host, as customers know it.
 fn jump_host_address(
     config: &Config,
@@ -95,15 +101,20 @@ impl Offered {
 ///
 /// # Errors
 /// Its keys cannot be read.
-pub fn of_other_process(config: &Config, gateway: &GatewayConfig) -> Result<Arc<dyn GatewayInfo>> {
+pub async fn of_other_process(
+    config: &Config,
+    gateway: &GatewayConfig,
+) -> Result<Arc<dyn GatewayInfo>> {
     let directory = key_directory(config, gateway);
     let mut known = KnownGateway::default();
     if let Some(jump_host) = &gateway.jump_host {
-        let (key, port) = (keys::host_key(directory)?, jump_host.listen.port());
+        let key = load_key(directory, keys::host_key).await?;
+        let port = jump_host.listen.port();
         known.jump_host = Some(jump_host_address(config, jump_host, port, &key)?);
     }
     if let Some(iroh) = &gateway.iroh {
-        let ticket = endpoint_options(keys::endpoint_key(directory)?, iroh).ticket();
+        let key = load_key(directory, keys::endpoint_key).await?;
+        let ticket = endpoint_options(key, iroh).ticket();
         known.tickets = Some(Tickets::Configured(ticket));
     }
     Ok(Arc::new(known))
@@ -129,12 +140,14 @@ impl OpenGateway {
             let listener = TcpListener::bind(&listen_addresses(listen)[..])
                 .await
                 .with_context(|| format!("GATEWAY_SSH_LISTEN: {listen} cannot be listened on"))?;
-            let (key, port) = (keys::host_key(directory)?, listener.local_addr()?.port());
+            let key = load_key(directory, keys::host_key).await?;
+            let port = listener.local_addr()?.port();
             known.jump_host = Some(jump_host_address(config, jump_host, port, &key)?);
             served = served.with_jump_host(JumpHost::new(listener, key));
         }
         if let Some(iroh) = &gateway.iroh {
-            let options = endpoint_options(keys::endpoint_key(directory)?, iroh);
+            let key = load_key(directory, keys::endpoint_key).await?;
+            let options = endpoint_options(key, iroh);
             let endpoint = IrohEndpoint::bind(options).await.context("GATEWAY_IROH_BIND")?;
             known.tickets = Some(Tickets::Endpoint(endpoint.clone()));
             served = served.with_endpoint(endpoint);
