@@ -343,6 +343,13 @@ impl Drop for UnderWay {
     }
 }
 
+/// Whether its client has got further since the last change of a place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Made,
+    NotMade,
+}
+
 /// A request whose body is not here in full; or a connection whose client has yet to log in. Dropped when
 /// all has come, or nobody reads the rest.
 pub(crate) struct Receiving {
@@ -356,9 +363,12 @@ pub(crate) struct Receiving {
 impl Receiving {
     /// The next piece is waited for.
     pub(crate) fn wait(&mut self) {
-        let is_progress = self.pace.wait().elapsed() < limits::STALLED;
+        let progress = match self.pace.wait().elapsed() < limits::STALLED {
+            true => Progress::Made,
+            false => Progress::NotMade,
+        };
         if !std::mem::replace(&mut self.is_waited_for, true) {
-            self.set(RequestState::Receiving(self.number), is_progress);
+            self.set(RequestState::Receiving(self.number), progress);
         }
     }
 
@@ -366,11 +376,11 @@ impl Receiving {
     pub(crate) fn progress(&mut self, bytes: usize) {
         self.pace.advance(bytes);
         if std::mem::take(&mut self.is_waited_for) {
-            self.set(RequestState::UnderWay(Some(self.number)), false);
+            self.set(RequestState::UnderWay(Some(self.number)), Progress::NotMade);
         }
     }
 
-    fn set(&self, state: RequestState, is_progress: bool) {
+    fn set(&self, state: RequestState, progress: Progress) {
         let (mut table, id) = (self.place.places.lock(), self.place.id);
         let before = table.entries.get(&id).map(|entry| entry.request);
         let own = [RequestState::Receiving(self.number), RequestState::UnderWay(Some(self.number))];
@@ -378,11 +388,10 @@ impl Receiving {
             return;
         }
         let change = |entry: &mut HeldPlace| entry.request = state;
-        if is_progress {
-            table.update(id, change);
-        } else {
-            table.change(id, change);
-        }
+        match progress {
+            Progress::Made => table.update(id, change),
+            Progress::NotMade => table.change(id, change),
+        };
     }
 }
 
