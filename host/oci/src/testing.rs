@@ -252,7 +252,7 @@ impl Server {
             RequiredAuth::None => return None,
             RequiredAuth::Basic(pair) => (basic(pair), "Basic realm=\"test\"".to_owned()),
             RequiredAuth::Offered(_) if uri.path() == "/token" => {
-                return Some(token_response(true, "token"));
+                return Some(token_response(Some("token")));
             }
             RequiredAuth::Offered(header) => {
                 (format!("Bearer {TOKEN}"), header.replace("REALM", &own_realm))
@@ -260,13 +260,13 @@ impl Server {
             RequiredAuth::Bearer { credentials, realm: None } if uri.path() == "/token" => {
                 let is_known =
                     credentials.as_ref().is_none_or(|pair| authorization == Some(&*basic(pair)));
-                return Some(token_response(is_known, "token"));
+                return Some(token_response(is_known.then_some("token")));
             }
             RequiredAuth::IdentityToken(token) if uri.path() == "/token" => {
                 let body = String::from_utf8_lossy(body);
                 let is_known = body.starts_with("grant_type=refresh_token&")
                     && body.ends_with(&format!("&refresh_token={token}"));
-                return Some(token_response(is_known, "access_token"));
+                return Some(token_response(is_known.then_some("access_token")));
             }
             RequiredAuth::Bearer { realm: Some(realm), .. } => bearer(realm),
             RequiredAuth::Bearer { realm: None, .. } | RequiredAuth::IdentityToken(_) => {
@@ -283,11 +283,11 @@ fn bearer(realm: &str) -> (String, String) {
     (format!("Bearer {TOKEN}"), format!("Bearer realm=\"{realm}\",service=\"test\""))
 }
 
-fn token_response(is_known: bool, field: &str) -> Response {
-    if is_known {
-        format!("{{\"{field}\":\"{TOKEN}\"}}").into_response()
-    } else {
-        error_response(StatusCode::UNAUTHORIZED)
+/// The token in this field; none for credentials that are not known.
+fn token_response(field: Option<&str>) -> Response {
+    match field {
+        Some(field) => format!("{{\"{field}\":\"{TOKEN}\"}}").into_response(),
+        None => error_response(StatusCode::UNAUTHORIZED),
     }
 }
 
