@@ -1,5 +1,6 @@
 //! Room on the disk: what the tests need, and what CI removes once it has served.
 
+use crate::cluster::Extent;
 use crate::run::{TestProgram, is_ci, output, remove_directory, root, target};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
@@ -21,10 +22,10 @@ struct Need {
     bytes: u64,
 }
 
-/// Fails if the tests would fill a disk.
-pub(crate) fn check(without_cluster: bool) -> Result<()> {
+/// Fails if the tests would fill a disk. Without an extent no test runs on the real cluster.
+pub(crate) fn check(on_cluster: Option<Extent>) -> Result<()> {
     let mut needs = vec![Need { directory: target(), bytes: TARGET }];
-    if !without_cluster {
+    if on_cluster.is_some() {
         let testbed = std::env::var_os("TESTBED").unwrap_or_else(|| "/var/tmp/testbed".into());
         needs.push(Need { directory: testbed.into(), bytes: TESTBED });
     }

@@ -74,7 +74,7 @@ const COMPILER: Compiler = Compiler::WithLints;
 /// Without an extent no test runs on the real cluster. `xtask` is the command line of these
 /// commands, which the documents show.
 pub(crate) fn test(on_cluster: Option<Extent>, xtask: &clap::Command) -> Result<()> {
-    space::check(on_cluster.is_none())?;
+    space::check(on_cluster)?;
     // Both wait for the network, and the policies need none of those programs.
     let programs = BackgroundStep::start("the installation of the programs", || {
         programs().and_then(|()| versions())

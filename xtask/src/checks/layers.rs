@@ -61,8 +61,11 @@ fn violations(metadata: &Value) -> Result<Vec<String>> {
                 continue;
             }
             let on = text(dependency, "name")?;
-            let optional = dependency.get("optional").and_then(Value::as_bool).unwrap_or(false);
-            if let Some(reason) = violation(name, on, optional) {
+            let requirement = match dependency.get("optional").and_then(Value::as_bool) {
+                Some(true) => Requirement::Optional,
+                Some(false) | None => Requirement::Always,
+            };
+            if let Some(reason) = violation(name, on, requirement) {
                 found.push(format!("{name} depends on {on}: {reason}"));
             }
             let with_program = dependency.get("uses_default_features").and_then(Value::as_bool);
@@ -74,7 +77,14 @@ fn violations(metadata: &Value) -> Result<Vec<String>> {
     Ok(found)
 }
 
-fn violation(name: &str, on: &str, optional: bool) -> Option<String> {
+/// Whether a crate can be built without a dependency.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Requirement {
+    Always,
+    Optional,
+}
+
+fn violation(name: &str, on: &str, requirement: Requirement) -> Option<String> {
     for (libraries, users) in LIBRARIES {
         if libraries.contains(&on) && !users.contains(&name) {
             return Some(format!("only {} may", users.join(" and ")));
@@ -85,7 +95,8 @@ fn violation(name: &str, on: &str, optional: bool) -> Option<String> {
             return Some("its layer is below or beside that".to_owned());
         }
     }
-    (on == DEVELOPMENT && !optional).then(|| "an optional dependency at most".to_owned())
+    (on == DEVELOPMENT && requirement == Requirement::Always)
+        .then(|| "an optional dependency at most".to_owned())
 }
 
 pub(crate) fn array<'a>(value: &'a Value, key: &str) -> Result<&'a Vec<Value>> {
