@@ -1,5 +1,5 @@
 //! No file over 500 lines; no function over 50, unless `// long: …` above it, or at its beginning,
-//! says why.
+//! says why. The README stays short.
 
 use super::files::SourceFile;
 use super::rust_source::code_only;
@@ -7,13 +7,17 @@ use anyhow::{Result, bail};
 
 const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 50;
+const README: &str = "README.md";
+const README_WORDS: usize = 700;
 const REASON: &str = "// long:";
 /// How far above a function, or below its first line, its reason may be.
 const NEAR: usize = 6;
 
 pub(crate) fn check(files: &[SourceFile]) -> Result<()> {
     let rust = files.iter().filter(|file| file.is_rust());
-    let found: Vec<String> = rust.flat_map(too_long).collect();
+    let readme = files.iter().filter(|file| file.path == README);
+    let found: Vec<String> =
+        rust.flat_map(too_long).chain(readme.filter_map(too_many_words)).collect();
     if found.is_empty() {
         return Ok(());
     }
@@ -33,6 +37,12 @@ fn too_long(file: &SourceFile) -> Vec<String> {
         }
     }
     found
+}
+
+/// As `wc -w` counts them.
+fn too_many_words(SourceFile { path, text }: &SourceFile) -> Option<String> {
+    let words = text.split_whitespace().count();
+    (words > README_WORDS).then(|| format!("{path}: {words} words"))
 }
 
 struct Function<'a> {
@@ -98,7 +108,7 @@ fn says_why(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{SourceFile, check, too_long};
+    use super::{README, SourceFile, check, too_long};
 
     fn found(text: &str) -> Vec<String> {
         too_long(&SourceFile { path: "a.rs".to_owned(), text: text.to_owned() })
@@ -129,6 +139,17 @@ mod tests {
     fn a_long_file_is_found() {
         assert_eq!(found(&"\n".repeat(500)), Vec::<String>::new());
         assert_eq!(found(&"\n".repeat(501)), ["a.rs: 501 lines"]);
+    }
+
+    #[test]
+    fn a_long_readme_is_found() {
+        let file = |path: &str, words: usize| {
+            [SourceFile { path: path.to_owned(), text: "a word\n".repeat(words / 2) }]
+        };
+        assert!(check(&file(README, 700)).is_ok());
+        let found = check(&file(README, 702)).unwrap_err().to_string();
+        assert!(found.ends_with("README.md: 702 words"), "{found}");
+        assert!(check(&file("docs/README.md", 702)).is_ok());
     }
 
     #[test]
