@@ -14,8 +14,7 @@
 //!
 //! - `protocol.rs`: requests and replies.
 //! - `server.rs`, `upload.rs`, `dispatch.rs`: the server: connections, what a request brings, what
-//!   it
-//!   does.
+//!   it does.
 //! - `client.rs`: the client.
 //!
 //! It decides nothing: it passes components to the [`Publisher`](paygress_policy::Publisher) and the

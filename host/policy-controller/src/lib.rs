@@ -14,8 +14,7 @@
 //!   `k8s/base/policy-crd.yaml`.
 //! - `controller.rs`: [`Controller`], which talks to the API server.
 //! - `conditions.rs`: the status: `Fetched`, `Verified`, `Valid`, `Active`, and `Ready`, which is
-//!   what
-//!   kstatus, Argo CD and `kubectl wait --for=condition=Ready` read.
+//!   what kstatus, Argo CD and `kubectl wait --for=condition=Ready` read.
 //! - `desired.rs`: the [`Reconcile`] trait between the controller and the policies, and its types.
 //! - `reconciler.rs`: [`PolicyReconciler`], which fetches components and implements that trait.
 //!   `applier.rs`: what it applies, and when.

@@ -15,8 +15,7 @@
 //! - `language.rs`, `project.rs`, `templates.rs`: new projects. Their build files are those of the
 //!   projects in `examples/policies`.
 //! - `bindings.rs`, `component.rs`, `wit.rs`: called by the build files, so that authors need no
-//!   other
-//!   WebAssembly tools. `wasi_stub.wat` replaces what the Go runtime imports.
+//!   other WebAssembly tools. `wasi_stub.wat` replaces what the Go runtime imports.
 //! - `function.rs`, `case.rs`, `samples.rs`: calls, written by authors or built in.
 //! - `check.rs`, `eval.rs`, `suite.rs`, `expectation.rs`, `bench.rs`: the commands. They return
 //!   reports; `paygress policy` prints them.
