@@ -330,6 +330,7 @@ mod tests {
         assert_eq!(hits("host/a.rs", "/// A page for\n/// who buys.\n"), one(2, "for who"));
         assert_eq!(hits("docs/a.md", "What it is for. Who buys, pays.\n"), []);
         assert_eq!(hits("docs/a.md", "He pays.\n"), one(1, "he"));
+        assert_eq!(hits("docs/a.md", "It is her pod, here.\n"), one(1, "her"));
     }
 
     #[test]

@@ -210,7 +210,7 @@ async fn a_top_up_moves_the_notices() {
     assert!(matches!(answer, Response::ToppedUp(_)), "{answer:?}");
     let _watching = service.start();
     service.received(&bob, 2).await;
-    assert_eq!(service.inbox.notices(&alice), [], "she has just learned when it ends");
+    assert_eq!(service.inbox.notices(&alice), [], "they have just learned when it ends");
     let extended = service.stored(&lease).await;
     let old_end = lease.expires_at.unwrap();
     assert_eq!(extended.expires_at, Some(old_end.after(Seconds(600))));

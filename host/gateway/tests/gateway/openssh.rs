@@ -130,7 +130,7 @@ impl Site {
         self.customer.configure(&known, methods, key);
     }
 
-    /// Alice knows the right ones, and has her key.
+    /// Alice knows the right ones, and has their own key.
     fn configure_well(&self, methods: [&str; 2]) {
         self.configure([&self.gateway_key, &self.pod.host_key], methods, "own");
     }
