@@ -1,5 +1,6 @@
 //! GitHub's workflows: every action and image pinned by a digest, permissions given one by one, and
-//! nothing from outside in a script. Their form is checked by actionlint.
+//! nothing from outside in a script; and that the images are pushed as docs/operating.md has it. Their
+//! form is checked by actionlint.
 
 use super::files::SourceFile;
 use anyhow::{Result, bail};
@@ -12,13 +13,48 @@ const NEVER: [(&str, &str); 4] = [
     ("write-all", "gives every right: name those that are needed"),
 ];
 
+/// Builds the images of every change, and pushes some.
+const IMAGES: &str = ".github/workflows/images.yml";
+
+/// Its lines, and what they are for.
+const REQUIRED: [(&str, &str); 11] = [
+    ("branches: [main]", "images of the main branch"),
+    ("tags: [\"v*\"]", "images of versions"),
+    ("pull_request:", "a build of each pull request"),
+    ("PLATFORMS: linux/amd64,linux/arm64", "both platforms"),
+    ("type=raw,value=latest,enable={{is_default_branch}}", "the tag `latest`"),
+    ("type=ref,event=branch", "the tag of a branch"),
+    ("type=semver,pattern=v{{version}}", "the tag `v1.0.0`"),
+    ("type=semver,pattern=v{{major}}.{{minor}}", "the tag `v1.0`"),
+    (
+        "type=semver,pattern=v{{major}},enable=${{ !startsWith(github.ref, 'refs/tags/v0.') }}",
+        "the tag `v1`",
+    ),
+    ("username: ${{ secrets.DOCKERHUB_USERNAME }}", "the login at Docker Hub"),
+    ("password: ${{ secrets.DOCKERHUB_TOKEN }}", "the login at Docker Hub"),
+];
+
+/// How lines begin of each step that pushes an image.
+const OF_EACH_IMAGE: [&str; 5] = [
+    "platforms: ${{ env.PLATFORMS }}",
+    "tags: ${{ steps.",
+    "labels: ${{ steps.",
+    "provenance: mode=max",
+    "sbom: generator=",
+];
+/// Of the service, and of the pods' SSH server.
+const PUSHED_IMAGES: usize = 2;
+
 pub(crate) fn check(files: &[SourceFile]) -> Result<()> {
     let workflows = files.iter().filter(|file| file.path.starts_with(".github/workflows/"));
-    let found: Vec<String> = workflows
+    let mut found: Vec<String> = workflows
         .flat_map(|SourceFile { path, text }| {
             faults(text).into_iter().map(move |fault| format!("{path}:{fault}"))
         })
         .collect();
+    let images = files.iter().find(|file| file.path == IMAGES);
+    let images = images.map(|file| file.text.as_str()).unwrap_or_default();
+    found.extend(missing(images).into_iter().map(|fault| format!("{IMAGES}: {fault}")));
     if found.is_empty() {
         return Ok(());
     }
@@ -62,6 +98,26 @@ fn faults(text: &str) -> Vec<String> {
     let checkouts = text.matches("actions/checkout@").count();
     if checkouts > text.matches("persist-credentials: false").count() {
         found.push("1: a checkout leaves its token there: `persist-credentials: false`".into());
+    }
+    found
+}
+
+/// What the workflow of the images lacks.
+fn missing(text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let absent = REQUIRED.into_iter().filter(|(line, _)| !lines.contains(line));
+    let mut found: Vec<String> =
+        absent.map(|(line, purpose)| format!("no line `{line}`: {purpose}")).collect();
+    let has = |step: &str, start: &str| step.lines().any(|line| line.trim().starts_with(start));
+    let pushing: Vec<&str> =
+        text.split("\n      - ").filter(|step| has(step, "push: ${{ ")).collect();
+    if pushing.len() != PUSHED_IMAGES {
+        found.push(format!("{} images are pushed in place of {PUSHED_IMAGES}", pushing.len()));
+    }
+    for step in pushing {
+        let name = step.lines().next().unwrap_or_default();
+        let absent = OF_EACH_IMAGE.into_iter().filter(|start| !has(step, start));
+        found.extend(absent.map(|start| format!("{name}: no line that begins with `{start}`")));
     }
     found
 }
@@ -130,6 +186,25 @@ mod tests {
         let checkout = format!("      - uses: {ACTION} # v7.0.1");
         assert!(faults(&workflow(&checkout))[0].contains(credentials));
         assert!(faults("on: push\n")[0].contains("permissions"));
+    }
+
+    #[test]
+    fn what_the_images_lack_is_found() {
+        let text = std::fs::read_to_string(crate::run::root().join(IMAGES)).unwrap();
+        assert_eq!(missing(&text), [""; 0]);
+        for (line, purpose) in REQUIRED {
+            let found = missing(&text.replace(line, "other"));
+            assert!(found.iter().any(|fault| fault.ends_with(purpose)), "{line}: {found:?}");
+        }
+        for start in OF_EACH_IMAGE {
+            let found = missing(&text.replace(start, "other: "));
+            assert_eq!(found.len(), PUSHED_IMAGES, "{start}: {found:?}");
+            // Of the last alone.
+            let (rest, last) = text.rsplit_once(start).unwrap();
+            assert_eq!(missing(&format!("{rest}other: {last}")).len(), 1, "{start}");
+        }
+        assert!(missing(&text.replacen("push: ${{ ", "push: false # ", 1))[0].contains("1 images"));
+        assert!(!missing("").is_empty());
     }
 
     #[test]
