@@ -1,5 +1,5 @@
-//! Which crate may depend on what, over `cargo metadata`. Dependencies of tests and benchmarks are
-//! free.
+//! Which crate may depend on what, over `cargo metadata`, and which must. Dependencies of tests and
+//! benchmarks are free.
 
 use crate::run::{cargo, output};
 use anyhow::{Context, Result, bail};
@@ -42,6 +42,10 @@ const DEVELOPMENT: &str = "paygress-sandbox";
 /// in pods alone.
 const OF_PODS: &str = "paygress-pod-nostr";
 
+/// Authors copy the examples in Rust, which are written with it.
+const SDK: &str = "paygress-policy-sdk";
+const EXAMPLES: &str = "/examples/policies/";
+
 pub(crate) fn check() -> Result<()> {
     let metadata =
         output(&mut cargo(&["metadata", "--no-deps", "--format-version", "1", "--quiet"])?)?;
@@ -56,11 +60,14 @@ fn violations(metadata: &Value) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for package in array(metadata, "packages")? {
         let name = text(package, "name")?;
+        let manifest = package.get("manifest_path").and_then(Value::as_str).unwrap_or_default();
+        let mut needs_sdk = manifest.contains(EXAMPLES);
         for dependency in array(package, "dependencies")? {
             if !dependency.get("kind").is_none_or(Value::is_null) {
                 continue;
             }
             let on = text(dependency, "name")?;
+            needs_sdk &= on != SDK;
             let requirement = match dependency.get("optional").and_then(Value::as_bool) {
                 Some(true) => Requirement::Optional,
                 Some(false) | None => Requirement::Always,
@@ -72,6 +79,9 @@ fn violations(metadata: &Value) -> Result<Vec<String>> {
             if on == OF_PODS && with_program != Some(false) {
                 found.push(format!("{name} depends on the program of {on}: its types at most"));
             }
+        }
+        if needs_sdk {
+            found.push(format!("{name} does not depend on {SDK}: examples in Rust do"));
         }
     }
     Ok(found)
@@ -154,6 +164,38 @@ mod tests {
         assert_eq!(of("paygress-cluster", of_pods(true)).len(), 1);
         assert_eq!(of("paygress-cluster", of_pods(false)), Vec::<String>::new());
         assert_eq!(of("paygress-cluster", json!({"name": "paygress-nostr"})).len(), 1);
+    }
+
+    #[test]
+    fn an_example_in_rust_is_written_with_the_sdk() {
+        let of = |manifest: &str, dependency: Value| {
+            let package =
+                json!({"name": "a", "manifest_path": manifest, "dependencies": [dependency]});
+            violations(&json!({"packages": [package]})).unwrap().len()
+        };
+        let (example, other) = ("/p/examples/policies/a/Cargo.toml", "/p/plugins/a/Cargo.toml");
+        let sdk = json!({"name": "paygress-policy-sdk", "kind": null});
+        let for_tests = json!({"name": "paygress-policy-sdk", "kind": "dev"});
+        assert_eq!(of(example, sdk), 0);
+        assert_eq!(of(example, for_tests), 1);
+        assert_eq!(of(example, json!({"name": "wit-bindgen"})), 1);
+        assert_eq!(of(other, json!({"name": "wit-bindgen"})), 0);
+    }
+
+    /// Otherwise cargo does not list them.
+    #[test]
+    fn the_examples_in_rust_are_members() {
+        let root = crate::run::root();
+        let workspace = std::fs::read_to_string(root.join("Cargo.toml")).unwrap();
+        let entries = std::fs::read_dir(root.join("examples/policies")).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        let examples: Vec<_> = paths.filter(|path| path.join("Cargo.toml").exists()).collect();
+        assert!(!examples.is_empty());
+        for path in examples {
+            let name = path.file_name().unwrap().to_string_lossy();
+            let member = format!("\"examples/policies/{name}\"");
+            assert!(workspace.contains(&member), "{member} is no member");
+        }
     }
 
     #[test]
