@@ -23,7 +23,7 @@ struct Variant {
     values: &'static str,
 }
 
-const VARIANTS: [Variant; 9] = [
+const VARIANTS: [Variant; 10] = [
     Variant { name: "cluster", components: &[], settings: "", values: "replicas=1" },
     Variant {
         name: "gateway",
@@ -42,6 +42,12 @@ const VARIANTS: [Variant; 9] = [
         components: &["without-host-ports"],
         settings: "",
         values: "config.ACCESS=node-port",
+    },
+    Variant {
+        name: "restricted",
+        components: &["without-host-ports", "restricted"],
+        settings: "",
+        values: "config.ACCESS=node-port,config.POD_ROOT=never,config.SSH_SERVER_VOLUME=copy",
     },
     Variant {
         name: "egress",

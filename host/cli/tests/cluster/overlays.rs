@@ -24,26 +24,37 @@ fn kustomized_copy(name: &str, components: &[&str]) -> String {
     kubectl(&["kustomize", &copy.to_string_lossy()])
 }
 
-/// Components, and the access that the last of them sets.
-const WITHOUT_PORTS: [(&[&str], &str); 3] = [
-    (&["gateway", "without-ports"], "gateway"),
-    (&["gateway-process", "without-ports"], "gateway"),
-    (&["without-host-ports"], "node-port"),
+/// Components, the access that they set, and the Pod Security Standard.
+const WITHOUT_PORTS: [(&[&str], &str, &str); 5] = [
+    (&["gateway", "without-ports"], "gateway", "baseline"),
+    (&["gateway-process", "without-ports"], "gateway", "baseline"),
+    (&["without-host-ports"], "node-port", "baseline"),
+    (&["gateway", "without-ports", "restricted"], "gateway", "restricted"),
+    (&["without-host-ports", "restricted"], "node-port", "restricted"),
 ];
 
-/// Wherever the component is named: what the service sells, what admission accepts and what the
+/// Wherever the components are named: what the service sells, what admission accepts and what the
 /// namespace enforces go together.
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
 fn pods_without_host_ports_are_without_them_everywhere() {
-    for (components, access) in WITHOUT_PORTS {
+    for (components, access, standard) in WITHOUT_PORTS {
         let manifests = kustomized_copy("copy-without-ports", components);
         let objects = objects(&manifests);
-        let of_access: Vec<&Value> =
-            objects.values().map(|it| &it["data"]["ACCESS"]).filter(|it| it.is_string()).collect();
-        assert_eq!(of_access, [access, access], "{components:?}");
+        let (root, volumes) = match standard {
+            "restricted" => ("never", vec!["copy"]),
+            _ => ("auto", Vec::new()),
+        };
+        for (name, expected) in [
+            ("ACCESS", vec![access, access]),
+            ("POD_ROOT", vec![root, root]),
+            ("SSH_SERVER_VOLUME", volumes),
+        ] {
+            let found = objects.values().filter_map(|object| object["data"][name].as_str());
+            assert_eq!(found.collect::<Vec<_>>(), expected, "{components:?}: {name}");
+        }
         let labels = &named(&manifests, "Namespace", "user-workloads")["metadata"]["labels"];
-        assert_eq!(labels["pod-security.kubernetes.io/enforce"], "baseline", "{components:?}");
+        assert_eq!(labels["pod-security.kubernetes.io/enforce"], standard, "{components:?}");
     }
 }
 
