@@ -106,6 +106,10 @@ async fn the_operator_sees_that_a_pod_exists_and_no_login() {
     ] {
         assert!(metrics.body.contains(line), "{line} is missing:\n{}", metrics.body);
     }
+    // Whichever digest it has: each of the default policies.
+    let is_snapshot =
+        |line: &&str| line.starts_with("paygress_policy_snapshot{slot=\"") && line.ends_with("} 1");
+    assert_eq!(metrics.body.lines().filter(is_snapshot).count(), 4, "{}", metrics.body);
     // It is no number of whole seconds.
     let sum = metrics.body.lines().find_map(|it| it.strip_prefix("paygress_login_seconds_sum "));
     assert!(sum.unwrap().parse::<f64>().unwrap().fract() > 0.0, "{sum:?}");
