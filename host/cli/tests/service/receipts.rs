@@ -62,6 +62,14 @@ async fn content(sandbox: &Sandbox, answer: &Value, components: &str) -> Value {
     serde_json::from_str(content).unwrap()
 }
 
+/// Those that the service's offer on its relays names.
+async fn policies_on_nostr(buyer: &Buyer) -> Value {
+    let offer = until("no offer is published", async || {
+        buyer.client.offers(Some(buyer.service)).await.unwrap().pop()
+    });
+    json!(offer.await.content.policies)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receipt_of_each_answer_verifies_without_the_service() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
@@ -71,6 +79,7 @@ async fn a_receipt_of_each_answer_verifies_without_the_service() {
     let running = Running::start(app);
     let buyer = Buyer::new(&sandbox).await;
     let offers = web.ask("GET", "/offers", &[], "").await.json();
+    assert_eq!(policies_on_nostr(&buyer).await, offers["policies"]);
     let (token, more) = (buyer.token(9).await, buyer.token(5).await);
     let access = buyer.ask(json!({"cashu_token": token, "ssh_username": "alice"})).await;
     let pod = access["pod_name"].clone();
@@ -223,6 +232,7 @@ async fn without_receipts_answers_and_offers_are_as_they_were() {
     assert!(answer["ssh_host"].is_string() && answer.get("receipt").is_none(), "{answer}");
     let offers = web.ask("GET", "/offers", &[], "").await.json();
     assert!(offers.get("policies").is_none(), "{offers}");
+    assert_eq!(policies_on_nostr(&buyer).await, Value::Null);
 }
 
 #[tokio::test(flavor = "multi_thread")]
