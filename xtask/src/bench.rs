@@ -43,15 +43,13 @@ pub(crate) fn bench() -> Result<()> {
     }
     step("benchmarks", benchmark("order")?.env(PAIRS_FILE, &pairs))?;
     println!(
-        "{:<28} {:>14} {:>14} {:>14} {:>8} {:>12}",
-        "median", "bare library", "paygress", "the host adds", "ratio", "p10..p90"
+        "{:<28} {:>14} {:>14} {:>14} {:>8} {:>12} {:>12}",
+        "median", "bare library", "paygress", "the host adds", "ratio", "p10..p90", "p99"
     );
     for row in ROWS {
         let line = match row {
             Row::Pair(name) => Pair::read(&pairs, name)?.line(name),
-            Row::Alone(name, id) => {
-                format!("{name:<28} {:>14} {:>14}", "", time(median(id)?))
-            }
+            Row::Alone(name, id) => line_alone(name, median(id)?, &calls(&pairs, id)?),
         };
         println!("{line}");
     }
@@ -73,19 +71,10 @@ fn benchmark(name: &str) -> Result<Command> {
 
 impl Pair {
     fn read(file: &Path, name: &str) -> Result<Self> {
-        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-        for line in text.lines() {
-            let pair: Value = serde_json::from_str(line)?;
-            if pair.get("name").and_then(Value::as_str) == Some(name) {
-                let rounds = |side: &str| {
-                    let rounds = pair.get(side).and_then(Value::as_array)?;
-                    rounds.iter().map(Value::as_f64).collect::<Option<Vec<f64>>>()
-                };
-                let (bare, host) = rounds("bare").zip(rounds("host")).context(name.to_owned())?;
-                return Ok(Self { bare, host });
-            }
-        }
-        bail!("no measurement of {name}")
+        let measured = measurement(file, name)?;
+        let [bare, host] = ["bare", "host"].map(|side| numbers(&measured, side));
+        let (bare, host) = bare.zip(host).context(name.to_owned())?;
+        Ok(Self { bare, host })
     }
 
     /// A line of the table. The ratio is that of each round: what slows both sides of one down does
@@ -101,6 +90,33 @@ impl Pair {
             [&self.bare, &self.host, &added].map(|values| time(percentile(values, 50)));
         format!("{name:<28} {bare:>14} {host:>14} {added:>14} {ratio:>8} {low:>6}..{high}")
     }
+}
+
+/// What the benchmark has recorded under this name.
+fn measurement(file: &Path, name: &str) -> Result<Value> {
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    for line in text.lines() {
+        let measured: Value = serde_json::from_str(line)?;
+        if measured.get("name").and_then(Value::as_str) == Some(name) {
+            return Ok(measured);
+        }
+    }
+    bail!("no measurement of {name}")
+}
+
+fn numbers(measured: &Value, key: &str) -> Option<Vec<f64>> {
+    measured.get(key).and_then(Value::as_array)?.iter().map(Value::as_f64).collect()
+}
+
+/// The times of single calls, in nanoseconds.
+fn calls(file: &Path, name: &str) -> Result<Vec<f64>> {
+    numbers(&measurement(file, name)?, "calls").context(name.to_owned())
+}
+
+/// A line of the table without a bare figure.
+fn line_alone(name: &str, median: f64, calls: &[f64]) -> String {
+    let [median, p99] = [median, percentile(calls, 99)].map(time);
+    format!("{name:<28} {:>14} {median:>14} {:>14} {:>8} {:>12} {p99:>12}", "", "", "", "")
 }
 
 /// The smallest value that so many in a hundred do not exceed; not a number if there is none.
@@ -156,6 +172,16 @@ mod tests {
     }
 
     #[test]
+    fn a_line_without_a_bare_figure_has_the_p99_of_single_calls() {
+        let calls: Vec<f64> = (1..=100).map(|call| f64::from(call) * 1e3).collect();
+        let line = line_alone("call", 49_500.0, &calls);
+        assert_eq!(
+            line.split_whitespace().collect::<Vec<_>>(),
+            ["call", "49.5", "µs", "99.0", "µs"]
+        );
+    }
+
+    #[test]
     fn a_percentile_is_one_of_the_values() {
         let values: Vec<f64> = (1..=200).rev().map(f64::from).collect();
         let found = [10, 50, 90].map(|percent| percentile(&values, percent));
@@ -166,13 +192,19 @@ mod tests {
     #[test]
     fn a_pair_is_found_by_its_name() {
         let file = std::env::temp_dir().join(format!("pairs-{}.jsonl", std::process::id()));
-        let lines = [r#"{"name":"a","bare":[1.5],"host":[3]}"#, r#"{"name":"b","bare":[1]}"#];
+        let lines = [
+            r#"{"name":"a","bare":[1.5],"host":[3]}"#,
+            r#"{"name":"b","bare":[1]}"#,
+            r#"{"name":"d","calls":[2,4.5]}"#,
+        ];
         std::fs::write(&file, lines.join("\n")).unwrap();
         let pair = Pair::read(&file, "a");
-        let errors = ["b", "c"].map(|name| Pair::read(&file, name).is_err());
+        let errors = ["b", "c", "d"].map(|name| Pair::read(&file, name).is_err());
+        let alone = ["d", "a"].map(|name| calls(&file, name).ok());
         std::fs::remove_file(&file).unwrap();
+        assert_eq!(alone, [Some(vec![2.0, 4.5]), None]);
         let Pair { bare, host } = pair.unwrap();
         assert_eq!((bare, host), (vec![1.5], vec![3.0]));
-        assert_eq!(errors, [true, true]);
+        assert_eq!(errors, [true; 3]);
     }
 }

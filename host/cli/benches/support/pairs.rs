@@ -7,7 +7,8 @@ use std::hint::black_box;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// Names the file that the rounds are appended to, a line for each pair.
+/// Names the file that the rounds are appended to, a line for each pair, and for the calls of what has
+/// no bare figure.
 const FILE: &str = "PAYGRESS_BENCH_PAIRS";
 
 /// How often a pair is measured.
@@ -74,6 +75,12 @@ pub(crate) fn measure(
         }
     }
     append(&json!({"name": name, "bare": of_bare, "host": of_host}));
+}
+
+/// What has no bare figure: the time of each call.
+pub(crate) fn record_calls(name: &str, times: &[Duration]) {
+    let times: Vec<f64> = times.iter().map(|took| took.as_secs_f64() * 1e9).collect();
+    append(&json!({"name": name, "calls": times}));
 }
 
 fn append(pair: &serde_json::Value) {
