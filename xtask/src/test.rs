@@ -7,8 +7,8 @@ use crate::run::{
     ALL, at_lowest_priority, cargo, is_ci, output, step, target, test_programs, toolchain,
 };
 use crate::{
-    actionlint, checks, cluster, demo, faults, fuzz, generate, plugins, promtool, python, space,
-    web,
+    actionlint, beside, checks, cluster, demo, faults, fuzz, generate, plugins, promtool, python,
+    space, web,
 };
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -124,7 +124,12 @@ fn in_background(extent: Extent) -> Result<()> {
     benchmarks()?;
     // A fast part of what `cargo xtask fuzz` does at length.
     fuzz::fuzz_briefly(FUZZ_SECONDS)?;
-    languages(extent)
+    languages(extent)?;
+    // Its own workspace has another two engines to compile.
+    match extent {
+        Extent::Short => Ok(()),
+        Extent::Whole => beside::test(),
+    }
 }
 
 fn amounts(extent: Extent) -> impl Iterator<Item = (&'static str, &'static str)> {
