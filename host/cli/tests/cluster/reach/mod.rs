@@ -1,9 +1,10 @@
 //! Pods without ports, and customers in another network: nothing of theirs comes in at the node but
-//! what its router forwards to the gateway.
+//! what its router forwards to the gateway. In `deployed`, both are pods of the cluster.
 //!
 //! The tests of `host/gateway` show in process what the short form leaves out.
 
 mod crowd;
+mod deployed;
 mod figures;
 mod leases;
 mod networks;
@@ -151,6 +152,6 @@ impl Site {
             json!({"cashu_token": token, "ssh_username": "alice", "ssh_public_key": key.public()});
         let answer = ask(&order);
         assert_eq!(answer["error_type"], Value::Null, "{}", answer["message"]);
-        Pod { answer, key, namespace: self.networks.customer() }
+        Pod { answer, key, namespace: Some(self.networks.customer()) }
     }
 }

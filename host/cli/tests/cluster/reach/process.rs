@@ -5,13 +5,13 @@ use super::{LONG_LEASE, ServedBy, Setup, Site};
 use crate::support::testbed::CLUSTER;
 use std::time::{Duration, Instant};
 
-const WAYS: [Way; 2] = [Way::JumpHost, Way::Iroh];
+pub(super) const WAYS: [Way; 2] = [Way::JumpHost, Way::Iroh];
 /// From a gateway's death to the end of its sessions.
-const GIVEN_UP: Duration = Duration::from_secs(5);
+pub(super) const GIVEN_UP: Duration = Duration::from_secs(5);
 /// A login at a gateway that has just started: the testbed shares its cores with other programs.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
-fn sessions(pod: &Pod) -> [Session; 2] {
+pub(super) fn sessions(pod: &Pod) -> [Session; 2] {
     WAYS.map(|way| pod.session(way))
 }
 

@@ -37,8 +37,8 @@ impl Way {
 pub(super) struct Pod {
     pub(super) answer: Value,
     pub(super) key: LoginKey,
-    /// The customer's network.
-    pub(super) namespace: String,
+    /// The customer's network; none: that of the test.
+    pub(super) namespace: Option<String>,
 }
 
 /// What a client is started with.
@@ -92,7 +92,7 @@ impl Pod {
         let command = client.command.replacen("ssh ", &with_config, 1);
         let programs = Path::new(env!("CARGO_BIN_EXE_paygress")).parent().unwrap();
         let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
-        let mut shell = in_namespace(Some(&self.namespace), "sh");
+        let mut shell = in_namespace(self.namespace.as_deref(), "sh");
         shell.args(["-c", &format!("{command} '{line}'")]).env("PATH", path).stdin(Stdio::null());
         shell
     }

@@ -8,6 +8,7 @@ use crate::support::secrets;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Once;
 use std::time::Duration;
 
 const LOG: [&str; 4] = ["-n", "ingress-system", "logs", "deployment/paygress"];
@@ -22,6 +23,12 @@ pub struct Deployed {
 }
 
 impl Deployed {
+    /// Once for all tests of this program.
+    fn load_image() {
+        static LOADED: Once = Once::new();
+        LOADED.call_once(|| load(&Self::image()));
+    }
+
     /// Of what the Dockerfile copies, but for the program, which is that of the tests.
     fn image() -> PathBuf {
         let program = Path::new(env!("CARGO_BIN_EXE_paygress"));
@@ -43,7 +50,7 @@ impl Deployed {
     pub(super) fn prepare(outside: &Outside) {
         remove_pods();
         Self::wait_for_the_end_of_the_last();
-        load(&Self::image());
+        Self::load_image();
         // What a storage class would do: a volume that is the service's own.
         let data = outside.directory.path().join("volume");
         std::fs::create_dir(&data).unwrap();
@@ -69,15 +76,20 @@ impl Deployed {
 
     /// Its pod outlives its Deployment for a moment. Logs of a Deployment may be those of that pod.
     fn wait_for_the_end_of_the_last() {
-        let pods = ["-n", "ingress-system", "wait", "pods", "-l", "app=paygress"];
-        kubectl(&[&pods[..], &["--for=delete", "--timeout=120s"]].concat());
+        let pods = ["-n", "ingress-system", "wait", "pods", "-l"];
+        let ended = ["app in (paygress,paygress-gateway)", "--for=delete", "--timeout=120s"];
+        kubectl(&[&pods[..], &ended].concat());
     }
 
     /// Waits for the service that this starts.
     pub(super) fn deploy(start: impl FnOnce()) -> Self {
+        Self::deploy_with(None, start)
+    }
+
+    /// The same with components that this starts too.
+    pub(super) fn deploy_with(gateway: Option<GatewayComponents>, start: impl FnOnce()) -> Self {
         let _parameters = AdmissionParameters::set(&[]);
-        let mut deployed =
-            Self { npub: String::new(), gateway: None, is_removed: false, _parameters };
+        let mut deployed = Self { npub: String::new(), gateway, is_removed: false, _parameters };
         start();
         deployed.wait();
         deployed.npub = npub(&deployed.log());
@@ -90,20 +102,9 @@ impl Deployed {
         let components = ["gateway", "without-ports"];
         let overlay = kustomized("deployment-gateway", "overlays/cluster", &components, &[]);
         let manifests = with_outside(overlay, outside);
-        self.gateway = Some(GatewayComponents { _standard: Standard::enforce("baseline") });
-        let is_service = |object: &&str| {
-            object.contains("kind: Service\n") && object.contains("\n  name: paygress-gateway\n")
-        };
-        apply(manifests.split("\n---\n").find(is_service).unwrap());
-        let field = ["service", "paygress-gateway", "-o", "jsonpath={.spec.clusterIP}"];
-        let address = kubectl(&[&["-n", "ingress-system", "get"], &field[..]].concat());
-        let settings = [
-            ("ssh.example.com", address.as_str()),
-            ("192.0.2.7", &address),
-            ("  SSH_SERVER_IMAGE: \"\"\n", "  SSH_SERVER_IMAGE: paygress.local/ssh:1\n"),
-        ];
+        self.gateway = Some(GatewayComponents::enforce_standard());
         self.search_log();
-        apply(&with(manifests, &settings));
+        apply(&with_gateway(manifests));
         self.wait();
     }
 
@@ -159,7 +160,7 @@ impl Deployed {
 }
 
 /// These manifests with what is the operator's own there, and closed networks for once.
-fn with_outside(manifests: String, outside: &Outside) -> String {
+pub(super) fn with_outside(manifests: String, outside: &Outside) -> String {
     let settings = [
         ("wss://relay.example.com,wss://relay.example.org", outside.relay.as_str()),
         ("https://mint.example.com", &outside.mint),
@@ -170,7 +171,7 @@ fn with_outside(manifests: String, outside: &Outside) -> String {
 }
 
 /// These manifests with ours in place of theirs.
-fn with(mut manifests: String, settings: &[(&str, &str)]) -> String {
+pub(super) fn with(mut manifests: String, settings: &[(&str, &str)]) -> String {
     for &(theirs, ours) in settings {
         assert!(manifests.contains(theirs), "{theirs}");
         manifests = manifests.replace(theirs, ours);
@@ -178,10 +179,33 @@ fn with(mut manifests: String, settings: &[(&str, &str)]) -> String {
     manifests
 }
 
+/// These manifests with the address of the gateway's Service, which is made first, and with the server
+/// of the tests for pods.
+pub(super) fn with_gateway(manifests: String) -> String {
+    let is_service = |object: &&str| {
+        object.contains("kind: Service\n") && object.contains("\n  name: paygress-gateway\n")
+    };
+    apply(manifests.split("\n---\n").find(is_service).unwrap());
+    let field = ["service", "paygress-gateway", "-o", "jsonpath={.spec.clusterIP}"];
+    let address = kubectl(&[&["-n", "ingress-system", "get"], &field[..]].concat());
+    let settings = [
+        ("ssh.example.com", address.as_str()),
+        ("192.0.2.7", &address),
+        ("  SSH_SERVER_IMAGE: \"\"\n", "  SSH_SERVER_IMAGE: paygress.local/ssh:1\n"),
+    ];
+    with(manifests, &settings)
+}
+
 /// What the components of the gateway make and change beside the service; as before once this is
 /// dropped.
-struct GatewayComponents {
+pub(super) struct GatewayComponents {
     _standard: Standard,
+}
+
+impl GatewayComponents {
+    pub(super) fn enforce_standard() -> Self {
+        Self { _standard: Standard::enforce("baseline") }
+    }
 }
 
 impl Drop for GatewayComponents {
@@ -189,7 +213,13 @@ impl Drop for GatewayComponents {
         let delete = |arguments: &[&str]| {
             kubectl(&[&["delete", "--ignore-not-found", "-n"], arguments].concat())
         };
-        delete(&["ingress-system", "service/paygress-gateway", "networkpolicy/paygress-gateway"]);
+        delete(&[
+            "ingress-system",
+            "deployment/paygress-gateway",
+            "service/paygress-gateway",
+            "service/paygress-gateway-http",
+            "networkpolicy/paygress-gateway",
+        ]);
         delete(&["user-workloads", "networkpolicy/customers-gateway"]);
         NetworkPolicies::apply();
     }

@@ -2,6 +2,7 @@
 
 mod audit_log;
 mod deployed;
+mod deployed_gateway;
 mod fake_nodes;
 mod gateway;
 mod market;
@@ -17,6 +18,7 @@ mod standard;
 
 pub use audit_log::AuditLog;
 pub use deployed::Deployed;
+pub use deployed_gateway::DeployedGateway;
 pub use fake_nodes::{FakeNodes, ManyPods, items, ready_nodes, remove_pods};
 pub use gateway::GatewayDaemon;
 pub use market::{Bought, Market, MarketSetup, TOKEN_SAT, service_program};

@@ -1,0 +1,157 @@
+//! The service and the gateway, each a Deployment of the cluster, and the database of both.
+
+use super::deployed::{GatewayComponents, with, with_gateway, with_outside};
+use super::{
+    Daemon, Deployed, Outside, apply, kubectl, kubectl_command, kustomized, new_key, output,
+    wait_for,
+};
+use crate::support::secrets;
+use paygress_sandbox::free_port;
+use paygress_store::db::testing::Server;
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
+
+const MNEMONIC: &str =
+    "legal winner thank year wave sausage worth useful legal winner thank yellow";
+/// By which pods reach this machine, and their network.
+const BRIDGE: &str = "10.88.0.1";
+const PODS: &str = "10.88.0.0/16";
+
+/// A Postgres that pods reach by the bridge, as they reach the API server.
+struct Database {
+    // In this order: what leads to it first.
+    _forward: Daemon,
+    _server: Server,
+    url: String,
+}
+
+impl Database {
+    fn start(outside: &Outside) -> Self {
+        let server = Server::start().unwrap();
+        let own = server.url();
+        let (before, after) = own.expose().split_once("@127.0.0.1:").unwrap();
+        let (port, name) = after.split_once('/').unwrap();
+        let listen = free_port().unwrap();
+        let mut socat = Command::new("socat");
+        socat.arg(format!("TCP-LISTEN:{listen},bind={BRIDGE},range={PODS},reuseaddr,fork"));
+        socat.arg(format!("TCP:127.0.0.1:{port}"));
+        let forward = Daemon::start(&mut socat, &outside.logs.join("socat.log"));
+        wait_for("the way to the database", Duration::from_secs(10), || {
+            TcpStream::connect((BRIDGE, listen)).is_ok()
+        });
+        let url = format!("{before}@{BRIDGE}:{listen}/{name}");
+        Self { _forward: forward, _server: server, url }
+    }
+}
+
+/// The service and `paygress gateway` as `k8s/overlays/gateway-process` says, gone with this.
+pub struct DeployedGateway {
+    // In this order: the pods before their database.
+    service: Deployed,
+    _secrets: Secrets,
+    _database: Database,
+}
+
+impl DeployedGateway {
+    /// At the address that its Service has in the cluster. Pods are without ports, and reached by their
+    /// network alone.
+    pub fn start(outside: &Outside) -> Self {
+        Deployed::prepare(outside);
+        let database = Database::start(outside);
+        let secrets = Secrets::create(outside, &database);
+        let components = ["postgres", "gateway-process", "without-ports"];
+        let overlay = kustomized("deployment-process", "overlays/cluster", &components, &[]);
+        let settings = [
+            // One is enough, and leaves room on the node.
+            ("  replicas: 3\n", "  replicas: 1\n"),
+            ("  GATEWAY_POD_NETWORK: auto\n", "  GATEWAY_POD_NETWORK: pod-network\n"),
+        ];
+        let manifests = with(with_outside(overlay, outside), &settings);
+        let gateway = GatewayComponents::enforce_standard();
+        let start = || apply(&with_gateway(manifests));
+        let service = Deployed::deploy_with(Some(gateway), start);
+        let deployed = Self { service, _secrets: secrets, _database: database };
+        // As `/readyz` says, by the probe of its Deployment.
+        of_deployment("status", "paygress-gateway", &["--timeout=180s"]);
+        deployed
+    }
+
+    pub fn npub(&self) -> &str {
+        &self.service.npub
+    }
+
+    /// As `kubectl rollout restart` does it; waits until the old pod is replaced.
+    pub fn restart_service(&self) {
+        of_deployment("restart", "paygress", &[]);
+        self.service.wait();
+    }
+
+    /// Waits until the pod is gone, and not for the next one.
+    pub fn delete_gateway_pod(&self) {
+        let delete = ["-n", "ingress-system", "delete", "pod", "--now"];
+        kubectl(&[&delete[..], &["-l", "app=paygress-gateway"]].concat());
+    }
+}
+
+impl Drop for DeployedGateway {
+    fn drop(&mut self) {
+        let log = ["-n", "ingress-system", "logs", "deployment/paygress-gateway"];
+        let log = kubectl_command(&log).output();
+        if let Ok(log) = log
+            && log.status.success()
+            && !std::thread::panicking()
+        {
+            let log = String::from_utf8_lossy(&log.stdout);
+            secrets::assert_none("the log of the deployed gateway", &log);
+        }
+    }
+}
+
+fn of_deployment(verb: &str, name: &str, options: &[&str]) {
+    let deployment = format!("deployment/{name}");
+    let rollout = ["-n", "ingress-system", "rollout", verb, deployment.as_str()];
+    kubectl(&[&rollout[..], options].concat());
+}
+
+/// The Secrets that an operator creates once, as docs/operating.md has it; gone with this.
+struct Secrets(());
+
+impl Secrets {
+    fn create(outside: &Outside, database: &Database) -> Self {
+        let (created, endpoint) = (Self(()), new_key());
+        let host_key = outside.directory.path().join("gateway_host_key");
+        let mut keygen = Command::new("ssh-keygen");
+        output(keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(&host_key));
+        let text = std::fs::read_to_string(&host_key).unwrap();
+        text.lines().filter(|line| !line.starts_with("-----")).for_each(secrets::add);
+        [database.url.as_str(), MNEMONIC].into_iter().for_each(secrets::add);
+        let create = |name: &str, values: [String; 2]| {
+            let [first, second] = &values;
+            kubectl(&["-n", "ingress-system", "create", "secret", "generic", name, first, second]);
+        };
+        create(
+            "paygress-gateway-keys",
+            [
+                format!("--from-file=gateway_host_key={}", host_key.display()),
+                format!("--from-literal=gateway_endpoint_key={endpoint}"),
+            ],
+        );
+        create(
+            "paygress-postgres",
+            [
+                format!("--from-literal=DATABASE_URL={}", database.url),
+                format!("--from-literal=WALLET_MNEMONIC={MNEMONIC}"),
+            ],
+        );
+        created
+    }
+}
+
+impl Drop for Secrets {
+    fn drop(&mut self) {
+        let delete = ["-n", "ingress-system", "delete", "--ignore-not-found"];
+        let made = ["secret/paygress-gateway-keys", "secret/paygress-postgres"];
+        kubectl(&[&delete[..], &made, &["poddisruptionbudget/paygress"]].concat());
+    }
+}
