@@ -46,13 +46,30 @@ impl Shell<'_> {
     }
 }
 
+/// Where the namespace enforces `restricted`: see `k8s/overlays/without-ports`.
+const RESTRICTED: [(&str, &str); 2] = [("POD_ROOT", "never"), ("SSH_SERVER_VOLUME", "copy")];
+
+/// The port of a pod that is its customer's alone: gives the header by which their browser is known.
+fn as_its_customer(testbed: &Testbed, answer: &Value) -> String {
+    let url = answer["http_url"].as_str().unwrap();
+    let host = url.strip_prefix("https://").unwrap();
+    let refused = testbed.get(host, "/");
+    assert!(refused.starts_with("HTTP/1.1 403 ") && refused.contains("not_owner"), "{refused}");
+    let status = testbed.ask(&json!({"type": "status", "pod_name": answer["pod_name"]}));
+    let link = status["http_login_url"].as_str().expect("a link to log in");
+    let entered = testbed.get(host, link.strip_prefix(url).unwrap());
+    let cookie = entered.lines().find_map(|line| line.strip_prefix("set-cookie: "));
+    let cookie = cookie.expect("a cookie").split(';').next().unwrap();
+    format!("Cookie: {cookie}\r\n")
+}
+
 /// By this route of the gateway: a pod is bought without a port, and reached by each way, its
-/// web server too.
-fn a_pod_without_a_port_is_reached(route: &str) {
-    let environment = [&GATEWAY[..], &[("GATEWAY_POD_NETWORK", route)]].concat();
+/// web server too, by anybody or by its customer alone. No probe pod shows that customers may be root.
+fn a_pod_without_a_port_is_reached(route: &str, is_public: bool, settings: &[(&str, &str)]) {
+    let environment = [&GATEWAY[..], &[("GATEWAY_POD_NETWORK", route)][..], settings].concat();
     let testbed = Testbed::start(&format!("access-{route}"), &environment);
     let key = LoginKey::new();
-    let order = |token: String| json!({"cashu_token": token, "ssh_username": "alice", "ssh_public_key": key.public(), "http_port": 8_080, "http_public": true});
+    let order = |token: String| json!({"cashu_token": token, "ssh_username": "alice", "ssh_public_key": key.public(), "http_port": 8_080, "http_public": is_public});
     let answer = testbed.ask(&order(testbed.token(121)));
     assert_eq!(answer["error_type"], Value::Null, "{}", answer["message"]);
     assert_eq!(answer["ssh_host"], answer["pod_name"], "what the gateway calls it");
@@ -65,17 +82,22 @@ fn a_pod_without_a_port_is_reached(route: &str) {
     assert_eq!(kinds, ["jump-host", "iroh"], "{route}");
     let shell = Shell { key: &key };
     for way in ways {
-        assert_eq!(shell.run(way, "echo $USER is here"), "alice is here\n", "{route}: {way}");
+        let shown = shell.run(way, "echo $USER is here; id -u");
+        assert_eq!(shown, "alice is here\n1000\n", "{route}: {way}");
     }
     let host = format!("{}.apps.test", answer["pod_name"].as_str().unwrap());
     assert_eq!(answer["http_url"], format!("https://{host}"));
-    let silent = testbed.get(&host, "/");
+    let customer = match is_public {
+        true => String::new(),
+        false => as_its_customer(&testbed, &answer),
+    };
+    let silent = testbed.get_with(&host, "/", &customer);
     assert!(silent.contains("nothing answers at port 8080 of the pod"), "{route}: {silent}");
     shell.run(
         &ways[0],
         "mkdir www && echo of the pod > www/index.html && busybox httpd -p 8080 -h www",
     );
-    let page = testbed.get(&host, "/");
+    let page = testbed.get_with(&host, "/", &customer);
     assert!(page.ends_with("\r\n\r\nof the pod\n"), "{route}: {page}");
 
     // There is one place, and the second token is not taken.
@@ -91,11 +113,13 @@ fn a_pod_without_a_port_is_reached_by_the_gateway() {
     let _alone = CLUSTER.lock();
     let _parameters =
         AdmissionParameters::set(&[("ACCESS", "gateway"), ("SSH_SERVER_IMAGE", SERVER)]);
-    // As `k8s/overlays/without-ports` has it.
-    let _standard = Standard::enforce("baseline");
-    for route in ["port-forward", "pod-network"] {
-        a_pod_without_a_port_is_reached(route);
+    {
+        // As `k8s/overlays/without-ports` has it.
+        let _standard = Standard::enforce("baseline");
+        a_pod_without_a_port_is_reached("port-forward", true, &[]);
     }
+    let _standard = Standard::enforce("restricted");
+    a_pod_without_a_port_is_reached("pod-network", false, &RESTRICTED);
 }
 
 /// The objects of `k8s/base` as `k8s/overlays/without-ports` changes them.

@@ -108,6 +108,7 @@ fn its_gateway_leads_to_pods(outside: &Outside, deployed: &mut Deployed) {
         answer["error_type"] != "resource_unavailable"
     });
     assert_eq!(answer["error_type"], Value::Null, "{}", answer["message"]);
+    assert_eq!(answer["root"], true, "{answer}");
     // Otherwise that there are none of another kind would say nothing.
     assert!(requested(&log).contains("/namespaces/user-workloads/jobs"));
     let job = format!("batch.kubernetes.io/job-name={}", answer["pod_name"].as_str().unwrap());
@@ -122,7 +123,8 @@ fn its_gateway_leads_to_pods(outside: &Outside, deployed: &mut Deployed) {
         // A new pod's policies may not be enforced yet: then the first one goes by the API server.
         wait_for("a login by the network of pods", Duration::from_secs(90), || {
             let log = AuditLog::begin();
-            assert_eq!(shell.run(way, "echo $USER is here"), "alice is here\n", "{way}");
+            let shown = shell.run(way, "echo $USER is here; id -u");
+            assert_eq!(shown, "alice is here\n0\n", "{way}");
             !requested(&log).contains("/portforward")
         });
     }

@@ -247,9 +247,15 @@ impl Testbed {
 
     /// The answer of the HTTP server to a request for this host, with its head.
     pub fn get(&self, host: &str, path: &str) -> String {
+        self.get_with(host, path, "")
+    }
+
+    /// The same to a request with these lines of its head.
+    pub fn get_with(&self, host: &str, path: &str, lines: &str) -> String {
         let address = self.web.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(address).unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{lines}Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
