@@ -1,7 +1,9 @@
 //! A pod that writes to its customer by itself: with a key of its own, which nobody in the pod can
 //! find, and with the host keys that it has.
 
-use super::{LoginKey, PROBES, SERVER, SoldPod, TINY, Tunnel, allow_server, configuration};
+use super::{
+    LoginKey, PROBES, SERVER, SoldPod, TINY, Tunnel, allow_server, configuration, succeeded,
+};
 use crate::node_host::{FROM_NODE, NodeHost};
 use crate::support::testbed::{CLUSTER, NetworkPolicies, Testbed, is_left_out, wait_for};
 use crate::{in_workloads, pods};
@@ -9,6 +11,7 @@ use paygress_core::protocol::{AccessDetails, RequestBody, Response, sorted};
 use paygress_nostr::client::{Answer, Client, PodMessage};
 use paygress_nostr::{Keys, PublicKey, RelayUrl, npub};
 use serde_json::json;
+use std::fs::File;
 use std::process::Command;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -61,7 +64,7 @@ impl Drop for PublicAddress {
     }
 }
 
-/// A service whose pods write to their customers, as users of this kind.
+/// A service whose pods write to their customers, as users of this kind. Anybody extends them.
 fn start_replying(name: &str, root: &str, more: &[(&str, &str)]) -> Testbed {
     let own = [
         ("SSH_SERVER_IMAGE", SERVER),
@@ -71,7 +74,10 @@ fn start_replying(name: &str, root: &str, more: &[(&str, &str)]) -> Testbed {
         ("POD_READY_SECONDS", "60"),
     ];
     let environment = [&own[..], more].concat();
-    let testbed = Testbed::start_at(PUBLIC, name, &configuration(TINY, &[]), &environment);
+    let duration = "[policy.duration]\n";
+    let for_others = format!("{duration}extend_by_others = true\n");
+    let file = configuration(TINY, &[]).replace(duration, &for_others);
+    let testbed = Testbed::start_at(PUBLIC, name, &file, &environment);
     wait_for("a probe pod", PROBES, || testbed.readyz()["ready"] == true);
     testbed
 }
@@ -80,8 +86,8 @@ fn start_replying(name: &str, root: &str, more: &[(&str, &str)]) -> Testbed {
 fn buy(testbed: &Testbed, key: &LoginKey) -> (AccessDetails, Answer) {
     let runtime = Runtime::new().unwrap();
     let request = RequestBody {
-        // Five minutes: the search takes a while, and so do policies.
-        cashu_token: Some(testbed.token(61)),
+        // Ten minutes: the search takes a while, and so do policies.
+        cashu_token: Some(testbed.token(121)),
         ssh_username: Some("alice".to_owned()),
         ssh_password: Some(PASSWORD.to_owned()),
         ssh_public_key: Some(key.public()),
@@ -212,6 +218,16 @@ fn no_answer_of_the_api(machine: &SoldPod, pod: &str) {
     }
 }
 
+/// A token that is pasted in the pod reaches the service by the relay, which the pod knows.
+fn is_extended_from_inside(testbed: &Testbed, machine: &SoldPod) {
+    let pasted = machine.path("token");
+    std::fs::write(&pasted, testbed.token(5) + "\n").unwrap();
+    let mut shell = machine.client("ssh");
+    shell.args(["pod", "paygress-top-up"]).stdin(File::open(pasted).unwrap());
+    let shown = succeeded("a top-up from inside", shell.output().unwrap());
+    assert!(shown.starts_with("extended by 20 seconds, until "), "{shown}");
+}
+
 /// As the user of this kind the pod is bought, logged in to by its own `known_hosts`, and searched.
 fn speaks_for_itself(name: &str, root: &str, uid: &str, environment: &[(&str, &str)]) {
     let _set = allow_server();
@@ -246,6 +262,8 @@ fn speaks_for_itself(name: &str, root: &str, uid: &str, environment: &[(&str, &s
     // The pod's key names it: of a key that no pod has it would be `not_found`.
     let status = testbed.ask_as_another(&json!({"type": "status", "pod_npub": access.pod_npub}));
     assert_eq!(status["error_type"], "not_owner", "{status}");
+    // Last: what it stores in the pod has a key and the token.
+    is_extended_from_inside(&testbed, &machine);
 }
 
 #[test]
