@@ -461,14 +461,14 @@ fn only_the_gateway_connects(dns: &Namespace, both: &[String; 2]) {
     reaches("a pod with another label to be refused", &[]);
 }
 
-/// `/readyz` and the log of a service whose pod has tried the network. Pods are sold before that.
-fn probed(name: &str) -> (Value, String) {
+/// `/readyz`, log and overview of a service whose pod has tried the network. Pods are sold before.
+fn probed(name: &str) -> (Value, String, String) {
     let settings =
         [("SSH_SERVER_IMAGE", SERVER), ("POD_PROBE", "true"), ("POD_READY_SECONDS", "60")];
     let testbed = Testbed::start(name, &settings);
     wait_for("a probe pod", PROBES, || testbed.readyz()["ready"] == true);
     wait_for("what it reaches", PROBES, || testbed.log().contains("reaches"));
-    (testbed.readyz(), testbed.log())
+    (testbed.readyz(), testbed.log(), testbed.overview())
 }
 
 #[test]
@@ -477,17 +477,18 @@ fn an_operator_sees_whether_pods_reach_the_cluster() {
     let _alone = CLUSTER.lock();
     let _set = AdmissionParameters::set(&[("SSH_SERVER_IMAGE", SERVER)]);
     NetworkPolicies::apply();
-    let (ready, log) = probed("network-enforced");
+    let (ready, log, _) = probed("network-enforced");
     assert_eq!(ready["warnings"], Value::Null, "{ready}");
     let enforced = "reaches neither the API server nor a node, nor another probe pod";
     assert!(log.contains(enforced), "{log}");
 
     let removed = NetworkPolicies::removed();
-    let (ready, log) = probed("network-open");
+    let (ready, log, overview) = probed("network-open");
     drop(removed);
     assert_eq!(ready["ready"], true, "pods are sold: {ready}");
     let warnings = ready["warnings"].to_string();
     assert!(warnings.contains("enforces NetworkPolicies"), "{ready}");
+    assert!(overview.contains("enforces NetworkPolicies"), "{overview}");
     assert!(!warnings.contains("10."), "addresses are for the log: {ready}");
     let line = log.lines().filter(|line| line.contains("reaches what no customer may"));
     let lines: Vec<&str> = line.collect();

@@ -28,9 +28,12 @@ fn start(name: &str, settings: &[(&str, &str)]) -> Testbed {
     Testbed::start(name, &[&probing[..], settings].concat())
 }
 
-/// Waits until `/readyz` gives this reason, and checks that nothing is sold.
+/// Waits until `/readyz` gives this reason, and checks that nothing is sold, and that the operator's
+/// page and the log say so.
 fn assert_closed(testbed: &Testbed, reason: &str) {
     wait_for(reason, PROBES, || testbed.readyz()["ailments"].to_string().contains(reason));
+    let overview = testbed.overview();
+    assert!(overview.contains(reason), "{overview}");
     let token = testbed.token(7);
     let refused = testbed.ask(&json!({"cashu_token": token}));
     assert_eq!(refused["error_type"], "resource_unavailable", "{refused}");

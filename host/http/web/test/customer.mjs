@@ -298,6 +298,8 @@ for (const [name, question, shown] of [
 ]) {
   await confirm(operator.getByRole('button', { name }), question);
   await operator.getByText(shown).waitFor();
+  // The overview warns of it too, as of pods that do not start.
+  if (name === 'Pause sales') await operator.locator('#warnings', { hasText: 'sales are paused' }).waitFor();
 }
 
 // After a reload the key is still in this browser.

@@ -262,6 +262,14 @@ impl Testbed {
         answer
     }
 
+    /// What the operator's page shows, with the head of the answer.
+    pub fn overview(&self) -> String {
+        let operator = format!("Authorization: Bearer {OPERATOR}\r\n");
+        let answer = self.get_with("localhost", "/operator/overview", &operator);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        answer
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
