@@ -1,12 +1,14 @@
 //! Probe pods, and what they decide: whether anything is sold, and who customers are in their pods.
 
+use crate::admission::isolation::{REFUSED, users_outside};
+use crate::admission::root::root_pod;
 use crate::doctor::Role;
 use crate::support::testbed::{
     AdmissionParameters, CLUSTER, NetworkPolicies, Ssh, Testbed, is_left_out, remove_pods, sized,
     wait_for,
 };
 use crate::{PASSWORD, objects, pods};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -141,6 +143,7 @@ fn customers_are_root_where_a_probe_pod_was() {
     let keys = "ssh_host_ecdsa_key\nssh_host_ecdsa_key.pub\nssh_host_ed25519_key\nssh_host_ed25519_key.pub\n";
     assert_eq!(ssh.run(script).0, format!("{keys}for its server\n"));
     assert_bounded(ssh);
+    assert_isolated(ssh);
     assert_outlives_memory(&testbed, ssh);
     let ready = testbed.readyz();
     assert_eq!(ready, json!({"ready": true, "ailments": []}));
@@ -157,6 +160,28 @@ fn assert_bounded(ssh: Ssh) {
     let (shown, _) = ssh.run("mount -t tmpfs none /tmp 2>&1 || echo refused");
     let is_denied = ["ermission denied", "not permitted"].iter().any(|why| shown.contains(why));
     assert!(is_denied && shown.ends_with("refused\n"), "{shown}");
+}
+
+/// Root of a pod that was sold is an unprivileged user of the node, and reaches no part of it.
+fn assert_isolated(ssh: Ssh) {
+    const ARGUMENT: &str = "31536002";
+    ssh.run(&format!("/bin/busybox sleep {ARGUMENT} </dev/null >/dev/null 2>&1 &"));
+    wait_for("a program of root of the pod", SEEN, || {
+        let outside = users_outside(ARGUMENT);
+        matches!(outside[..], [user] if user >= 65_536)
+    });
+    let attempts = REFUSED.iter().enumerate();
+    let attempts: String = attempts
+        .map(|(number, attempt)| format!("({attempt}) >/dev/null 2>&1 && echo done {number}\n"))
+        .collect();
+    let script = format!("mkdir -p /mnt && touch /mnt/a && echo writable\n{attempts}");
+    let (shown, _) = ssh.run(&format!("/bin/busybox sh -c '{script}'"));
+    assert_eq!(shown, "writable\n", "what is done is one of REFUSED");
+    // What is shown of the test's own pod of root holds for those that are sold.
+    let context = pods("jsonpath={.items[0].spec.containers[0].securityContext}");
+    let context: Value = serde_json::from_str(&context).unwrap();
+    assert_eq!(context, root_pod()["spec"]["containers"][0]["securityContext"]);
+    assert_eq!(pods("jsonpath={.items[0].spec.hostUsers}"), "false");
 }
 
 /// A program that needs more memory than the pod has is ended, and the lease goes on.

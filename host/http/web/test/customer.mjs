@@ -165,7 +165,7 @@ const firstEnd = await left();
 await assertAccessible();
 await shot('3-running');
 
-// Another page, of a service whose pods only a jump host leads to.
+// Another page, of a service whose pods only a jump host leads to, and whose customers are not root.
 const gatewayPage = await context.newPage();
 const hostKey = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA==';
 const withoutPort = (pod) => ({
@@ -183,8 +183,9 @@ const answer = (change) => async (route) => {
 };
 await gatewayPage.route(/\/pods$/, answer(({ pods }) => ({ pods: pods.map(withoutPort) })));
 await gatewayPage.route(/\/pods\/[^/]+(\/access)?$/, answer(withoutPort));
-await gatewayPage.route(/\/offers$/, answer((offer) => ({ ...offer, access: [{ type: 'jump-host' }] })));
+await gatewayPage.route(/\/offers$/, answer((offer) => ({ ...offer, root: false, access: [{ type: 'jump-host' }] })));
 await gatewayPage.goto(url);
+await gatewayPage.locator('#root', { hasText: 'You are not root in the pod.' }).waitFor();
 const byGateway = gatewayPage.locator('article.card');
 await byGateway.getByText('of the jump host SHA256:').waitFor();
 assert.match(await byGateway.locator('.ssh').inputValue(), /^ssh -J (ssh-pod-\w+)@g\.example:2222 alice@\1$/);

@@ -55,7 +55,7 @@ impl RootPod {
 }
 
 /// The users of the node as whom programs with this argument run.
-fn users_outside(argument: &str) -> Vec<u32> {
+pub(crate) fn users_outside(argument: &str) -> Vec<u32> {
     let user = |process: std::fs::DirEntry| {
         let arguments = std::fs::read(process.path().join("cmdline")).ok()?;
         if !arguments.split(|byte| *byte == 0).any(|part| part == argument.as_bytes()) {
@@ -80,7 +80,7 @@ fn is_node_healthy() -> bool {
 }
 
 /// What root of a machine may do, and root of a pod may not.
-const REFUSED: [&str; 15] = [
+pub(crate) const REFUSED: [&str; 15] = [
     "mount -t tmpfs none /mnt",
     "mount -t proc none /mnt",
     "mount -o remount,rw /proc/sys",

@@ -5,11 +5,11 @@
 mod egress;
 mod image_volume;
 mod init;
-mod isolation;
+pub(crate) mod isolation;
 mod live;
 mod parameters;
 mod pods;
-mod root;
+pub(crate) mod root;
 mod services;
 mod standards;
 

@@ -13,7 +13,7 @@ pub(super) fn allow_root() -> AdmissionParameters {
 }
 
 /// A pod of root as the service makes it.
-pub(super) fn root_pod() -> Value {
+pub(crate) fn root_pod() -> Value {
     let pod = patched(pod(), "/spec", &json!({"hostUsers": false}));
     let user = json!({"runAsNonRoot": false, "runAsUser": 0, "runAsGroup": 0});
     let pod = patched(pod, "/spec/securityContext", &user);

@@ -215,11 +215,18 @@ fn succeeded(what: &str, done: Output) -> String {
     stdout
 }
 
+/// What the service offers.
+fn offer(testbed: &Testbed) -> Value {
+    let answer = testbed.get("localhost", "/offers");
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
 /// Buys a pod of this image, and uses it as this user.
 fn sells(testbed: &Testbed, image: &Image, uid: &str) {
     let is_root = uid == "0";
     let machine = SoldPod::buy(testbed, 25, &json!({"pod_image": image.name}));
     let [home, shown] = if is_root { image.as_root } else { image.as_another };
+    assert_eq!(offer(testbed)["root"], json!(is_root));
     assert_eq!(machine.answer["root"], json!(is_root), "{}", image.name);
     let surroundings = machine.run("id -u; pwd; echo $HOME");
     assert_eq!(surroundings, format!("{uid}\n{home}\n{home}\n"), "{}", image.name);
