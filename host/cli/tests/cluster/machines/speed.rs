@@ -1,6 +1,7 @@
 //! How long it takes from a message to a login, with the images present.
 
 use super::{LoginKey, allow_server, configuration, start, succeeded};
+use crate::goal::Goal;
 use crate::support::testbed::{CLUSTER, Testbed, is_left_out, remove_pods};
 use paygress_core::protocol::RequestBody;
 use paygress_nostr::client::Client;
@@ -83,8 +84,8 @@ fn percentile(times: &[Times], percent: usize, of: fn(&Times) -> Duration) -> Du
     sorted[(sorted.len() * percent).div_ceil(100) - 1]
 }
 
-/// Measures, prints a line of the table, and returns the median until the login.
-fn measure(what: &str, testbed: &Testbed, runtime: &Runtime) -> Duration {
+/// Measures, prints a line of the table, and returns median and 95th percentile until the login.
+fn measure(what: &str, testbed: &Testbed, runtime: &Runtime) -> [Duration; 2] {
     let buyer = ConnectedBuyer::new(testbed, runtime);
     let times: Vec<Times> = (0..orders()).map(|_| buyer.buy()).collect();
     remove_pods();
@@ -93,7 +94,7 @@ fn measure(what: &str, testbed: &Testbed, runtime: &Runtime) -> Duration {
         format!("{median:>7} ms {p95:>7} ms")
     };
     println!("{what:<28} {}   {}", shown(|it| it.answered), shown(|it| it.logged_in));
-    percentile(&times, 50, |it| it.logged_in)
+    [50, 95].map(|percent| percentile(&times, percent, |it| it.logged_in))
 }
 
 #[test]
@@ -118,6 +119,10 @@ fn a_login_follows_its_message_within_seconds() {
     };
     let testbed = start("speed-mounted", TIER, &[], &[("SSH_SERVER_VOLUME", "image")]);
     let mounted = measure("one that is mounted, root", &testbed, &runtime);
+    for (what, goal, measured) in [("median", 0.7, mounted[0]), ("p95", 1.2, mounted[1])] {
+        let what = format!("a login after its message, with a mounted server, {what} in seconds");
+        Goal::AtMost(goal).print(&what, measured.as_secs_f64());
+    }
     let all = [own, copied, mounted];
-    assert!(all.iter().all(|median| *median < MEDIAN), "{all:?}");
+    assert!(all.iter().all(|[median, _]| *median < MEDIAN), "{all:?}");
 }
