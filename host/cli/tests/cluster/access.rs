@@ -49,7 +49,7 @@ impl Shell<'_> {
 /// Where the namespace enforces `restricted`: see `k8s/overlays/without-ports`.
 const RESTRICTED: [(&str, &str); 2] = [("POD_ROOT", "never"), ("SSH_SERVER_VOLUME", "copy")];
 
-/// The port of a pod that is its customer's alone: gives the header by which their browser is known.
+/// The port of a pod is its customer's alone: gives the header by which their browser is known.
 fn as_its_customer(testbed: &Testbed, answer: &Value) -> String {
     let url = answer["http_url"].as_str().unwrap();
     let host = url.strip_prefix("https://").unwrap();
@@ -64,7 +64,7 @@ fn as_its_customer(testbed: &Testbed, answer: &Value) -> String {
 }
 
 /// By this route of the gateway: a pod is bought without a port, and reached by each way, its
-/// web server too, by anybody or by its customer alone. No probe pod shows that customers may be root.
+/// web server too, by anybody or by its customer alone. No probe pod shows that they may be root.
 fn a_pod_without_a_port_is_reached(route: &str, is_public: bool, settings: &[(&str, &str)]) {
     let environment = [&GATEWAY[..], &[("GATEWAY_POD_NETWORK", route)][..], settings].concat();
     let testbed = Testbed::start(&format!("access-{route}"), &environment);

@@ -30,8 +30,8 @@ fn start(name: &str, settings: &[(&str, &str)]) -> Testbed {
     Testbed::start(name, &[&probing[..], settings].concat())
 }
 
-/// Waits until `/readyz` gives this reason, and checks that nothing is sold, and that the operator's
-/// page and the log say so.
+/// Waits until `/readyz` gives this reason, and checks that nothing is sold, and that the page of the
+/// operator and the log say so.
 fn assert_closed(testbed: &Testbed, reason: &str) {
     wait_for(reason, PROBES, || testbed.readyz()["ailments"].to_string().contains(reason));
     let overview = testbed.overview();

@@ -179,8 +179,8 @@ pub(super) fn with(mut manifests: String, settings: &[(&str, &str)]) -> String {
     manifests
 }
 
-/// These manifests with the address of the gateway's Service, which is made first, and with the server
-/// of the tests for pods.
+/// These manifests with the address of the gateway's Service, which is made first, and with the
+/// server of the tests for pods.
 pub(super) fn with_gateway(manifests: String) -> String {
     let is_service = |object: &&str| {
         object.contains("kind: Service\n") && object.contains("\n  name: paygress-gateway\n")

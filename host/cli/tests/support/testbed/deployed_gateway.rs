@@ -8,6 +8,7 @@ use super::{
 use crate::support::secrets;
 use paygress_sandbox::free_port;
 use paygress_store::db::testing::Server;
+use serde_json::{Value, json};
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
@@ -54,20 +55,16 @@ pub struct DeployedGateway {
 }
 
 impl DeployedGateway {
-    /// At the address that its Service has in the cluster. Pods are without ports, and reached by their
-    /// network alone.
+    /// At the address that the gateway's Service has in the cluster, for pods without ports.
     pub fn start(outside: &Outside) -> Self {
         Deployed::prepare(outside);
         let database = Database::start(outside);
         let secrets = Secrets::create(outside, &database);
         let components = ["postgres", "gateway-process", "without-ports"];
         let overlay = kustomized("deployment-process", "overlays/cluster", &components, &[]);
-        let settings = [
-            // One is enough, and leaves room on the node.
-            ("  replicas: 3\n", "  replicas: 1\n"),
-            ("  GATEWAY_POD_NETWORK: auto\n", "  GATEWAY_POD_NETWORK: pod-network\n"),
-        ];
-        let manifests = with(with_outside(overlay, outside), &settings);
+        // One is enough, and leaves room on the node.
+        let replicas = [("  replicas: 3\n", "  replicas: 1\n")];
+        let manifests = by_pod_network(&with(with_outside(overlay, outside), &replicas));
         let gateway = GatewayComponents::enforce_standard();
         let start = || apply(&with_gateway(manifests));
         let service = Deployed::deploy_with(Some(gateway), start);
@@ -106,6 +103,24 @@ impl Drop for DeployedGateway {
             secrets::assert_none("the log of the deployed gateway", &log);
         }
     }
+}
+
+/// These manifests with a gateway that has no way to pods but their network, as its NetworkPolicy
+/// opens it. The service has both ways.
+fn by_pod_network(manifests: &str) -> String {
+    let objects = manifests.split("\n---\n").map(|text| {
+        let is_of_gateway = text.contains("\n  name: paygress-gateway\n");
+        if !(text.contains("kind: Deployment\n") && is_of_gateway) {
+            return text.to_owned();
+        }
+        let mut deployment: Value = serde_saphyr::from_str(text).unwrap();
+        let setting = json!([{"name": "GATEWAY_POD_NETWORK", "value": "pod-network"}]);
+        deployment["spec"]["template"]["spec"]["containers"][0]["env"] = setting;
+        deployment.to_string()
+    });
+    let objects: Vec<String> = objects.collect();
+    assert_eq!(objects.iter().filter(|text| text.starts_with('{')).count(), 1);
+    objects.join("\n---\n")
 }
 
 fn of_deployment(verb: &str, name: &str, options: &[&str]) {
