@@ -73,6 +73,9 @@ fn replicas_on_postgres_are_spread_and_leave_one_at_a_time() {
     });
     let pod = &spec["template"]["spec"];
     assert_eq!(pod["topologySpreadConstraints"], json!(spread));
+    let before_stop = &pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"];
+    let whole = &pod["terminationGracePeriodSeconds"];
+    assert_eq!((before_stop, whole), (&json!(5), &json!(30)), "20 s to answer, and some to spare");
     let budget = named(&manifests, "PodDisruptionBudget", "paygress")["spec"].clone();
     let unready = "AlwaysAllow";
     assert_eq!(
