@@ -4,7 +4,7 @@ use crate::compiler::compiler;
 use crate::config::{Config, GatewayProcess, HttpConfig, Payout};
 use crate::gateway::{self, OpenGateway};
 use crate::terminal::SshShell;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use async_trait::async_trait;
 use paygress_admin::AdminServer;
 use paygress_cashu::{CashuWallet, Seed, WalletStore};
@@ -276,6 +276,41 @@ async fn serve_gateway(
     }
 }
 
+/// Serves both transports until `stop` is `true`, and until requests that are under way are answered.
+async fn serve_transports(
+    orders: Arc<OrderService>,
+    nostr: Option<(Inbox, OfferPublisher)>,
+    http: Option<HttpServer>,
+    stop: watch::Receiver<bool>,
+) -> Result<()> {
+    let (mut stops_nostr, mut stops_http) = (stop.clone(), stop.clone());
+    let ended = |transport: &str| {
+        let is_stopped = *stop.borrow() || stop.has_changed().is_err();
+        ensure!(is_stopped, "{transport} ended");
+        Ok(())
+    };
+    let nostr = async {
+        let stopped = is_set(&mut stops_nostr);
+        match nostr {
+            Some((inbox, offers)) => tokio::select! {
+                () = offers.run(Arc::clone(&orders)) => bail!("publishing offers ended"),
+                ended = inbox.run_until(Arc::clone(&orders), stopped) => ended?,
+            },
+            None => stopped.await,
+        }
+        ended("the inbox")
+    };
+    let http = async {
+        let stopped = is_set(&mut stops_http);
+        match http {
+            Some(server) => server.run_until(stopped).await,
+            None => stopped.await,
+        }
+        ended("the HTTP server")
+    };
+    tokio::try_join!(nostr, http).map(drop)
+}
+
 /// How often the directory of policies is polled.
 const POLICY_DIR_POLL: Duration = Duration::from_secs(1);
 
@@ -372,8 +407,9 @@ impl App {
         Box::pin(self.run_until(stopped)).await
     }
 
-    /// The same until `stop` is `true` or its sender is dropped. Then no order is taken any more, the
-    /// clients of the gateway learn why their sessions end, and within some seconds nothing is left.
+    /// The same until `stop` is `true` or its sender is dropped. Then new connections of HTTP are
+    /// refused, requests that are under way are answered, the clients of the gateway learn why their
+    /// sessions end, and within 20 seconds nothing is left.
     ///
     /// # Errors
     /// When a transport cannot be served.
@@ -392,35 +428,24 @@ impl App {
         }
         let gateway = serve_gateway(self.gateway.take(), self.orders.lease_ends(), stop.clone());
         let mut gateway = std::pin::pin!(gateway);
+        let mut serving = Box::pin(self.serve_orders(stop.clone()));
         tokio::select! {
             biased;
             () = is_set(&mut stop) => {}
             () = &mut gateway => return Err(anyhow!("the gateway ended")),
-            ended = Box::pin(self.serve_orders()) => return ended,
+            ended = &mut serving => return ended,
         }
-        gateway.await;
-        Ok(())
+        let ((), ended) = tokio::join!(gateway, serving);
+        ended
     }
 
-    /// Serves everything but the gateway, until the future is dropped.
-    async fn serve_orders(self) -> Result<()> {
+    /// Serves everything but the gateway, until `stop` as in [`App::run_until`], and until requests over
+    /// HTTP are answered: what they wait for goes on meanwhile.
+    async fn serve_orders(self, stop: watch::Receiver<bool>) -> Result<()> {
         let watch = Arc::clone(&self.orders).watch();
         let admin = self.admin.run();
         let policy_dir = poll_policy_dir(Arc::clone(&self.policies));
-        let (orders, nostr) = (Arc::clone(&self.orders), self.nostr);
-        let nostr = async move {
-            let Some((inbox, offers)) = nostr else { return std::future::pending().await };
-            tokio::select! {
-                () = offers.run(Arc::clone(&orders)) => Err(anyhow!("publishing offers ended")),
-                ended = inbox.run(Arc::clone(&orders)) => Ok(ended?),
-            }
-        };
-        let http = async {
-            match self.http {
-                Some(server) => server.run().await,
-                None => std::future::pending().await,
-            }
-        };
+        let transports = serve_transports(Arc::clone(&self.orders), self.nostr, self.http, stop);
         let wallet = Arc::clone(&self.wallet);
         let payouts = async {
             match self.payout {
@@ -433,8 +458,7 @@ impl App {
             ended = policy_dir => Err(ended),
             () = admin => Err(anyhow!("the admin socket closed")),
             () = payouts => Err(anyhow!("the payouts ended")),
-            () = http => Err(anyhow!("the HTTP server ended")),
-            ended = nostr => ended,
+            ended = transports => ended,
         }
     }
 }

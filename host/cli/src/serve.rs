@@ -14,7 +14,7 @@ use paygress_store::db::Database;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -100,7 +100,15 @@ async fn connect(config: &Config, key: &paygress_nostr::PublicKey) -> Result<Kub
     Ok(cluster)
 }
 
-/// Serves on a Kubernetes cluster until it is stopped.
+/// Waits for the next SIGTERM or Ctrl-C.
+async fn stopped_by(terminate: &mut Signal) -> Result<()> {
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+    }
+}
+
+/// Serves on a Kubernetes cluster until it is stopped. A second signal ends it at once.
 ///
 /// # Errors
 /// What keeps it from serving, and what to do.
@@ -138,13 +146,15 @@ pub async fn serve(config: Config) -> Result<()> {
     tokio::select! {
         ended = &mut served => return ended,
         () = controller => return Err(anyhow!("the watch of the Policy resources ended")),
-        _ = terminate.recv() => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        stopped = stopped_by(&mut terminate) => stopped?,
     }
     // Nothing needs to be saved: every order is in the ledger, and `OrderService::resume` continues it.
-    tracing::info!("stopping; orders under way go on at the next start");
+    tracing::info!("stopping; orders under way go on at the next start, or in another replica");
     stop.send_replace(true);
-    served.await
+    tokio::select! {
+        ended = served => ended,
+        again = stopped_by(&mut terminate) => again,
+    }
 }
 
 /// Serves the gateway alone until it is stopped, beside services with the same configuration.
@@ -174,11 +184,12 @@ pub async fn serve_gateway(config: Config) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         () = &mut served => return Err(anyhow!("the gateway ended")),
-        _ = terminate.recv() => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        stopped = stopped_by(&mut terminate) => stopped?,
     }
     tracing::info!("stopping; clients are disconnected");
     stop.send_replace(true);
-    served.await;
-    Ok(())
+    tokio::select! {
+        () = served => Ok(()),
+        again = stopped_by(&mut terminate) => again,
+    }
 }

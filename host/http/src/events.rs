@@ -16,6 +16,7 @@ use paygress_core::orders::{Progress, Stage};
 use serde::Serialize;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Interval};
 use utoipa::ToSchema;
@@ -79,7 +80,11 @@ impl ProgressStream {
             return None;
         }
         while Instant::now() < self.until {
-            self.tick.tick().await;
+            tokio::select! {
+                _ = self.tick.tick() => {}
+                // Its reader opens it again, at another process.
+                () = self.app.stopping.lasts(Duration::ZERO) => return None,
+            }
             // A ledger that fails for a moment is not the pod's end.
             let Ok(progress) = self.app.orders.progress(&self.pod, &self.customer).await else {
                 continue;

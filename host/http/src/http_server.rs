@@ -54,8 +54,9 @@ impl HttpServer {
         self.address
     }
 
-    /// Serves until it is dropped.
-    pub async fn run(self) {
+    /// Serves until `stop` is over, and then until the requests that are under way are answered, for some
+    /// seconds at the most. Who waits for an order that takes longer gets 202 with where it goes on.
+    pub async fn run_until(self, stop: impl Future<Output = ()>) {
         tracing::info!(address = %self.address, url = self.app.public_url, "HTTP server started");
         let sites = Sites::new(router(&self.app), self.apps.clone());
         let overflow = overflow_router(&self.app, self.apps.as_ref().map(|apps| apps.domain()));
@@ -76,10 +77,17 @@ impl HttpServer {
                 None => std::future::pending().await,
             }
         };
+        let stopping = &self.app.stopping;
+        let stop = async {
+            stop.await;
+            stopping.begin();
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
-            () = server::serve(&self.listener, &sites, &overflow, proxies) => {}
+            () = server::serve_until(&self.listener, &sites, &overflow, proxies, stopping) => {}
             () = forget => {}
             () = watch => {}
+            () = stop => {}
         }
     }
 }

@@ -11,7 +11,7 @@
 //! - `server.rs`: the socket: how many connections, how slow they may be; `places.rs`,
 //!   `placed_stream.rs`, `pace.rs`: which connection makes room for another; `overflow.rs`: those
 //!   without a place. `rate_limit.rs`: how many requests an address has; `unread_body.rs`: what an
-//!   answer leaves of its request.
+//!   answer leaves of its request. `stopping.rs`: how all of it ends.
 //! - `client_address.rs`: where a request comes from; `middleware.rs`: what every request passes:
 //!   rate limits, security headers, CORS, counting.
 //! - `extract.rs`: a request with its body, its caller and its token; `identity.rs`: bearer tokens
@@ -49,7 +49,7 @@
 //! };
 //! let server = HttpServer::bind(settings, backends).await?;
 //! println!("listening on {}", server.address());
-//! server.run().await;
+//! server.run_until(std::future::pending()).await;
 //! # Ok(())
 //! # }
 //! ```
@@ -99,6 +99,7 @@ mod server;
 mod sites;
 mod sorted_json;
 mod state;
+mod stopping;
 mod terminal;
 mod unread_body;
 

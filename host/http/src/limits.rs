@@ -75,6 +75,17 @@ pub(crate) const TERMINAL_BYTES: usize = 64 << 10;
 pub(crate) const STOPS_OF_ONE: usize = 4;
 /// How long the result of `/readyz` is cached: it checks the cluster.
 pub(crate) const READY_AGAIN: Duration = Duration::from_secs(2);
+/// After the service was stopped: how long connections and their first requests are still taken, which
+/// were on their way when their senders did not know of it. A Service of Kubernetes knows before, by the
+/// `preStop` of `k8s/overlays/postgres`. Then new connections are refused.
+pub(crate) const STOP_NEWCOMERS: Duration = Duration::from_secs(1);
+/// How long a buyer then waits for the pod at the most: most pods start within it.
+pub(crate) const STOP_ORDERS: Duration = Duration::from_secs(15);
+/// When all other requests are answered at the latest: after those for orders, which need the ledger…
+pub(crate) const STOP_ANSWERS: Duration = Duration::from_secs(17);
+/// …and when the rest is cut: clients have had time to read. With the 5 s of `preStop` it is less than the
+/// 30 s after which Kubernetes kills the process.
+pub(crate) const STOP: Duration = Duration::from_secs(20);
 /// A bearer token's length: shorter ones are guessed.
 pub(crate) const BEARER_CHARS: std::ops::RangeInclusive<usize> = 32..=256;
 /// An `Idempotency-Key`'s length: a UUID fits, and no two customers choose the same by accident.

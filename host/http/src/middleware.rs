@@ -28,6 +28,7 @@ pub(crate) fn layer(router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>
     let limited = router
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(Arc::clone(app), answer_in_time))
         .layer(from_fn_with_state(Arc::clone(app), rate_limit));
     unlimited(limited, app)
 }
@@ -56,6 +57,12 @@ fn cors(origins: &[String]) -> CorsLayer {
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, x_cashu.clone(), key, prefer])
         .expose_headers([x_cashu, header::LOCATION, header::RETRY_AFTER])
+}
+
+/// Nobody's request is cut when the service is stopped.
+async fn answer_in_time(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let answer = async { Ok(next.run(request).await) };
+    app.stopping.in_time(answer).await.unwrap_or_else(Problem::into_response)
 }
 
 async fn rate_limit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {

@@ -26,7 +26,7 @@ use tower_service::Service;
 pub(crate) async fn no_place() -> Problem {
     Refusal::new(
         ErrorType::ResourceUnavailable,
-        "too many connections are open, all of them or those of your network: nothing was taken; try again after the time in Retry-After",
+        "no more connections are taken, of all or of your network, or since the service is stopping: nothing was taken; try again after the time in Retry-After",
     )
     .into()
 }

@@ -166,8 +166,13 @@ impl Buyer {
                 None => app.orders.wait_response(&id, &self.customer).await,
             }
         };
-        let response =
-            if wait.is_zero() { None } else { tokio::time::timeout(wait, response).await.ok() };
+        let response = tokio::select! {
+            biased;
+            response = response, if !wait.is_zero() => Some(response),
+            () = tokio::time::sleep(wait) => None,
+            // It goes on, in another process.
+            () = app.stopping.lasts(limits::STOP_ORDERS) => None,
+        };
         let handle = self.handle(&id);
         match response {
             Some(Ok(response)) => {
@@ -190,11 +195,13 @@ impl Buyer {
         app: &App,
         id: &OrderId,
     ) -> Result<OrderStatus, Problem> {
-        match tokio::time::timeout(limits::TAKEN, app.orders.wait_settled(id, &self.customer)).await
-        {
-            Ok(status) => Ok(status?),
-            Err(_) => Ok(app.orders.order(id, &self.customer).await?),
+        tokio::select! {
+            biased;
+            status = app.orders.wait_settled(id, &self.customer) => return Ok(status?),
+            () = tokio::time::sleep(limits::TAKEN) => {}
+            () = app.stopping.lasts(limits::STOP_ORDERS) => {}
         }
+        Ok(app.orders.order(id, &self.customer).await?)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::health::Readiness;
 use crate::state::App;
+use crate::stopping;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -18,6 +19,9 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Rea
 
 /// Why orders are not served, as it was found a moment ago.
 pub(crate) async fn unready_reasons(app: &App) -> Vec<&'static str> {
+    if app.stopping.is_begun() {
+        return vec![stopping::REASON];
+    }
     let orders = Arc::clone(&app.orders);
     app.ready.get(async move { orders.unready_reasons().await }).await
 }

@@ -5,10 +5,13 @@ use crate::limits;
 use crate::overflow::{self, Overflow};
 use crate::placed_stream::PlacedStream;
 use crate::places::{Client, Place, Places, Receiving};
+use crate::stopping::Stopping;
 use crate::unread_body::UnreadBody;
 use axum::Router;
 use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
+use futures::FutureExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -18,7 +21,9 @@ use socket2::SockRef;
 use std::convert::Infallible;
 use std::future::pending;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -66,6 +71,17 @@ pub(crate) async fn serve<S: Site>(
     without_place: &Router,
     proxies: &[IpNet],
 ) {
+    serve_until(listener, site, without_place, proxies, &Stopping::default()).await;
+}
+
+/// The same until it has stopped.
+pub(crate) async fn serve_until<S: Site>(
+    listener: &TcpListener,
+    site: &S,
+    without_place: &Router,
+    proxies: &[IpNet],
+    stopping: &Stopping,
+) {
     let (places, mut unplaced) = (Places::default(), Overflow::default());
     let mut connections = JoinSet::new();
     loop {
@@ -79,6 +95,8 @@ pub(crate) async fn serve<S: Site>(
                 }
             },
             Some(_) = connections.join_next() => continue,
+            () = stopping.lasts(limits::STOP_NEWCOMERS), if connections.is_empty() => return,
+            () = stopping.lasts(limits::STOP) => return,
         };
         // On a dual-stack socket, an IPv4 address looks like one of IPv6.
         let address = peer.ip().to_canonical();
@@ -87,34 +105,52 @@ pub(crate) async fn serve<S: Site>(
         } else {
             Client::Direct
         };
-        let Some(place) = places.admit(address, client) else {
-            tracing::debug!(%peer, "too many connections; there is no place for one more");
+        let is_open = !stopping.has_lasted(limits::STOP_NEWCOMERS);
+        let Some(place) = is_open.then(|| places.admit(address, client)).flatten() else {
+            tracing::debug!(%peer, "there is no place for one more connection");
             let serving = overflow::serve(stream, without_place.clone());
             unplaced.insert(address, connections.spawn(serving));
             continue;
         };
-        let site = site.clone();
-        connections.spawn(connection(stream, Peer { address, place }, site));
+        let peer = Peer { address, place };
+        connections.spawn(connection(stream, peer, site.clone(), stopping.clone()));
     }
 }
 
-async fn connection<S: Site>(stream: TcpStream, peer: Peer, site: S) {
-    let (address, place) = (peer.address, Arc::clone(&peer.place));
+fn placed(stream: TcpStream, place: &Arc<Place>) -> TimeoutStream<PlacedStream<TcpStream>> {
     // Server-sent events and terminals are small pieces that should not wait for each other.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_notsent_lowat(limits::UNSENT_BYTES);
-    let mut stream = TimeoutStream::new(PlacedStream::new(stream, Arc::clone(&place)));
+    let mut stream = TimeoutStream::new(PlacedStream::new(stream, Arc::clone(place)));
     stream.set_write_timeout(Some(limits::WRITE));
+    stream
+}
+
+/// It is the last answer on its connection.
+fn close_after(response: &mut Response) {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+async fn connection<S: Site>(stream: TcpStream, peer: Peer, site: S, stopping: Stopping) {
+    let (address, place) = (peer.address, Arc::clone(&peer.place));
+    let has_request = Arc::new(AtomicBool::new(false));
+    let (stops, begins) = (stopping.clone(), Arc::clone(&has_request));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
+        begins.store(true, Ordering::Relaxed);
         let under_way = peer.place.begin();
         let (mut request, unread) = UnreadBody::of(request, under_way.as_ref());
         request.extensions_mut().insert(peer.clone());
-        let mut site = site.clone();
+        let (mut site, stops) = (site.clone(), stops.clone());
         async move {
             // The connection is about to be dropped.
             let Some(under_way) = under_way else { return pending().await };
             let mut response = site.call(request).await?;
             unread.finish(&mut response).await;
+            if stops.is_begun() {
+                close_after(&mut response);
+            }
             Ok::<_, Infallible>(under_way.until_end_of(response))
         }
     });
@@ -122,15 +158,21 @@ async fn connection<S: Site>(stream: TcpStream, peer: Peer, site: S) {
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HEAD)
         .max_buf_size(limits::HEAD_BYTES)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service)
+        .serve_connection(TokioIo::new(Box::pin(placed(stream, &place))), service)
         .with_upgrades();
-    let served = tokio::select! {
-        biased;
-        () = place.lost() => {
-            tracing::debug!(%address, "a connection has made room for another");
-            return;
+    let mut serving = pin!(serving);
+    let stop = stopping.may_close(|| has_request.load(Ordering::Relaxed));
+    let mut stop = pin!(stop.fuse());
+    let served = loop {
+        tokio::select! {
+            biased;
+            () = place.lost() => {
+                tracing::debug!(%address, "a connection has made room for another");
+                return;
+            }
+            served = serving.as_mut() => break served,
+            () = stop.as_mut() => serving.as_mut().graceful_shutdown(),
         }
-        served = serving => served,
     };
     if let Err(error) = served {
         tracing::debug!(%address, %error, "a connection ended");

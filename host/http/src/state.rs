@@ -4,6 +4,7 @@ use crate::health::ReadinessCache;
 use crate::limits;
 use crate::rate_limit::RequestRates;
 use crate::request_metrics::RequestMetrics;
+use crate::stopping::Stopping;
 use ipnet::IpNet;
 use paygress_core::backend::http_auth::Nip98Verifier;
 use paygress_core::backend::pod_streams::PodStreams;
@@ -75,6 +76,7 @@ pub(crate) struct App {
     pub(crate) terminals_of: KeyedLimit<Customer>,
     pub(crate) stops_of: KeyedLimit<Customer>,
     pub(crate) ready: ReadinessCache,
+    pub(crate) stopping: Stopping,
 }
 
 impl App {
@@ -92,6 +94,7 @@ impl App {
             terminals_of: KeyedLimit::default(),
             stops_of: KeyedLimit::default(),
             ready: ReadinessCache::default(),
+            stopping: Stopping::default(),
             settings,
         }
     }

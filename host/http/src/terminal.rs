@@ -21,6 +21,7 @@ use paygress_core::orders::RunningLogin;
 use paygress_core::orders::pod_named;
 use serde::Deserialize;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// The first message.
@@ -48,6 +49,8 @@ impl Dimensions {
 const REFUSED: u16 = 4_403;
 const FAILED: u16 = 4_502;
 const DONE: u16 = 1_000;
+/// IANA's "Service Restart".
+const RESTARTED: u16 = 1_012;
 /// At most 123 bytes, as all reasons.
 const WRONG_HOST_KEY: &str = "another server answers at the pod's address: its host key is not the pod's; no password was sent";
 
@@ -56,7 +59,8 @@ const WRONG_HOST_KEY: &str = "another server answers at the pod's address: its h
 /// A WebSocket. The first message is text and authenticates: `{"bearer_token": "…", "columns":
 /// 80, "rows": 24}`. Then binary messages are keys and what is shown, and text messages new sizes.
 /// It is closed with 4403 when the pod is not the customer's or has no password, with 4502 when the
-/// pod does not answer, or another server does: then the host key is not the pod's.
+/// pod does not answer, or another server does: then the host key is not the pod's; with 1012 when the
+/// service is restarted.
 #[utoipa::path(get, path = "/pods/{name}/terminal", tag = "customer", params(("name" = String, Path, description = "The pod's name")),
     responses((status = 101, description = "It is a WebSocket now"),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")))]
@@ -74,7 +78,11 @@ pub(crate) async fn terminal(
     // Whoever has not logged in keeps no place from a newcomer.
     let waited_for = peer.as_ref().map(|Extension(peer)| peer.wait());
     Ok(upgrade.on_upgrade(move |mut socket| async move {
-        let (code, reason) = match serve(&app, name, &mut socket, waited_for).await {
+        let served = tokio::select! {
+            served = serve(&app, name, &mut socket, waited_for) => served,
+            () = app.stopping.lasts(Duration::ZERO) => Err(stopping()),
+        };
+        let (code, reason) = match served {
             Ok(()) => (DONE, "the shell has ended".to_owned()),
             Err(Closed { code, reason }) => (code, reason),
         };
@@ -96,6 +104,11 @@ fn refused(reason: &str) -> Closed {
 
 fn failed(reason: &str) -> Closed {
     Closed { code: FAILED, reason: reason.to_owned() }
+}
+
+fn stopping() -> Closed {
+    let reason = "the service is restarted; open the terminal again".to_owned();
+    Closed { code: RESTARTED, reason }
 }
 
 /// One terminal, within the limits. Its client is waited for until it has proved whose it is; then it is

@@ -58,6 +58,8 @@ use tokio::sync::{broadcast, mpsc};
 const QUEUE: usize = 256;
 /// How often the cursors are moved on.
 const CURSOR_INTERVAL: Duration = Duration::from_secs(60);
+/// How long messages that are being served have when the inbox is stopped: most take milliseconds.
+const STOP: Duration = Duration::from_secs(5);
 /// Events that cannot be read, and are not read again.
 const REJECTED_IDS: usize = 10_000;
 
@@ -154,11 +156,33 @@ impl Inbox {
         (inbox, connection, replies)
     }
 
-    /// Connects, and submits orders until it is dropped.
+    /// Connects, and submits orders until `stop` is over. Then no message is taken any more: another
+    /// process serves it. Those that are being served are waited for, for some seconds at the most.
     ///
     /// # Errors
     /// When a relay's address is not usable, or the ledger fails at the start.
-    pub async fn run(mut self, orders: Arc<OrderService>) -> Result<(), Error> {
+    pub async fn run_until(
+        mut self,
+        orders: Arc<OrderService>,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
+        tokio::select! {
+            ended = self.run(orders) => return ended,
+            () = stop => {}
+        }
+        self.end().await;
+        Ok(())
+    }
+
+    async fn end(mut self) {
+        let end = async {
+            self.connection.ours.shutdown().await;
+            while self.in_flight.ended().await.is_some() {}
+        };
+        let _ = tokio::time::timeout(STOP, end).await;
+    }
+
+    async fn run(&mut self, orders: Arc<OrderService>) -> Result<(), Error> {
         let handler = Arc::new(MessageHandler {
             connection: Arc::clone(&self.connection),
             claims: Claims::new(Arc::clone(&self.ledger)),

@@ -22,7 +22,7 @@ use tempfile::NamedTempFile;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -169,11 +169,17 @@ async fn process() {
         }
     });
     println!("{SERVING}{}", app.http_address().unwrap());
-    let mut running = tokio::spawn(app.run());
+    let (stop, stopped) = watch::channel(false);
+    let mut running = tokio::spawn(app.run_until(stopped));
     loop {
         tokio::select! {
-            ended = &mut running => panic!("the service ended: {ended:?}"),
-            _ = terminate.recv() => std::process::exit(0),
+            ended = &mut running => match ended {
+                Ok(Ok(())) if *stop.borrow() => std::process::exit(0),
+                ended => panic!("the service ended: {ended:?}"),
+            },
+            _ = terminate.recv() => {
+                stop.send_replace(true);
+            }
             by_seconds = clock.recv() => match by_seconds {
                 Some(by_seconds) => {
                     set_clock_wrong(by_seconds);

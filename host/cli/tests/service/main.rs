@@ -21,6 +21,7 @@ mod recovery;
 mod refusals;
 mod registry;
 mod replicas;
+mod stopping;
 mod stored;
 #[path = "../support/mod.rs"]
 mod support;

@@ -47,7 +47,10 @@ impl PodLauncher for BrokenLauncher {
     }
 }
 
-async fn furnished(sandbox: &Sandbox, override_backends: impl FnOnce(Backends) -> Backends) -> App {
+pub(super) async fn furnished(
+    sandbox: &Sandbox,
+    override_backends: impl FnOnce(Backends) -> Backends,
+) -> App {
     // The one before holds the ledger until its last task is gone.
     let begun = std::time::Instant::now();
     let override_backends = std::cell::Cell::new(Some(override_backends));
@@ -99,7 +102,7 @@ fn broken(
     broken_until(Arc::default(), error)
 }
 
-fn broken_until(
+pub(super) fn broken_until(
     go: Arc<Notify>,
     error: Option<ClusterError>,
 ) -> impl FnOnce(Backends, Arc<Notify>) -> Backends + Send + 'static {

@@ -129,7 +129,8 @@ impl AppProxy {
     pub(crate) async fn serve(&self, host: AppHost, request: Request) -> Response {
         let (started, method) = (Instant::now(), metrics_method(request.method()));
         let (parts, body) = request.into_parts();
-        let (response, status) = match self.answer(host, parts, body).await {
+        let answer = self.answer(host, parts, body);
+        let (response, status) = match self.app.stopping.in_time(answer).await {
             Ok(response) => {
                 let class = status_class(response.status());
                 (response, class)

@@ -76,6 +76,21 @@ fn inbox_at(relay: RelayUrl) -> (Inbox, Arc<FakeStore>, RelayUrl) {
     (inbox, store, relay)
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_being_served_when_the_inbox_is_stopped_is_served() {
+    let (mut inbox, ..) = inbox();
+    let (send, mut served) = oneshot::channel();
+    inbox.in_flight.spawn(Keys::generate().public_key(), async move {
+        tokio::time::sleep(STOP / 2).await;
+        send.send(()).unwrap();
+        Ok(())
+    });
+    // It does not keep the inbox.
+    inbox.in_flight.spawn(Keys::generate().public_key(), std::future::pending());
+    inbox.end().await;
+    assert_eq!(served.try_recv(), Ok(()));
+}
+
 #[tokio::test]
 async fn a_relay_that_closes_the_inbox_without_end_has_one_subscription_at_a_time() {
     let (mut inbox, store, relay) = inbox();
