@@ -4,19 +4,24 @@ use crate::host_key_proof::{HostKeySecret, Nonce};
 use crate::keys::{Error, SIGNATURE_KINDS};
 use crate::socket::ShutdownOnDrop;
 use futures::{Stream, StreamExt};
-use russh::client::{Config, Handle, Handler, KeyboardInteractiveAuthResponse};
+use russh::client::{AuthResult, Config, Handle, Handler, KeyboardInteractiveAuthResponse};
 use russh::keys::{Algorithm, PublicKey, PublicKeyOrCertificate};
-use russh::{AlgorithmKind, ChannelMsg, Disconnect, Preferred};
+use russh::{AlgorithmKind, ChannelMsg, Disconnect, MethodKind, Preferred};
 use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional, duplex};
 use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::sync::mpsc;
 
 /// A dead server is noticed after three of these.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const TERM: &str = "xterm-256color";
+/// What is under way of a login in each direction.
+const LOGIN_BYTES: usize = 16 << 10;
+/// How often a server may ask by `keyboard-interactive` in one login.
+const QUESTIONS: usize = 4;
 
 /// Which servers a client sends its password to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,13 +157,81 @@ async fn connect<H: Handler<Error = russh::Error> + 'static>(
 ) -> Result<(Handle<H>, ShutdownOnDrop), russh::Error> {
     let stream = TcpStream::connect(address).await?;
     let (stream, shutdown) = ShutdownOnDrop::split(stream)?;
+    let handle = exchange_keys(stream, handler, kinds).await?;
+    Ok((handle, shutdown))
+}
+
+/// As [`connect`], on this connection.
+async fn exchange_keys<H: Handler<Error = russh::Error> + 'static>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    handler: H,
+    kinds: Cow<'static, [Algorithm]>,
+) -> Result<Handle<H>, russh::Error> {
     let config = Config {
         keepalive_interval: Some(KEEPALIVE),
         preferred: Preferred { key: kinds, ..Preferred::default() },
         ..Config::default()
     };
-    let handle = russh::client::connect_stream(Arc::new(config), stream, handler).await?;
-    Ok((handle, shutdown))
+    russh::client::connect_stream(Arc::new(config), stream, handler).await
+}
+
+/// Logs in on this connection as OpenSSH's client does with a password, at a server that passes the
+/// check, and runs nothing. The connection is closed in any case, also when this is dropped.
+///
+/// # Errors
+/// [`LoginError`].
+pub async fn try_login(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    username: &str,
+    password: &str,
+    check: HostKeyCheck,
+) -> Result<(), LoginError> {
+    // russh's own task lives as long as its socket, which is the end of a pipe here.
+    let (socket, piped) = duplex(LOGIN_BYTES);
+    let pipe = async move {
+        let (mut stream, mut piped) = (stream, piped);
+        let _ = copy_bidirectional(&mut stream, &mut piped).await;
+    };
+    let login = async move {
+        let kinds = check.kinds();
+        let mut handle = exchange_keys(socket, check, kinds).await?;
+        match authenticate(&mut handle, username, password).await? {
+            true => Ok(()),
+            false => Err(LoginError::Refused),
+        }
+    };
+    let mut login = pin!(login);
+    tokio::select! {
+        biased;
+        result = &mut login => result,
+        // The server has closed the connection; it may have answered before.
+        () = pipe => login.await,
+    }
+}
+
+/// Whether the server accepts the password, by itself or as the answer to each question of
+/// `keyboard-interactive`, by which servers with PAM may ask for it.
+async fn authenticate(
+    handle: &mut Handle<HostKeyCheck>,
+    username: &str,
+    password: &str,
+) -> Result<bool, russh::Error> {
+    let answer = handle.authenticate_password(username, password).await?;
+    let AuthResult::Failure { remaining_methods, .. } = answer else { return Ok(true) };
+    if !remaining_methods.contains(&MethodKind::KeyboardInteractive) {
+        return Ok(false);
+    }
+    let mut answer =
+        handle.authenticate_keyboard_interactive_start(username, None::<String>).await?;
+    for _ in 0..QUESTIONS {
+        let count = match &answer {
+            KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. } => prompts.len(),
+            _ => break,
+        };
+        let responses = vec![password.to_owned(); count];
+        answer = handle.authenticate_keyboard_interactive_respond(responses).await?;
+    }
+    Ok(matches!(answer, KeyboardInteractiveAuthResponse::Success))
 }
 
 /// Verifies that a server listens at this address that passes the check, without a login.

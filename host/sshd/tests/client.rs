@@ -3,10 +3,11 @@
 
 use futures::stream;
 use paygress_sshd::client::{
-    Client, HostKeyCheck, LoginError, ProofError, WindowSize, proved_host_keys,
+    Client, HostKeyCheck, LoginError, ProofError, WindowSize, proved_host_keys, try_login,
 };
 use paygress_sshd::{
-    Account, HostKeySecret, HostKeys, Password, PrivateKey, new_host_key, parse_keys, serve,
+    Account, HostKeySecret, HostKeys, Password, PrivateKey, new_host_key, parse_keys,
+    password_prompt, serve,
 };
 use russh::Channel;
 use russh::keys::key::safe_rng;
@@ -18,8 +19,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 
 #[tokio::test]
@@ -199,6 +200,73 @@ async fn a_proof_is_no_login_and_its_name_no_user() {
     let refused = Client::login(address, &name, "a secret", check.clone()).await;
     assert!(matches!(refused, Err(LoginError::Refused)));
     assert!(Client::login(address, "alice", "a secret", check).await.is_ok());
+}
+
+/// Asks for the password as servers with PAM do, and accepts it in no other way.
+struct Interactive;
+
+impl Handler for Interactive {
+    type Error = russh::Error;
+
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        _: &str,
+        _: &str,
+        response: Option<Response<'a>>,
+    ) -> Result<Auth, Self::Error> {
+        let Some(mut response) = response else { return Ok(password_prompt()) };
+        let password = response.next().unwrap_or_default();
+        Ok(if password == "a secret" { Auth::Accept } else { Auth::reject() })
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_is_only_tried_answers_questions_too() {
+    for (password, is_taken) in [("a secret", true), ("another", false)] {
+        let (stream, socket) = duplex(64 << 10);
+        let config = Config {
+            keys: vec![new_host_key().unwrap()],
+            auth_rejection_time: Duration::ZERO,
+            ..Config::default()
+        };
+        let server = tokio::spawn(async move {
+            russh::server::run_stream(Arc::new(config), socket, Interactive).await.unwrap().await
+        });
+        let tried = try_login(stream, "alice", password, HostKeyCheck::AcceptAny).await;
+        match is_taken {
+            true => tried.unwrap(),
+            false => assert!(matches!(tried, Err(LoginError::Refused)), "{tried:?}"),
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(20), server).await;
+        assert!(ended.is_ok(), "the connection is closed after the login");
+    }
+}
+
+#[tokio::test]
+async fn a_login_is_tried_at_a_pods_server_and_one_that_is_dropped_is_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let secret = HostKeySecret::derive(b"a test", "a pod");
+    let (address, _stop) = proving(directory.path(), &secret, Password::new("a secret"), "").await;
+    let known = new_host_key().unwrap().public_key().to_openssh().unwrap();
+    let other = HostKeyCheck::one_of([known.as_str()]).unwrap();
+    let login = async |password: &str, check: HostKeyCheck| {
+        let stream = TcpStream::connect(address).await.unwrap();
+        try_login(stream, "alice", password, check).await
+    };
+    assert!(login("a secret", HostKeyCheck::AcceptAny).await.is_ok());
+    let refused = login("another", HostKeyCheck::AcceptAny).await;
+    assert!(matches!(refused, Err(LoginError::Refused)), "{refused:?}");
+    let wrong = login("a secret", other).await;
+    assert!(matches!(wrong, Err(LoginError::WrongHostKey)), "{wrong:?}");
+
+    let (stream, mut server) = duplex(64);
+    server.write_all(b"SSH-2.0-x\r\n").await.unwrap();
+    let login = try_login(stream, "alice", "a secret", HostKeyCheck::AcceptAny);
+    let login = tokio::time::timeout(Duration::from_millis(100), login).await;
+    assert!(login.is_err(), "the server has not answered");
+    let mut received = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(20), server.read_to_end(&mut received));
+    ended.await.expect("the connection is closed").unwrap();
 }
 
 /// Answers each login with this instruction.
