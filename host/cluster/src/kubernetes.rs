@@ -112,6 +112,8 @@ pub struct Kubernetes {
     form: Mutex<PodForm>,
     /// Whether the latest probe pod with its image's own program did not start.
     is_image_program_failing: AtomicBool,
+    /// Whether the latest probe pod could not be reached for a login.
+    is_login_unknown: AtomicBool,
     /// What the latest pod that has tried has shown; none: none has.
     findings: Mutex<Option<NetworkFindings>>,
     replies: Mutex<Replies>,
@@ -161,6 +163,7 @@ impl Kubernetes {
             capacity: OnceLock::new(),
             form: Mutex::new(PodForm { user: PodUser::Template, volume }),
             is_image_program_failing: AtomicBool::new(false),
+            is_login_unknown: AtomicBool::new(false),
             findings: Mutex::new(None),
             replies: Mutex::default(),
             probes: Mutex::default(),
@@ -196,6 +199,11 @@ impl Kubernetes {
     /// What a probe pod with its image's own program has found.
     pub(crate) fn set_image_program_failing(&self, is_failing: bool) {
         self.is_image_program_failing.store(is_failing, Ordering::Relaxed);
+    }
+
+    /// Notes whether a probe pod could not be reached for a login; whether that was so before.
+    pub(crate) fn set_login_unknown(&self, is_unknown: bool) -> bool {
+        self.is_login_unknown.swap(is_unknown, Ordering::Relaxed)
     }
 
     /// Whether the operator's settings let pods run their images' own programs.

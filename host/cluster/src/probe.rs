@@ -1,5 +1,5 @@
 //! The probe pod: what an order would launch, but without a port of the nodes, and removed as soon
-//! as it is ready, or will not become so.
+//! as it has taken a login (`login`), or will not become ready.
 //!
 //! Where customers may be root it is launched as root of a user namespace first. If it starts only
 //! without, customers are not root. Root that is not nobody on its node does not start, here and in
@@ -16,6 +16,7 @@
 //!
 //! All of them give way to orders that need their room (`kubernetes::room`).
 
+mod login;
 mod network;
 
 use crate::kubernetes::Kubernetes;
@@ -88,6 +89,7 @@ fn may_start_without_root(problem: ProbeProblem) -> bool {
     match problem {
         ProbeProblem::Image
         | ProbeProblem::ServerImage
+        | ProbeProblem::Login
         | ProbeProblem::Full
         | ProbeProblem::GaveWay
         | ProbeProblem::Unavailable
@@ -205,7 +207,7 @@ impl Kubernetes {
         started.map(|()| copied).map_err(|failure| failure.problem)
     }
 
-    /// Launches a probe pod of this form, waits for it, and removes it.
+    /// Launches a probe pod of this form, waits for it, logs in, and removes it.
     async fn probe_in(&self, plan: &LeasePlan, form: PodForm) -> std::result::Result<(), Failure> {
         // It has nothing to write, and shows whether the container that would is there.
         let reply = ReplyStep::of_settings(self.settings());
@@ -219,8 +221,13 @@ impl Kubernetes {
         }
         let is_mounted = server == Server::Mounted;
         let started = self.start_probe(plan, objects).await;
+        let login = match &started {
+            Ok(_) => self.log_in(plan).await,
+            Err(_) => Ok(()),
+        };
         self.remove_probe(&plan.lease.pod_name()).await;
         let ready = started?;
+        login?;
         if is_mounted && ready.host_keys.is_empty() {
             tracing::warn!(
                 "a probe pod that runs cannot be reached from here, or its SSH server is of an earlier version"

@@ -7,7 +7,7 @@ pub enum RightPurpose {
     /// Pods of customers, in their namespace: `rbac.yaml`.
     Leases,
     /// A gateway, or HTTP ports of pods, outside of the pods' network, in the same namespace:
-    /// `rbac.yaml`.
+    /// `rbac.yaml`. The login at a probe pod uses it too, and is left out without.
     Gateway,
     /// Pods whose template says what they connect to, in the same namespace: `rbac.yaml` of the
     /// overlay `egress`.

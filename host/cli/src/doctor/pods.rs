@@ -263,6 +263,19 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_refuses_the_login_is_a_failure_with_what_to_do() {
+        let refused = findings(Some(ProbeProblem::Login));
+        let checks = found(&config(None, &[]), refused, &isolated());
+        let [check] = <[Check; 1]>::try_from(checks).unwrap();
+        assert_eq!((check.area, check.outcome), ("start", Outcome::Fail));
+        assert!(check.text.ends_with("its SSH server refuses its login"), "{}", check.text);
+        let remedy = check.remedy.unwrap();
+        for part in ["/run/paygress/login", "SSH_SERVER_IMAGE"] {
+            assert!(remedy.contains(part), "{remedy}");
+        }
+    }
+
+    #[test]
     fn nodes_without_user_namespaces_are_a_warning_where_customers_would_be_root() {
         let server = ("SSH_SERVER_IMAGE", "registry.example/ssh:1");
         let none = findings(Some(ProbeProblem::NoUserNamespaces));

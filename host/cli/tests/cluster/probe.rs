@@ -4,8 +4,8 @@ use crate::admission::isolation::{REFUSED, users_outside};
 use crate::admission::root::root_pod;
 use crate::doctor::Role;
 use crate::support::testbed::{
-    AdmissionParameters, CLUSTER, NetworkPolicies, Ssh, Testbed, is_left_out, remove_pods, sized,
-    wait_for,
+    AdmissionParameters, CLUSTER, NetworkPolicies, Ssh, Testbed, is_left_out, load, output,
+    remove_pods, root, sized, wait_for,
 };
 use crate::{PASSWORD, objects, pods};
 use serde_json::{Value, json};
@@ -14,6 +14,8 @@ use std::process::Command;
 use std::time::Duration;
 
 const SERVER: &str = "paygress.local/ssh:1";
+/// The same server, with a login of its own.
+const OTHER_LOGIN: &str = "paygress.local/other-login:1";
 /// How long the probes of a test may take: two pods that do not become ready.
 const PROBES: Duration = Duration::from_secs(90);
 /// How long the API server may take to see other rights.
@@ -106,6 +108,37 @@ fn a_server_image_that_cannot_be_pulled_is_named() {
     assert_closed(&testbed, "the image of SSH_SERVER_IMAGE cannot be pulled");
 }
 
+/// Makes it of the files of the other one, and loads it.
+fn load_other_login() {
+    let directory = tempfile::tempdir().unwrap();
+    let [rootfs, archive] = ["rootfs", "image.tar"].map(|name| directory.path().join(name));
+    let login = rootfs.join("other");
+    std::fs::create_dir_all(&login).unwrap();
+    let unpack = |archive: &Path, into: &Path| {
+        output(Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(into));
+    };
+    unpack(&root().join("target/images/ssh.tar"), directory.path());
+    unpack(&directory.path().join("layer.tar"), &rootfs);
+    for (name, content) in [("username", "alice"), ("password", "of the image")] {
+        std::fs::write(login.join(name), content).unwrap();
+    }
+    let mut pack = Command::new(root().join("k8s/testbed/oci-image"));
+    pack.arg(&archive).arg(OTHER_LOGIN).arg(&rootfs).args(["--user", "1000"]);
+    output(pack.args(["--entrypoint", r#"["/bin/paygress-sshd", "--login", "/other"]"#]));
+    load(&archive);
+}
+
+/// Its pods are ready: something listens.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn nothing_is_sold_whose_server_refuses_the_login() {
+    let _alone = CLUSTER.lock();
+    load_other_login();
+    let settings = [("SSH_BASE_IMAGE", OTHER_LOGIN), ("POD_READY_SECONDS", "60")];
+    let testbed = start("probe-login", &settings);
+    assert_closed(&testbed, "its SSH server refuses its login");
+}
+
 /// A pod that was bought of this service, by SSH.
 fn bought(testbed: &Testbed) -> Ssh<'static> {
     let token = testbed.token(25);
@@ -147,7 +180,9 @@ fn customers_are_root_where_a_probe_pod_was() {
     assert_outlives_memory(&testbed, ssh);
     let ready = testbed.readyz();
     assert_eq!(ready, json!({"ready": true, "ailments": []}));
-    assert!(testbed.log().contains("a probe pod has started"), "{}", testbed.log());
+    let log = testbed.log();
+    assert!(log.contains("a probe pod has started"), "{log}");
+    assert!(!log.contains("whether it takes logins is not known"), "{log}");
 }
 
 /// Root of a pod that was sold has ten of the runtime's capabilities, and can get no other.

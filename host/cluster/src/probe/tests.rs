@@ -277,9 +277,13 @@ fn a_full_cluster_or_one_that_is_away_closes_nothing_and_a_missing_right_does() 
         assert_eq!(expected.stops_sales(), is_closed, "{error}");
     }
     // None of these has to do with root.
-    for problem in
-        [ProbeProblem::Image, ProbeProblem::ServerImage, ProbeProblem::Full, ProbeProblem::GaveWay]
-    {
+    for problem in [
+        ProbeProblem::Image,
+        ProbeProblem::ServerImage,
+        ProbeProblem::Login,
+        ProbeProblem::Full,
+        ProbeProblem::GaveWay,
+    ] {
         assert!(!may_start_without_root(problem), "{problem:?}");
     }
     assert!(may_start_without_root(ProbeProblem::Refused), "an older admission policy");

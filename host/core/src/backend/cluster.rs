@@ -180,8 +180,8 @@ pub struct ReadyPod {
 /// Finds out whether pods start, before customers pay for them.
 #[async_trait]
 pub trait Probe: Send + Sync {
-    /// Launches a pod as an order would, but without a port of the nodes, waits until it takes
-    /// logins, and removes it. None: nothing is wrong.
+    /// Launches a pod as an order would, but without a port of the nodes, waits until it is ready, logs
+    /// in, and removes it. None: nothing is wrong.
     async fn run(&self, plan: &LeasePlan) -> Option<ProbeProblem>;
 
     /// Launches a pod that tries what no customer may reach, waits until it has, and removes it. This

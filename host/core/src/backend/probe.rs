@@ -11,6 +11,8 @@ pub enum ProbeProblem {
     Port,
     /// It ended as soon as it had started.
     Exited,
+    /// It runs, and its SSH server refuses the pod's login.
+    Login,
     /// Anything else that kept it from starting.
     NotStarted,
     /// A right is missing, or a rule of the cluster does not allow it.
@@ -47,6 +49,9 @@ impl ProbeProblem {
             Self::Exited => {
                 "a pod of the default image ends as soon as it has started: its image must bring an SSH server, or SSH_SERVER_IMAGE must be set"
             }
+            Self::Login => {
+                "a pod of the default image runs, and its SSH server refuses its login: the image must read it from /run/paygress/login and take the password, or SSH_SERVER_IMAGE must be set"
+            }
             Self::NotStarted => {
                 "a probe pod does not start: the log has the reason, and `kubectl get events` in the pods' namespace"
             }
@@ -74,7 +79,7 @@ impl ProbeProblem {
         }
     }
 
-    /// Whether customers' pods would not start either.
+    /// Whether customers' pods would not start either, or would be of no use.
     #[must_use]
     pub fn stops_sales(self) -> bool {
         match self {
@@ -82,6 +87,7 @@ impl ProbeProblem {
             | Self::ServerImage
             | Self::Port
             | Self::Exited
+            | Self::Login
             | Self::NotStarted
             | Self::Refused => true,
             Self::NoUserNamespaces

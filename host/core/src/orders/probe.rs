@@ -1,4 +1,5 @@
-//! The probe pod: nothing is sold before a pod like those of customers has started.
+//! The probe pod: nothing is sold before a pod like those of customers has started and has not refused
+//! its login.
 //!
 //! It is the pod that an order without a customer and without options gets: the default image, the
 //! default tier, the template. Another one is launched when the policies render another pod for

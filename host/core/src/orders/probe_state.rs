@@ -112,11 +112,12 @@ fn refusal(text: &str) -> Refusal {
 mod tests {
     use super::*;
 
-    const ALL: [ProbeProblem; 12] = [
+    const ALL: [ProbeProblem; 13] = [
         ProbeProblem::Image,
         ProbeProblem::ServerImage,
         ProbeProblem::Port,
         ProbeProblem::Exited,
+        ProbeProblem::Login,
         ProbeProblem::NotStarted,
         ProbeProblem::Refused,
         ProbeProblem::NoUserNamespaces,
