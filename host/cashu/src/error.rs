@@ -3,6 +3,7 @@
 use cdk::lightning_invoice::ParseOrSemanticError;
 use cdk::nuts::Id;
 use hyper::StatusCode;
+use paygress_core::backend::store::LedgerError;
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::units::Sat;
 use paygress_http_client::{HttpError, RedirectError, SetupError};
@@ -263,6 +264,9 @@ pub enum OperatorError {
     NoRoute,
     #[error("{restored} restored with the mint's other keysets, but {conflict}")]
     PartlyRestored { restored: Sat, conflict: KeysetConflict },
+    /// What is owed to customers is not known.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     #[error(transparent)]
     Wallet(#[from] MintWalletError),
 }

@@ -30,14 +30,21 @@ enum Response {
 }
 
 impl MintWallet {
-    /// Pays an invoice, once however often it is called.
-    pub(crate) async fn melt(&self, invoice: &Bolt11Invoice) -> Result<OperationOutcome> {
+    /// Pays an invoice, once however often it is called, if `kept` is left after it.
+    pub(crate) async fn melt(
+        &self,
+        invoice: &Bolt11Invoice,
+        kept: u64,
+    ) -> Result<OperationOutcome> {
         self.ensure_restored().await?;
-        let outcome = self.try_melt(invoice).await?;
-        if self.prepare_retry(&outcome).await? { self.try_melt(invoice).await } else { Ok(outcome) }
+        let outcome = self.try_melt(invoice, kept).await?;
+        match self.prepare_retry(&outcome).await? {
+            true => self.try_melt(invoice, kept).await,
+            false => Ok(outcome),
+        }
     }
 
-    async fn try_melt(&self, invoice: &Bolt11Invoice) -> Result<OperationOutcome> {
+    async fn try_melt(&self, invoice: &Bolt11Invoice, kept: u64) -> Result<OperationOutcome> {
         let purpose = Purpose::Melt { payment_hash: PaymentHash::of(invoice) };
         let request = MeltQuoteBolt11Request {
             request: invoice.clone(),
@@ -47,6 +54,9 @@ impl MintWallet {
         let quote = self.client.melt_quote(&request).await?;
         let needed = quote.amount.to_u64().saturating_add(quote.fee_reserve.to_u64());
         let (inputs, fee) = self.select_inputs(needed).await?;
+        if kept > 0 && self.max_spendable(kept).await? < needed.saturating_add(fee) {
+            return Err(MintWalletError::NotSpared);
+        }
         let keyset = self.active_keyset().await?;
         // Blank outputs for the change: as many as it has binary digits (NUT-08).
         let change = total(&inputs).saturating_sub(quote.amount.to_u64()).saturating_sub(fee);

@@ -9,6 +9,7 @@ use crate::purpose::{Purpose, SendId};
 use crate::send::FeeMode;
 use crate::wallet::{CashuWallet, HealthCheck};
 use cdk::lightning_invoice::Bolt11Invoice;
+use paygress_core::backend::store::RefundStore;
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Sat;
@@ -20,6 +21,8 @@ const PAYOUT_INTERVAL: Duration = Duration::from_secs(600);
 const PAYOUT_RESERVE_DIVISOR: u64 = 50;
 /// …and so many more, for the mint's.
 const PAYOUT_MIN_RESERVE: Sat = Sat(5);
+/// A payout is one of so many parts of the threshold at least: each has its fees.
+const PAYOUT_PARTS: u64 = 10;
 
 type Result<T> = std::result::Result<T, OperatorError>;
 
@@ -67,6 +70,17 @@ impl CashuWallet {
         destination: &str,
         amount: Option<Sat>,
     ) -> Result<Melted> {
+        self.melt_leaving(Sat(0), mint, destination, amount).await
+    }
+
+    /// As [`CashuWallet::melt`], if `kept` is left at the mint.
+    async fn melt_leaving(
+        &self,
+        kept: Sat,
+        mint: &MintUrl,
+        destination: &str,
+        amount: Option<Sat>,
+    ) -> Result<Melted> {
         let wallet = self.operators_wallet(mint)?;
         let invoice = if is_lightning_address(destination) {
             // An address gives a new invoice each time: without this, a payment whose response was
@@ -76,7 +90,7 @@ impl CashuWallet {
         } else {
             Bolt11Invoice::from_str(destination).map_err(OperatorError::Destination)?
         };
-        match wallet.melt(&invoice).await? {
+        match wallet.melt(&invoice, kept.0).await? {
             OperationOutcome::Done(operation) => {
                 Ok(Melted { amount: Sat(operation.data.sent), fee: Sat(operation.data.fee) })
             }
@@ -97,41 +111,61 @@ impl CashuWallet {
         Ok(())
     }
 
-    /// Pays out what exceeds `above` at any mint, periodically, until it is dropped.
-    pub async fn run_payout_loop(&self, address: &str, above: Sat) {
+    /// As [`CashuWallet::pay_out`], periodically, until it is dropped.
+    pub async fn run_payout_loop(&self, ledger: &dyn RefundStore, address: &str, above: Sat) {
         let mut tick = tokio::time::interval(PAYOUT_INTERVAL);
         loop {
             tick.tick().await;
-            if let Err(error) = self.pay_out(address, above).await {
+            if let Err(error) = self.pay_out(ledger, address, above).await {
                 tracing::warn!(%error, "payout failed; it is tried again");
             }
         }
     }
 
-    /// Pays out what exceeds `above` at any mint, less a reserve for fees.
+    /// Pays out what exceeds `above`, and what may have to go back to customers, at any mint, less a
+    /// reserve for fees.
     ///
     /// # Errors
     /// [`OperatorError`] of the last mint where it failed.
-    pub async fn pay_out(&self, address: &str, above: Sat) -> Result<Vec<Melted>> {
+    pub async fn pay_out(
+        &self,
+        ledger: &dyn RefundStore,
+        address: &str,
+        above: Sat,
+    ) -> Result<Vec<Melted>> {
         let (mut payments, mut failure) = (Vec::new(), None);
         for status in self.overview(HealthCheck::Cached).await? {
             let balance = status.balance;
             if balance.available <= above {
                 continue;
             }
-            let Some(wallet) = self.wallets.get(&balance.mint) else { continue };
-            let spendable = Sat(wallet.max_spendable().await?);
-            let reserve = Sat(spendable.0 / PAYOUT_RESERVE_DIVISOR).plus(PAYOUT_MIN_RESERVE);
-            match self.melt(&balance.mint, address, Some(spendable.minus(reserve))).await {
-                Ok(paid) => {
-                    tracing::info!(mint = %balance.mint, amount = %paid.amount, fee = %paid.fee, "paid out");
-                    payments.push(paid);
-                }
+            match self.pay_out_at(&balance.mint, ledger, address, above).await {
+                Ok(paid) => payments.extend(paid),
                 // Other mints' payouts do not wait for it.
                 Err(error) => failure = Some(error),
             }
         }
         failure.map_or(Ok(payments), Err)
+    }
+
+    async fn pay_out_at(
+        &self,
+        mint: &MintUrl,
+        ledger: &dyn RefundStore,
+        address: &str,
+        above: Sat,
+    ) -> Result<Option<Melted>> {
+        // Before the balance: what is refunded between the two is then kept once more, not paid out.
+        let kept = above.max(ledger.owed(mint, None).await?);
+        let payable = Sat(self.operators_wallet(mint)?.max_spendable(kept.0).await?);
+        let reserve = Sat(payable.0 / PAYOUT_RESERVE_DIVISOR).plus(PAYOUT_MIN_RESERVE);
+        let amount = payable.minus(reserve);
+        if amount < Sat(above.0 / PAYOUT_PARTS).max(Sat(1)) {
+            return Ok(None);
+        }
+        let paid = self.melt_leaving(kept, mint, address, Some(amount)).await?;
+        tracing::info!(%mint, amount = %paid.amount, fee = %paid.fee, "paid out");
+        Ok(Some(paid))
     }
 
     /// Adds the seed's unspent proofs at a mint that the wallet does not have, and removes those that

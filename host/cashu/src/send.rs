@@ -281,10 +281,11 @@ impl MintWallet {
         }
     }
 
-    /// The most that one request can spend.
-    pub(crate) async fn max_spendable(&self) -> Result<u64> {
+    /// The most that one request can spend of what exceeds `kept`.
+    pub(crate) async fn max_spendable(&self, kept: u64) -> Result<u64> {
         let (unspent, _) = self.spendable().await?;
-        Ok(total(unspent.get(..MAX_INPUTS).unwrap_or(&unspent)))
+        let of_request = total(unspent.get(..MAX_INPUTS).unwrap_or(&unspent));
+        Ok(total(&unspent).saturating_sub(kept).min(of_request))
     }
 
     /// Whether a token that was sent has been redeemed, in whole or in part.

@@ -446,10 +446,12 @@ impl App {
         let admin = self.admin.run();
         let policy_dir = poll_policy_dir(Arc::clone(&self.policies));
         let transports = serve_transports(Arc::clone(&self.orders), self.nostr, self.http, stop);
-        let wallet = Arc::clone(&self.wallet);
+        let (wallet, ledger) = (Arc::clone(&self.wallet), Arc::clone(&self.ledger));
         let payouts = async {
             match self.payout {
-                Some(Payout { address, above }) => wallet.run_payout_loop(&address, above).await,
+                Some(Payout { address, above }) => {
+                    wallet.run_payout_loop(&*ledger, &address, above).await
+                }
                 None => std::future::pending().await,
             }
         };

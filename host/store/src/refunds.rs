@@ -57,8 +57,9 @@ impl RefundStore for SqlStore {
             .await
     }
 
-    async fn owed_besides(&self, order: &OrderId, mint: &MintUrl) -> Result<Sat> {
-        let values = [Value::from(order.as_str()), of_mint(mint).into()];
+    async fn owed(&self, mint: &MintUrl, besides: Option<&OrderId>) -> Result<Sat> {
+        // No order has an empty id.
+        let values = [Value::from(besides.map_or("", OrderId::as_str)), of_mint(mint).into()];
         let mint = mint.clone();
         self.database
             .transact(move |transaction| {

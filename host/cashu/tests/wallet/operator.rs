@@ -1,9 +1,14 @@
 //! What the operator does with the wallet: restores it, and takes the income out.
 
 use crate::{TestEnv, assert_balanced, available};
+use async_trait::async_trait;
 use paygress_cashu::{MintWalletError, OperatorError};
-use paygress_core::backend::wallet::{Payments, ReceiveError, TokenReader};
-use paygress_core::model::ids::OrderId;
+use paygress_core::backend::store::{LedgerError, RefundStore};
+use paygress_core::backend::wallet::{
+    Payments, ReceiveError, RefundAmount, RefundIssuer, TokenReader,
+};
+use paygress_core::model::ids::{Customer, MintUrl, OrderId};
+use paygress_core::model::order::Order;
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::units::Sat;
 use paygress_sandbox::{NetworkFault, TestMint};
@@ -76,26 +81,50 @@ async fn the_operator_sends_and_melts_and_an_invoice_is_paid_once() {
     assert_balanced(&wallet).await;
 }
 
+/// A ledger that owes customers so much, or is damaged.
+struct FakeLedger(Option<Sat>);
+
+#[async_trait]
+impl RefundStore for FakeLedger {
+    async fn pending_refunds(&self, _: Option<&Customer>) -> Result<Vec<Order>, LedgerError> {
+        Ok(Vec::new())
+    }
+
+    async fn close_refund(&self, _: &Order) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    async fn owed(&self, _: &MintUrl, _: Option<&OrderId>) -> Result<Sat, LedgerError> {
+        self.0.ok_or_else(|| LedgerError::unreadable("a damaged row"))
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_payout_goes_to_the_lightning_address_when_there_is_enough() {
+async fn a_payout_leaves_its_threshold_and_what_is_owed_to_customers() {
     let env = TestEnv::new().await;
-    let wallet = env.wallet().await;
-    let token = env.token(1_000).await;
-    let token_info = wallet.decode(&token).await.unwrap();
-    wallet.receive(&OrderId::random(), &token, &token_info).await.unwrap();
+    let (wallet, net) = env.wallet_with(1_000).await;
     let bank = TestMint::start(0).await.unwrap();
     let address = bank.lightning_address().await.unwrap();
-    assert_eq!(
-        wallet.pay_out(&address, Sat(5_000)).await.unwrap(),
-        [],
-        "below the threshold nothing moves"
-    );
-    let paid = wallet.pay_out(&address, Sat(500)).await.unwrap();
-    assert_eq!(paid.len(), 1);
-    assert!(
-        paid[0].amount.0 > 950 && available(&wallet).await < 30,
-        "{paid:?}, {} left",
-        available(&wallet).await
-    );
+    let damaged = wallet.pay_out(&FakeLedger(None), &address, Sat(100)).await;
+    assert!(matches!(damaged, Err(OperatorError::Ledger(_))), "{damaged:?}");
+    let (nothing, owed) = (FakeLedger(Some(Sat(0))), FakeLedger(Some(Sat(800))));
+    for (ledger, above) in [(&nothing, 5_000), (&owed, 5_000), (&FakeLedger(Some(net)), 100)] {
+        assert_eq!(wallet.pay_out(ledger, &address, Sat(above)).await.unwrap(), []);
+    }
+    assert_eq!(available(&wallet).await, net.0, "nothing has moved");
+    for (ledger, above, kept) in [(&owed, 100, 800), (&nothing, 500, 500)] {
+        let before = available(&wallet).await;
+        let paid = wallet.pay_out(ledger, &address, Sat(above)).await.unwrap();
+        assert_eq!(paid.len(), 1);
+        let left = available(&wallet).await;
+        println!("of {before} sat {} were paid out, and {left} are left", paid[0].amount);
+        assert!((kept..kept + 30).contains(&left), "{paid:?}, {left} left");
+        assert!(paid[0].amount.0 > before - kept - 30, "{paid:?}");
+        // What is left above the threshold is less than a payout's fees are worth.
+        assert_eq!(wallet.pay_out(ledger, &address, Sat(above)).await.unwrap(), []);
+    }
+    let refund =
+        wallet.refund(&OrderId::random(), &env.mint_url(), RefundAmount::LessFee(Sat(400))).await;
+    assert_eq!(refund.map(|made| made.amount.plus(made.fee)).unwrap(), Sat(400));
     assert_balanced(&wallet).await;
 }

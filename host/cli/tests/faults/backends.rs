@@ -212,8 +212,8 @@ impl RefundStore for BadLedger {
     async fn close_refund(&self, order: &Order) -> Result<(), LedgerError> {
         self.write(self.ledger.close_refund(order)).await
     }
-    async fn owed_besides(&self, order: &OrderId, mint: &MintUrl) -> Result<Sat, LedgerError> {
-        self.ledger.owed_besides(order, mint).await
+    async fn owed(&self, mint: &MintUrl, besides: Option<&OrderId>) -> Result<Sat, LedgerError> {
+        self.ledger.owed(mint, besides).await
     }
 }
 

@@ -7,10 +7,27 @@ use paygress::app::App;
 use paygress::sandbox::Sandbox;
 use paygress_core::backend::cluster::PodRemover;
 use paygress_core::model::ids::PodName;
+use paygress_core::model::units::Sat;
 use paygress_sandbox::TestMint;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Instant;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payout_leaves_what_a_running_pod_may_be_refunded() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let app = sandbox.app().await.unwrap();
+    let (wallet, ledger) = (Arc::clone(&app.wallet), Arc::clone(&app.ledger));
+    let _running = Running::start(app);
+    let buyer = Buyer::new(&sandbox).await;
+    let bought = buyer.ask(json!({"cashu_token": buyer.token(900).await})).await;
+    assert!(bought["pod_name"].is_string(), "{bought}");
+    let bank = TestMint::start(0).await.unwrap();
+    let address = bank.lightning_address().await.unwrap();
+    assert_eq!(wallet.pay_out(&*ledger, &address, Sat(100)).await.unwrap(), []);
+    let stopped = buyer.ask(json!({"type": "stop", "pod_name": bought["pod_name"]})).await;
+    assert!(stopped["refunded_sats"].as_u64().is_some_and(|sat| sat > 880), "{stopped}");
+}
 
 /// The refund in the status of a pod, as soon as there is one. (The same text in the same second
 /// are the same message, and are answered once.)

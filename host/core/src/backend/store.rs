@@ -321,11 +321,11 @@ pub trait RefundStore: Send + Sync {
     async fn close_refund(&self, order: &Order) -> Result<(), LedgerError>;
 
     /// What the wallet may hold of this mint for orders that have neither ended nor been refunded,
-    /// without this one: it may have to go back.
+    /// without `besides`: it may have to go back.
     ///
     /// # Errors
     /// [`LedgerError::Unreadable`] when an order cannot be read that may be one of them.
-    async fn owed_besides(&self, order: &OrderId, mint: &MintUrl) -> Result<Sat, LedgerError>;
+    async fn owed(&self, mint: &MintUrl, besides: Option<&OrderId>) -> Result<Sat, LedgerError>;
 }
 
 /// Reads for operators, and the removal of what nobody needs to read any more.

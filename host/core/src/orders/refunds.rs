@@ -95,7 +95,7 @@ impl OrderService {
         added: Option<Sat>,
     ) -> Result<RefundAmount, LedgerError> {
         let Some(added) = added else { return Ok(RefundAmount::LessFee(due)) };
-        let owed = self.backends.ledger.owed_besides(&order.id, &order.token_info.mint).await;
+        let owed = self.backends.ledger.owed(&order.token_info.mint, Some(&order.id)).await;
         with_added(due, added, owed)
     }
 
