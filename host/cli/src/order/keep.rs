@@ -99,11 +99,9 @@ impl KeepArguments {
             format,
         };
         let stop = extension.run().await?;
-        let unused = extension.record.unused();
         print_note(format_args!("{}: {}", stop.reason(), extension.spending()));
-        if unused > Sat(0) {
-            let path = extension.record.path().display();
-            print_note(format_args!("{unused} in tokens that were not sent are in {path}"));
+        for left in extension.leftovers() {
+            print_note(format_args!("{left}"));
         }
         Ok(stop.exit_code())
     }
@@ -180,6 +178,8 @@ enum After {
     Continue,
     /// After a pause.
     Retry,
+    /// Nothing more is sent.
+    AwaitEnd,
     Stop(Stop),
 }
 
@@ -200,9 +200,10 @@ fn outcome(response: &Response, was: TokenState) -> (TokenState, After) {
             | ErrorType::UnsupportedUnit
             | ErrorType::InsufficientPayment
             | ErrorType::TokenAlreadySpent => (TokenState::Refused, After::Continue),
-            // If its answer was lost before, it may have been used.
-            ErrorType::LeaseExpired => (was, After::Retry),
-            ErrorType::NotFound | ErrorType::NotOwner => (was, After::Stop(Stop::Refused)),
+            ErrorType::LeaseExpired => (not_taken(was), After::AwaitEnd),
+            ErrorType::NotFound | ErrorType::NotOwner => {
+                (not_taken(was), After::Stop(Stop::Refused))
+            }
             // What it means for the token is not known.
             ErrorType::Later(_) => (TokenState::Sent, After::Stop(Stop::Refused)),
             _ => (TokenState::Sent, After::Retry),
@@ -210,6 +211,14 @@ fn outcome(response: &Response, was: TokenState) -> (TokenState, After) {
         Response::Access(_) | Response::Status(_) | Response::Notice(_) => {
             (TokenState::Sent, After::Stop(Stop::Refused))
         }
+    }
+}
+
+/// The service has the token all the same. If its answer was lost before, it may have been used.
+fn not_taken(was: TokenState) -> TokenState {
+    match was {
+        TokenState::Unused => TokenState::Refused,
+        was => was,
     }
 }
 
@@ -260,6 +269,7 @@ impl<S: Service> Extension<'_, S> {
                     After::Retry => {
                         self.service.wait(third(left).min(RETRY).max(BETWEEN_REQUESTS)).await
                     }
+                    After::AwaitEnd => return self.await_end().await,
                     After::Stop(stop) => return Ok(stop),
                 }
                 continue;
@@ -268,6 +278,17 @@ impl<S: Service> Extension<'_, S> {
             print_note(format_args!("{pod} lives until {end}; the next token is sent in {wait}"));
             awaited = status.expires_at;
             self.service.wait(wait).await;
+        }
+    }
+
+    /// Waits for the end of a pod that the service extends no more.
+    async fn await_end(&self) -> Result<Stop> {
+        loop {
+            let left = match self.status().await? {
+                Ok(status) => Seconds(status.time_remaining_seconds),
+                Err(stop) => return Ok(stop),
+            };
+            self.service.wait(left.min(RETRY).max(BETWEEN_REQUESTS)).await;
         }
     }
 
@@ -286,6 +307,23 @@ impl<S: Service> Extension<'_, S> {
             true => format!("{text}, and {others} refused or refunded, which count too"),
             false => text,
         }
+    }
+
+    /// What the record's tokens are worth that have extended nothing.
+    fn leftovers(&self) -> Vec<String> {
+        let (unused, refused) = (self.record.unused(), self.record.refused());
+        let path = self.record.path().display();
+        let mut leftovers = Vec::new();
+        if unused > Sat(0) {
+            leftovers.push(format!("{unused} in tokens that were not sent are in {path}"));
+        }
+        if refused > Sat(0) {
+            leftovers.push(format!(
+                "{refused} in tokens that were sent, and that the service says it has not taken, are \
+                 in {path}: receive them in your wallet before you use them"
+            ));
+        }
+        leftovers
     }
 
     /// The status of the pod while it lives. Relays are offline now and then.

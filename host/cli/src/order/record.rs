@@ -27,7 +27,7 @@ pub(super) enum TokenState {
     Sent,
     /// It has extended the pod.
     Used,
-    /// The service does not take it, and nothing was taken.
+    /// It was sent, and the service says that it has not taken it.
     Refused,
     /// It was taken and given back; the answer is the refund.
     Refunded,
@@ -154,6 +154,11 @@ impl Record {
     /// What is left in tokens that were not sent.
     pub(super) fn unused(&self) -> Sat {
         self.sum(&[TokenState::Unused])
+    }
+
+    /// What the service has, and says that it has not taken.
+    pub(super) fn refused(&self) -> Sat {
+        self.sum(&[TokenState::Refused])
     }
 
     fn sum(&self, states: &[TokenState]) -> Sat {

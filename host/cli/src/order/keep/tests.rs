@@ -79,12 +79,12 @@ impl FakeService {
     /// Keeps the pod with these tokens and this budget, and gives the moments at which they were
     /// sent.
     async fn extend(&self, record: &mut Record, budget: u64) -> (Stop, Vec<u64>) {
-        let (stop, _) = self.extend_and_report(record, budget).await;
+        let (stop, ..) = self.extend_to_end(record, budget).await;
         (stop, self.sent.borrow().iter().map(|(at, _)| *at).collect())
     }
 
-    /// Gives what the budget went into.
-    async fn extend_and_report(&self, record: &mut Record, budget: u64) -> (Stop, String) {
+    /// Gives what the budget went into, and what is left in the record.
+    async fn extend_to_end(&self, record: &mut Record, budget: u64) -> (Stop, String, Vec<String>) {
         let name = pod();
         let mut extension = Extension {
             service: self,
@@ -95,7 +95,7 @@ impl FakeService {
             format: Format::Text,
         };
         let stop = extension.run().await.unwrap();
-        (stop, extension.spending())
+        (stop, extension.spending(), extension.leftovers())
     }
 }
 
@@ -230,9 +230,9 @@ async fn a_service_that_lies_gets_no_more_than_the_budget() {
         assert_eq!((stop, sent.len()), (Stop::BudgetSpent, 1));
         assert_eq!((record.sent(), record.unused()), (Sat(8), Sat(2)));
         // Nothing more is sent.
-        let report = service.extend_and_report(&mut record, 9).await;
+        let (stop, report, _) = service.extend_to_end(&mut record, 9).await;
         let spending = "0 sat of 9 sat spent, and 8 sat refused or refunded, which count too";
-        assert_eq!(report, (Stop::BudgetSpent, spending.to_owned()));
+        assert_eq!((stop, report.as_str()), (Stop::BudgetSpent, spending));
         println!("with a budget of 9 sat it has had {}", record.sent());
     }
 }
@@ -246,12 +246,29 @@ async fn a_service_that_is_busy_is_tried_until_the_pod_ends() {
     let (stop, sent) = service.extend(&mut busy, 2).await;
     println!("a token was sent {} times in a minute", sent.len());
     assert!(stop == Stop::Ended && (2..60).contains(&sent.len()), "{sent:?}");
-    drop(busy);
-    // It has ended before the token was sent: the token is still good.
-    let directory = tempfile::tempdir().unwrap();
-    let script = [ErrorType::LeaseExpired, ErrorType::NotOwner].map(Scripted::Error);
-    let service = FakeService::new(61, script);
-    let mut record = record(&directory, &[TWO]);
-    let (stop, _) = service.extend(&mut record, 2).await;
-    assert_eq!((stop, record.unused()), (Stop::Refused, Sat(2)));
+}
+
+/// The service has it: it may be redeemed whatever was answered.
+#[tokio::test]
+async fn a_token_that_was_sent_is_not_called_unused_when_the_pod_has_ended() {
+    for (code, expected) in [
+        (ErrorType::LeaseExpired, Stop::Ended),
+        (ErrorType::NotOwner, Stop::Refused),
+        (ErrorType::NotFound, Stop::Refused),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let service = FakeService::new(61, [Scripted::Error(code)]);
+        let mut record = record(&directory, &[TWO, EIGHT]);
+        let (stop, report, leftovers) = service.extend_to_end(&mut record, 10).await;
+        assert_eq!(stop, expected, "{code:?}");
+        assert_eq!(service.sent.borrow().len(), 1, "{code:?}: no other token is sent");
+        assert_eq!((record.sent(), record.unused()), (Sat(2), Sat(8)), "{code:?}");
+        assert_eq!(report, "0 sat of 10 sat spent, and 2 sat refused or refunded, which count too");
+        let [unused, refused]: [String; 2] = leftovers.try_into().unwrap();
+        assert!(unused.starts_with("8 sat in tokens that were not sent are in "), "{unused}");
+        assert!(refused.starts_with("2 sat in tokens that were sent, and that "), "{refused}");
+        let error = ErrorResponse::from(&Refusal::new(code, "a test"));
+        let (state, _) = outcome(&Response::Error(error), TokenState::Sent);
+        assert_eq!(state, TokenState::Sent, "if an answer was lost before, it may have been used");
+    }
 }
