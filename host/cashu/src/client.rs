@@ -5,7 +5,7 @@ use crate::compute::ComputeShare;
 use crate::error::{MintError, ResponseError, UnavailableReason};
 use crate::health::{CircuitBreaker, RateLimit};
 use crate::http::{JsonClient, ResponseLimits};
-use crate::keyset::cheapest_active;
+use crate::keyset::longest_active;
 use crate::keyset_owners::MAX_KEYSETS;
 use crate::pace::Pace;
 use crate::spent::SpentProofs;
@@ -203,7 +203,7 @@ impl MintClient {
             let error = ResponseError::TooManyKeysets(keysets.len());
             return Err(MintError::InvalidResponse(error));
         }
-        if let Some(active) = cheapest_active(&keysets, UnixTime::now()) {
+        if let Some(active) = longest_active(&keysets, UnixTime::now()) {
             self.input_fee_ppk.store(active.input_fee_ppk, Ordering::Relaxed);
         }
         let keysets = Arc::new(keysets);

@@ -9,12 +9,17 @@ use cdk::amount::FeeAndAmounts;
 use cdk::nuts::{Id, KeySet, KeySetInfo, Proofs};
 use paygress_core::limits;
 use paygress_core::model::refusal::Refusal;
-use paygress_core::model::units::UnixTime;
+use paygress_core::model::units::{Seconds, UnixTime};
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Fees beyond this many sat are not looked for: such a mint takes more than it is worth.
 const MAX_GROSS_STEPS: usize = 10_000;
+/// A keyset that ends within 60 days ends soon: refunds wait for their customers, 30 days by default…
+const ENDS_SOON: Seconds = Seconds(5_184_000);
+/// …and its proofs are swapped until a day after its end, where the mint has not dropped it yet.
+const SWAPPED_AFTER_END: Seconds = Seconds(86_400);
 
 /// The keyset that new outputs are made with.
 pub(crate) struct ActiveKeyset {
@@ -22,14 +27,36 @@ pub(crate) struct ActiveKeyset {
     pub(crate) keys: Arc<KeySet>,
 }
 
-/// The mint's active keyset with the lowest input fee.
-pub(crate) fn cheapest_active<'a>(
+/// When a mint may drop a keyset (NUT-02).
+fn end_of(keyset: &KeySetInfo) -> UnixTime {
+    // Some mints write 0 for none.
+    UnixTime(keyset.final_expiry.filter(|at| *at > 0).unwrap_or(u64::MAX))
+}
+
+/// The mint's active keyset that ends last, or never; of several the one with the lowest input fee.
+pub(crate) fn longest_active<'a>(
     keysets: impl IntoIterator<Item = &'a KeySetInfo>,
     now: UnixTime,
 ) -> Option<&'a KeySetInfo> {
-    let is_usable =
-        |keyset: &&KeySetInfo| keyset.active && keyset.final_expiry.is_none_or(|at| at > now.0);
-    keysets.into_iter().filter(is_usable).min_by_key(|keyset| keyset.input_fee_ppk)
+    let is_usable = |keyset: &&KeySetInfo| keyset.active && end_of(keyset) > now;
+    let order = |keyset: &&KeySetInfo| (Reverse(end_of(keyset)), keyset.input_fee_ppk);
+    keysets.into_iter().filter(is_usable).min_by_key(order)
+}
+
+/// Those of a mint's keysets whose proofs are to be swapped for proofs of the one that ends last.
+pub(crate) fn ending_keysets(keysets: &[&KeySetInfo], now: UnixTime) -> HashSet<Id> {
+    let Some(active) = longest_active(keysets.iter().copied(), now) else { return HashSet::new() };
+    let ending = keysets.iter().filter(|keyset| is_ending(keyset, active, now));
+    ending.map(|keyset| keyset.id).collect()
+}
+
+/// Whether a keyset ends soon, and `active` lasts twice as long: so a mint that rotates its keys often
+/// takes its fee a few times only.
+fn is_ending(keyset: &KeySetInfo, active: &KeySetInfo, now: UnixTime) -> bool {
+    let left = end_of(keyset).since(now);
+    left <= ENDS_SOON
+        && now.since(end_of(keyset)) <= SWAPPED_AFTER_END
+        && end_of(active).since(now) >= left.plus(left)
 }
 
 /// An amount in the keyset's denominations, in no more outputs than one operation may have.
@@ -128,6 +155,61 @@ mod tests {
                     assert!(refusal.message.contains(&reason), "{refusal}");
                 }
             }
+        }
+    }
+
+    /// The last digit of its id; its fee; the seconds until its end.
+    fn info(digit: u64, input_fee_ppk: u64, ends_in: Option<u64>) -> KeySetInfo {
+        KeySetInfo {
+            id: format!("00{digit:014x}").parse().unwrap(),
+            unit: CurrencyUnit::Sat,
+            active: true,
+            input_fee_ppk,
+            final_expiry: ends_in.map(|seconds| NOW.0 + seconds),
+        }
+    }
+
+    const NOW: UnixTime = UnixTime(1_900_000_000);
+    const DAY: u64 = 86_400;
+
+    #[test]
+    fn outputs_are_made_in_the_active_keyset_that_ends_last() {
+        let none = KeySetInfo { final_expiry: Some(0), ..info(5, 50, None) };
+        let inactive = KeySetInfo { active: false, ..info(6, 0, None) };
+        for (keysets, chosen) in [
+            (vec![info(1, 0, Some(60)), info(2, 100, None)], Some(2)),
+            (vec![info(1, 100, None), info(2, 0, Some(60)), info(3, 10, None)], Some(3)),
+            (vec![info(1, 0, Some(DAY)), info(2, 100, Some(2 * DAY))], Some(2)),
+            (vec![none, info(1, 0, Some(DAY))], Some(5)),
+            (vec![inactive.clone(), info(1, 7, Some(1))], Some(1)),
+            (vec![inactive, info(1, 0, Some(0))], None),
+        ] {
+            let found = longest_active(&keysets, NOW).map(|keyset| keyset.id);
+            assert_eq!(found, chosen.map(|digit| info(digit, 0, None).id), "{keysets:?}");
+        }
+    }
+
+    #[test]
+    fn proofs_are_swapped_whose_keyset_ends_soon_if_another_lasts_twice_as_long() {
+        for (ends_in, active_for, is_swapped) in [
+            (Some(60 * DAY), None, true),
+            (Some(60 * DAY + 1), None, false),
+            (None, None, false),
+            (Some(7 * DAY), Some(14 * DAY), true),
+            (Some(7 * DAY + 1), Some(14 * DAY), false),
+            (Some(0), Some(1), true),
+        ] {
+            let (keyset, active) = (info(1, 0, ends_in), info(2, 0, active_for));
+            let ending = ending_keysets(&[&keyset, &active], NOW);
+            let expected: HashSet<Id> = is_swapped.then_some(keyset.id).into_iter().collect();
+            assert_eq!(ending, expected, "{ends_in:?} {active_for:?}");
+        }
+        for (ended_ago, is_swapped) in [(DAY, true), (DAY + 1, false)] {
+            let final_expiry = Some(NOW.0 - ended_ago);
+            let (keyset, active) =
+                (KeySetInfo { final_expiry, ..info(1, 0, None) }, info(2, 0, None));
+            let ending = ending_keysets(&[&keyset, &active], NOW);
+            assert_eq!(ending.contains(&keyset.id), is_swapped, "{ended_ago}");
         }
     }
 

@@ -4,7 +4,8 @@
 //! ```text
 //! order service ─▶ CashuWallet ─────────▶ MintWallet ──────────▶ WalletStore   before and after
 //!                  backend.rs, verify.rs   swap.rs, send.rs,      tables.rs     each request
-//! operator ──────▶ operator.rs             melt.rs, restore.rs
+//! operator ──────▶ operator.rs             melt.rs, restore.rs,
+//!                                          rotation.rs
 //!       token.rs, conditions.rs: offline       └────────────────▶ MintClient ─▶ HTTP
 //!                                                                 health.rs, spent.rs
 //! ```
@@ -95,6 +96,7 @@ mod pace;
 mod purpose;
 mod refusal;
 mod restore;
+mod rotation;
 mod seed;
 mod send;
 mod spent;
@@ -118,7 +120,7 @@ pub use lightning_address::is_valid_lightning_address;
 pub use melt::Melted;
 pub use mint_check::{MeltLimits, MintOffer, Nut, check_mint};
 pub use operation::{MintBalance, OperationState, Transaction};
-pub use purpose::{PaymentHash, Purpose, SendId, UnknownPurpose};
+pub use purpose::{PaymentHash, Purpose, RotationId, SendId, UnknownPurpose};
 pub use seed::{Seed, SeedError};
 pub use token::token_amount;
 pub use wallet::{CashuWallet, HealthCheck, MintStatus, OpenError, Settings};

@@ -4,7 +4,7 @@
 use crate::client::MintClient;
 use crate::error::{BoxError, MintError, ResponseError, UnavailableReason};
 use crate::http::{JsonClient, ResponseLimits};
-use crate::keyset::cheapest_active;
+use crate::keyset::longest_active;
 use cdk::mint_url::MintUrl;
 use hyper::Method;
 use hyper::body::Bytes;
@@ -92,7 +92,7 @@ pub async fn check_mint(mint: &ids::MintUrl) -> Result<MintOffer, MintError> {
     let http = JsonClient::open().await?;
     let client = MintClient::new(url, http.clone());
     let keysets = client.keysets(|_| false).await?;
-    let active = cheapest_active(keysets.iter(), UnixTime::now())
+    let active = longest_active(keysets.iter(), UnixTime::now())
         .ok_or(MintError::InvalidResponse(ResponseError::NoActiveKeyset))?;
     client.keys(active.id).await?;
     let (method, limits) = (Method::GET, ResponseLimits::READ);

@@ -3,7 +3,7 @@
 use crate::client::MintClient;
 use crate::crypto::{self, KeyedProof};
 use crate::error::{KeysetConflict, MintError, MintWalletError, ResponseError, Unresolved};
-use crate::keyset::{ActiveKeyset, cheapest_active, proofs_of_keysets};
+use crate::keyset::{ActiveKeyset, longest_active, proofs_of_keysets};
 use crate::keyset_owners::KeysetOwners;
 use crate::operation::{Operation, OperationData, OperationOutcome, total};
 use crate::seed::Seed;
@@ -125,8 +125,8 @@ impl MintWallet {
     /// The keyset for new outputs, with its keys.
     pub(crate) async fn active_keyset(&self) -> Result<ActiveKeyset> {
         let now = UnixTime::now();
-        let keysets = self.keysets(|keysets| cheapest_active(keysets, now).is_none()).await?;
-        let Some(info) = cheapest_active(keysets.own(), now) else {
+        let keysets = self.keysets(|keysets| longest_active(keysets, now).is_none()).await?;
+        let Some(info) = longest_active(keysets.own(), now) else {
             let no_keyset = MintError::InvalidResponse(ResponseError::NoActiveKeyset);
             return Err(keysets.any_conflict().map_or(no_keyset.into(), Into::into));
         };

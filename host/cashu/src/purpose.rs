@@ -18,6 +18,8 @@ pub enum Purpose {
     Send { id: SendId },
     /// To pay a Lightning invoice for the operator. Stored as `pay`.
     Melt { payment_hash: PaymentHash },
+    /// To swap proofs of a keyset that ends.
+    Rotate { id: RotationId },
     /// To add unspent proofs that were restored from the mnemonic.
     Restore,
     /// To remove proofs that another program has spent.
@@ -27,6 +29,10 @@ pub enum Purpose {
 /// A token that the operator made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SendId(String);
+
+/// A swap of proofs whose keyset ends.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RotationId(String);
 
 /// The payment hash of a Lightning invoice, in hex.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +51,19 @@ impl SendId {
 }
 
 impl fmt::Display for SendId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl RotationId {
+    #[must_use]
+    pub fn random() -> Self {
+        Self(OrderId::random().to_string())
+    }
+}
+
+impl fmt::Display for RotationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -70,6 +89,7 @@ impl fmt::Display for Purpose {
             Self::Reclaim { order } => write!(f, "sweep {order}"),
             Self::Send { id } => write!(f, "send {id}"),
             Self::Melt { payment_hash } => write!(f, "pay {payment_hash}"),
+            Self::Rotate { id } => write!(f, "rotate {id}"),
             Self::Restore => f.write_str("restore"),
             Self::WriteOff => f.write_str("written off"),
         }
@@ -96,6 +116,7 @@ impl FromStr for Purpose {
             "refund" => Ok(Self::Refund { order: order()? }),
             "sweep" => Ok(Self::Reclaim { order: order()? }),
             "send" => Ok(Self::Send { id: SendId(id.to_owned()) }),
+            "rotate" => Ok(Self::Rotate { id: RotationId(id.to_owned()) }),
             "pay" if id.len() == 64 && id.bytes().all(|c| c.is_ascii_hexdigit()) => {
                 Ok(Self::Melt { payment_hash: PaymentHash(id.to_owned()) })
             }
@@ -108,7 +129,7 @@ impl FromStr for Purpose {
 mod tests {
     use super::*;
 
-    /// The stored forms of the first version.
+    /// The stored forms of the first version, and of a later one: `rotate`.
     #[test]
     fn every_stored_form_is_read_and_written_unchanged() {
         let order = OrderId::parse("01890a5d0b3c4e7f").unwrap();
@@ -120,6 +141,10 @@ mod tests {
             (
                 "send 01890a5d0b3c4e7f".to_owned(),
                 Purpose::Send { id: SendId("01890a5d0b3c4e7f".into()) },
+            ),
+            (
+                "rotate 01890a5d0b3c4e7f".to_owned(),
+                Purpose::Rotate { id: RotationId("01890a5d0b3c4e7f".into()) },
             ),
             (format!("pay {hash}"), Purpose::Melt { payment_hash: PaymentHash(hash) }),
             ("restore".to_owned(), Purpose::Restore),
@@ -137,6 +162,7 @@ mod tests {
             Purpose::Refund { order: OrderId::random() },
             Purpose::Reclaim { order: OrderId::random() },
             Purpose::Send { id: SendId::random() },
+            Purpose::Rotate { id: RotationId::random() },
         ] {
             assert_eq!(purpose.to_string().parse(), Ok(purpose));
         }

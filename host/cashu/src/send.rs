@@ -75,23 +75,27 @@ impl MintWallet {
 
     /// As [`MintWallet::select_proofs`], for a token: whoever redeems it pays the mint for each proof
     /// in it (NUT-02). Many small ones are sent as they are only where no swap leaves them more, and
-    /// others what they are owed.
+    /// others what they are owed. Those of a keyset that ends soon are swapped too: the token may wait.
     async fn select_for_token(&self, amount: u64, fee_mode: FeeMode) -> Result<Selection> {
         let exact = match self.select_proofs(amount, fee_mode).await? {
-            Selection::Exact(proofs) if !is_few(&proofs, amount) => proofs,
-            selected => return Ok(selected),
+            Selection::Exact(proofs) => proofs,
+            swap @ Selection::Swap { .. } => return Ok(swap),
         };
+        if is_few(&exact, amount) && !self.is_any_ending(&exact).await {
+            return Ok(Selection::Exact(exact));
+        }
         match self.select_better_swap(amount, fee_mode, &exact).await {
             Ok(Some(swap)) => Ok(swap),
             Ok(None) => Ok(Selection::Exact(exact)),
             Err(error) => {
-                tracing::debug!(mint = %self.mint, %error, "many small proofs are sent as they are");
+                tracing::debug!(mint = %self.mint, %error, "proofs are sent as they are");
                 Ok(Selection::Exact(exact))
             }
         }
     }
 
-    /// A swap that leaves whoever redeems a token more than these proofs do, if there is one.
+    /// A swap that leaves whoever redeems a token more than these proofs do, or for longer, if there is
+    /// one.
     async fn select_better_swap(
         &self,
         amount: u64,
@@ -110,7 +114,8 @@ impl MintWallet {
             FeeMode::OnTop { reserve } => (amount.saturating_add(*fee).saturating_add(reserve), 0),
             FeeMode::FromAmount => (amount, *fee),
         };
-        let is_better = borne.saturating_add(ppk.div_ceil(1_000)) < self.fee(exact).await?;
+        let is_better = self.is_any_ending(exact).await
+            || borne.saturating_add(ppk.div_ceil(1_000)) < self.fee(exact).await?;
         Ok((held >= spent && is_better).then_some(selected))
     }
 

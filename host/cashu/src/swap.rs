@@ -191,7 +191,8 @@ impl MintWallet {
         Ok(now.since(requested_at.max(self.opened_at)) > REQUEST_LIFETIME)
     }
 
-    /// Resumes every open operation. Returns how many are still open.
+    /// Resumes every open operation, and swaps proofs whose keyset ends. Returns how many operations
+    /// are still open.
     pub(crate) async fn recover(&self) -> Result<usize> {
         self.ensure_restored().await?;
         self.store.forget_failed().await?;
@@ -208,7 +209,9 @@ impl MintWallet {
             }
         }
         // For payment requests, which name the mint's fee; not knowing it hinders nothing else.
-        let _ = self.keysets(|_| false).await;
+        if self.keysets(|_| false).await.is_ok() {
+            open = open.saturating_add(self.rotate_proofs().await);
+        }
         Ok(open)
     }
 

@@ -13,7 +13,8 @@ use cdk::nuts::{
 };
 use cdk::secret::Secret;
 use paygress_core::model::ids::MintUrl;
-use serde_json::json;
+use paygress_core::model::units::UnixTime;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::str::FromStr;
@@ -118,11 +119,29 @@ impl OneKey {
         Self { secret, keyset: keyset_of(keys) }
     }
 
+    /// In a keyset that ends then.
+    pub(crate) fn ending_at(end: UnixTime) -> Self {
+        let mut one = Self::new();
+        let keyset = &mut one.keyset;
+        keyset.final_expiry = Some(end.0);
+        keyset.id = Id::v2_from_data(&keyset.keys, &keyset.unit, 0, keyset.final_expiry);
+        one
+    }
+
+    fn info(&self, input_fee_ppk: u64) -> Value {
+        json!({
+            "id": self.keyset.id, "unit": "sat", "active": true, "input_fee_ppk": input_fee_ppk,
+            "final_expiry": self.keyset.final_expiry,
+        })
+    }
+
     pub(crate) fn keysets(&self, input_fee_ppk: u64) -> Answer {
-        let id = self.keyset.id;
-        let keyset =
-            json!({ "id": id, "unit": "sat", "active": true, "input_fee_ppk": input_fee_ppk });
-        ("200 OK", json!({ "keysets": [keyset] }).to_string())
+        ("200 OK", json!({ "keysets": [self.info(input_fee_ppk)] }).to_string())
+    }
+
+    /// What a mint of both answers.
+    pub(crate) fn keysets_with(&self, other: &Self) -> Answer {
+        ("200 OK", json!({ "keysets": [self.info(0), other.info(0)] }).to_string())
     }
 
     pub(crate) fn keys(&self) -> Answer {

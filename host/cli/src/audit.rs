@@ -74,7 +74,7 @@ pub struct Report {
     pub balances: BTreeMap<MintUrl, Sat>,
     /// What the operator sent or paid.
     pub withdrawn: Sat,
-    /// What the mints and Lightning kept for that.
+    /// What the mints and Lightning kept for that, and for swaps of proofs whose keyset ends.
     pub withdrawal_fees: Sat,
     /// What does not add up, one a line; each names its order or mint.
     pub problems: Vec<String>,
@@ -98,7 +98,8 @@ pub fn audit(orders: &[Order], transactions: &[Transaction], balances: &[MintBal
     }
     find_orphans(orders, &by_purpose, &mut report);
     for transaction in &ended {
-        if matches!(transaction.purpose, Purpose::Send { .. } | Purpose::Melt { .. }) {
+        let own = &transaction.purpose;
+        if matches!(own, Purpose::Send { .. } | Purpose::Melt { .. } | Purpose::Rotate { .. }) {
             report.withdrawn = report.withdrawn.plus(transaction.sent);
             report.withdrawal_fees = report.withdrawal_fees.plus(transaction.fee);
         }
@@ -327,6 +328,15 @@ mod tests {
             "mint https://mint.example: wallet holds 4 sat, and its transactions add up to 3 sat";
         assert_eq!(report.problems, [problem]);
         assert!(audit(&[], &[transaction("restore", 3)], &[balance(3)]).problems.is_empty());
+    }
+
+    #[test]
+    fn the_fee_for_swapping_proofs_whose_keyset_ends_is_the_operators() {
+        let mut rotated = transaction("rotate 00ff00ff00ff00ff", 9);
+        (rotated.fee, rotated.delta) = (Sat(1), -1);
+        let report = audit(&[], &[transaction("restore", 10), rotated], &[balance(9)]);
+        assert_eq!(report.problems, Vec::<String>::new());
+        assert_eq!((report.withdrawn, report.withdrawal_fees), (Sat(0), Sat(1)));
     }
 
     /// The audit of an order of 12 sat, of which the mint has left 10, with a refund token of this
