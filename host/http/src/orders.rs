@@ -3,7 +3,9 @@
 use crate::extract::{ApiRequest, PathParam, header_items, idempotency_key, single_token};
 use crate::limits;
 use crate::order_handle::OrderHandle;
-use crate::paid_order::{Accepted, OrderResponse, PaidOrder, in_progress, message_id};
+use crate::paid_order::{
+    Accepted, CustomerSource, OrderResponse, PaidOrder, in_progress, message_id,
+};
 use crate::payment::{PaymentRequired, payment_required};
 use crate::problem::{Problem, ProblemBody};
 use crate::state::App;
@@ -86,7 +88,17 @@ async fn buy(
     let message = message_id(key)?;
     let wait = preferred_wait(&request.headers);
     let network = request.network;
-    let order = PaidOrder { token, purchase, password, customer, bearer, message, network };
+    let customer_source = CustomerSource::Credential;
+    let order = PaidOrder {
+        token,
+        purchase,
+        password,
+        customer,
+        customer_source,
+        bearer,
+        message,
+        network,
+    };
     // It may wait for minutes, and its body and head are large.
     drop(request);
     let (buyer, submission) = order.submit(app).await?;

@@ -94,11 +94,21 @@ pub(crate) struct Accepted {
     handle: OrderHandle,
 }
 
+/// Who says whose order it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CustomerSource {
+    /// A credential of the customer's own, or one that is made for them.
+    Credential,
+    /// The payment's URL, which anybody can write.
+    Payer,
+}
+
 pub(crate) struct PaidOrder {
     pub(crate) token: Secret,
     pub(crate) purchase: Purchase,
     pub(crate) password: Option<Secret>,
     pub(crate) customer: Customer,
+    pub(crate) customer_source: CustomerSource,
     /// The bearer token that was made for the customer; none if the request carried one.
     pub(crate) bearer: Option<Secret>,
     pub(crate) message: MessageId,
@@ -123,15 +133,20 @@ pub(crate) struct Buyer {
 impl PaidOrder {
     /// A client that disconnects loses nothing: the order goes on.
     pub(crate) async fn submit(self, app: &App) -> Result<(Buyer, Submission), Problem> {
+        let reply_to = ReplyTo {
+            transport: TRANSPORT.to_owned(),
+            customer: Some(self.customer.clone()),
+            // The response waits in the ledger until it is fetched.
+            address: BTreeMap::new(),
+        };
+        let reply_to = match self.customer_source {
+            CustomerSource::Credential => reply_to,
+            CustomerSource::Payer => reply_to.named_by_payer(),
+        };
         let order = NewOrder {
             repetition: Repetition::ByChosenId,
             message: self.message,
-            reply_to: ReplyTo {
-                transport: TRANSPORT.to_owned(),
-                customer: Some(self.customer.clone()),
-                // The response waits in the ledger until it is fetched.
-                address: BTreeMap::new(),
-            },
+            reply_to,
             network: self.network,
             token: self.token,
             purchase: self.purchase,

@@ -1,7 +1,7 @@
 //! Where wallets post their payments to (NUT-18).
 
 use crate::extract::{ApiRequest, Query};
-use crate::paid_order::{PaidOrder, message_id};
+use crate::paid_order::{CustomerSource, PaidOrder, message_id};
 use crate::problem::{Problem, ProblemBody};
 use crate::state::App;
 use axum::Json;
@@ -137,6 +137,7 @@ pub(crate) async fn pay(
         purchase,
         password,
         customer,
+        customer_source: CustomerSource::Payer,
         bearer: None,
         message: message_id(None)?,
         network: request.network,

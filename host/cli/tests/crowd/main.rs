@@ -3,6 +3,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 
 mod busy_cluster;
+mod named;
 mod places;
 mod slow_mint;
 #[path = "../support/mod.rs"]

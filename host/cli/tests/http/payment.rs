@@ -2,6 +2,8 @@
 
 use crate::service::{opened, shared, with_room};
 use crate::{ready, says, text};
+use paygress_core::model::ids::Customer;
+use paygress_core::model::secret::Secret;
 use paygress_sandbox::token::{RequestedPayment, inflated, requested_payment, without_dleq};
 use serde_json::{Value, json};
 
@@ -109,6 +111,25 @@ async fn a_wallet_pays_by_the_payment_request() {
     web.ask("DELETE", &format!("/pods/{pod}"), &headers, "").await.good();
     let error = buyer.wallet.pay_request(text(&price, "payment_request")).await.unwrap_err();
     assert!(error.to_string().contains("lease_expired"), "{error}");
+}
+
+/// Anybody can write the URL that a wallet pays at: the order is stored as what it is, and counts for
+/// the customer once it is paid for.
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_wallet_names_has_not_placed_the_order_themselves() {
+    let (sandbox, _running, web, buyer) = opened(&[], "").await;
+    let own = web.spawn(json!({"cashu_token": buyer.token(6).await})).await.good();
+    let price = web.spawn(alice()).await.is(402, "payment_required");
+    buyer.wallet.pay_request(text(&price, "payment_request")).await.unwrap();
+    let ledger = rusqlite::Connection::open(&sandbox.environment["LEDGER_PATH"]).unwrap();
+    for (bearer, is_named) in
+        [(text(&own, "bearer_token"), false), (text(&price, "bearer_token"), true)]
+    {
+        let customer = Customer::of_bearer(&Secret::new(bearer)).to_string();
+        let query = "SELECT body FROM orders WHERE customer = ?1";
+        let body: String = ledger.query_row(query, [&customer], |row| row.get(0)).unwrap();
+        assert_eq!(body.contains("\"named_by_payer\":\"true\""), is_named, "{body}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

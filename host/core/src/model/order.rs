@@ -122,6 +122,22 @@ impl Order {
         self.reply_to.customer.as_ref()
     }
 
+    /// Whether its customer is named by whoever pays, and its token not known to be good: until then
+    /// it does not count for them.
+    #[must_use]
+    pub fn is_named_and_unpaid(&self) -> bool {
+        self.reply_to.is_named_by_payer() && self.state.redeemed().is_none()
+    }
+
+    /// The customer whose limits hold for it.
+    #[must_use]
+    pub fn limited_customer(&self) -> Option<Customer> {
+        match self.is_named_and_unpaid() {
+            true => self.reply_to.limited_customer(),
+            false => self.customer().cloned(),
+        }
+    }
+
     /// The lease that it makes or extends. A top-up has none before it is agreed, and none when it
     /// is refused.
     #[must_use]
@@ -173,10 +189,13 @@ impl Order {
     /// What counts of it in its customer's history: the money, less what goes back, and the time that
     /// this bought. One that is still to be decided counts with what its token is worth, so that two
     /// orders at the same time see each other, and its time is none yet. None: it names no customer,
-    /// was refused, or all of it goes back.
+    /// was refused, or all of it goes back; or its payer has named the customer, and has not paid.
     #[must_use]
     pub fn counted(&self) -> Option<(Sat, Option<Seconds>)> {
         self.customer()?;
+        if self.is_named_and_unpaid() {
+            return None;
+        }
         if matches!(self.state, OrderState::Received { .. }) {
             return Some((self.token_info.gross.min(ALL_MONEY), None));
         }
@@ -260,6 +279,30 @@ mod tests {
         order.state = testing::order_state(&order.purchase, State::Received);
         order.token_info.gross = Sat(u64::MAX);
         assert_eq!(order.counted(), Some((ALL_MONEY, None)));
+    }
+
+    #[test]
+    fn whom_a_payer_names_has_no_order_before_it_is_paid_for() {
+        let customer = Customer::parse(&"c".repeat(64)).unwrap();
+        let mut order = testing::order(testing::spawn(), State::Received).unwrap();
+        order.reply_to.customer = Some(customer.clone());
+        order.reply_to = order.reply_to.named_by_payer();
+        for (state, is_theirs) in [
+            (State::Received, false),
+            (State::Decided, false),
+            (State::Redeeming, false),
+            (State::PaymentUnknown, false),
+            (State::Refused, false),
+            (State::Paid, true),
+            (State::Provisioning, true),
+            (State::Active, true),
+        ] {
+            order.state = testing::order_state(&order.purchase, state);
+            assert_eq!(order.counted().is_some(), is_theirs, "{state:?}");
+            assert_eq!(order.is_named_and_unpaid(), !is_theirs, "{state:?}");
+            assert_eq!(order.limited_customer() == Some(customer.clone()), is_theirs, "{state:?}");
+            assert_eq!(order.customer(), Some(&customer));
+        }
     }
 
     /// An order of 10 sat, all of which were due, with a refund token of this amount and fee.

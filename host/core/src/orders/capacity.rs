@@ -8,7 +8,7 @@ use crate::backend::store::LedgerError;
 use crate::limits;
 use crate::model::catalog::{Catalog, ListedOffer};
 use crate::model::ids::{Customer, LeaseId, OrderId};
-use crate::model::order::{Order, Purchase};
+use crate::model::order::{Lease, LeaseState, Order, Purchase};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::UnixTime;
 use std::sync::{Arc, PoisonError};
@@ -154,7 +154,7 @@ impl OrderService {
         let (leases, history) = match customer {
             None => (Vec::new(), None),
             Some(known) => (
-                ledger.live_leases(customer).await.map_err(failed)?,
+                self.leases_of(known).await.map_err(failed)?,
                 Some(ledger.history(known, order, now).await.map_err(failed)?),
             ),
         };
@@ -171,6 +171,21 @@ impl OrderService {
             history,
             utilisation: free.and_then(|free| free.node_utilisation(order)),
         })
+    }
+
+    /// The leases of this customer that are not over, but for those whose payer has named them and has
+    /// not paid.
+    async fn leases_of(&self, customer: &Customer) -> Result<Vec<Lease>, LedgerError> {
+        let ledger = &self.backends.ledger;
+        let mut leases = Vec::new();
+        for lease in ledger.live_leases(Some(customer)).await? {
+            let is_unpaid = lease.state == LeaseState::Reserved
+                && ledger.orders_of(&lease.id).await?.iter().any(Order::is_named_and_unpaid);
+            if !is_unpaid {
+                leases.push(lease);
+            }
+        }
+        Ok(leases)
     }
 
     /// What a new pod is by its price alone, and whether it has a place: nobody waits for a mint to

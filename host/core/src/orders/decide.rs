@@ -251,10 +251,12 @@ impl OrderService {
         let decision = &agreement.decision;
         let (capacity, tier) = (decision.context.capacity_leases, &decision.quote.tier);
         let image = PodImage::new(&planned.decision.placement.image, tier, order.purchase.run());
-        let (customer, now) = (order.customer(), Instant::now());
+        let (customer, now) = (order.limited_customer(), Instant::now());
         self.image_starts.check(&image, now)?;
-        let try_start =
-            |lane| self.image_starts.try_start(&order.id, &image, customer, (capacity, lane), now);
+        let try_start = |lane| {
+            let customer = customer.as_ref();
+            self.image_starts.try_start(&order.id, &image, customer, (capacity, lane), now)
+        };
         match try_start(Lane::Unproven) {
             Err(_) if self.backends.wallet.is_proven(token, &order.token_info).await => {
                 try_start(Lane::Proven)

@@ -286,7 +286,7 @@ impl OrderService {
             }
             let Some(guard) = self.claim(&order.id) else { continue };
             tracing::info!(order = %order.id, state = order.state().as_str(), "resuming an order");
-            let source = Source::Customer(order.customer().cloned());
+            let source = Source::Customer(order.limited_customer());
             let lane = match order.state() {
                 State::Received | State::Decided => Lane::Unproven,
                 _ => Lane::Proven,

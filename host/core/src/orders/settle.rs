@@ -52,10 +52,10 @@ impl OrderService {
         if self.backends.wallet.is_proven(&unpaid.token, &order.token_info).await {
             return true;
         }
-        let Some(customer) = order.customer() else { return false };
+        let Some(customer) = order.limited_customer() else { return false };
         unknown < limits::UNKNOWN_OF_TENANTS
-            && self.unknown.count_of(mint, customer) < limits::UNKNOWN_OF_ONE
-            && self.has_pods(customer).await.unwrap_or(false)
+            && self.unknown.count_of(mint, &customer) < limits::UNKNOWN_OF_ONE
+            && self.has_pods(&customer).await.unwrap_or(false)
     }
 
     /// Requests the swap, and stores its result.

@@ -163,7 +163,7 @@ impl OrderService {
     async fn admit(&self, incoming: &NewOrder) -> Result<(TokenInfo, Place), Refusal> {
         let source = match incoming.network {
             Some(network) => Source::Network(network),
-            None => Source::Customer(incoming.reply_to.customer.clone()),
+            None => Source::Customer(incoming.reply_to.limited_customer()),
         };
         let entrant = self.admission.accept(source)?;
         let token_info = self.backends.wallet.decode(&incoming.token).await?;

@@ -79,7 +79,7 @@ impl UnknownPayments {
         let mut mints = self.mints();
         let in_all = mints.values().map(|at_mint| at_mint.with_port.len()).sum::<usize>();
         let at_mint = mints.entry(mint.clone()).or_default();
-        at_mint.orders.insert(id.clone(), order.customer().cloned());
+        at_mint.orders.insert(id.clone(), order.limited_customer());
         let few = at_mint.with_port.len() < limits::UNKNOWN_PORTS_AT_MINT
             && in_all < limits::UNKNOWN_PORTS;
         if has_port && few {

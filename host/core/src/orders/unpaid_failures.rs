@@ -17,7 +17,7 @@ enum Payer {
 
 impl Payer {
     fn of(order: &Order) -> impl Iterator<Item = Self> {
-        let customer = order.customer().cloned().map(Self::Customer);
+        let customer = order.limited_customer().map(Self::Customer);
         customer.into_iter().chain(order.token_info.ys.iter().cloned().map(Self::Proof))
     }
 }

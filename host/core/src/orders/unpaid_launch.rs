@@ -94,7 +94,7 @@ impl OrderService {
 
     fn unpaid_permits(&self, order: &Order) -> Option<UnpaidLaunch<'_>> {
         let of_all = self.unpaid_launches.try_acquire().ok()?;
-        let (customer, limit) = (order.customer().cloned(), limits::UNPAID_LAUNCHES_OF_ONE);
+        let (customer, limit) = (order.limited_customer(), limits::UNPAID_LAUNCHES_OF_ONE);
         let of_customer = self.unpaid_customers.try_acquire(customer, limit)?;
         Some(UnpaidLaunch { _of_customer: of_customer, _of_all: of_all })
     }

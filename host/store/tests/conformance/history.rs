@@ -63,6 +63,22 @@ pub(crate) async fn orders_at_the_same_time_count_for_each_other(ledger: Arc<dyn
     assert_eq!(history(&*ledger, None).await, undecided(of_today(2, 5, 20, 600)));
 }
 
+/// Or forged tokens would fill the history of whomever their sender names.
+pub(crate) async fn whom_a_payer_names_has_no_order_before_it_is_paid_for(ledger: Arc<dyn Ledger>) {
+    let mut order = order_before("h1", 5);
+    order.reply_to = order.reply_to.named_by_payer();
+    open(&*ledger, &order).await;
+    assert_eq!(history(&*ledger, None).await, CustomerHistory::default());
+    for state in [State::Decided, State::Redeeming] {
+        advance(&*ledger, &mut order, &[state]).await;
+        assert_eq!(history(&*ledger, None).await, CustomerHistory::default(), "{state:?}");
+    }
+    for state in [State::Provisioning, State::Active] {
+        advance(&*ledger, &mut order, &[state]).await;
+        assert_eq!(history(&*ledger, None).await, of_today(1, 5, 10, 600), "{state:?}");
+    }
+}
+
 pub(crate) async fn what_comes_to_nothing_does_not_count(ledger: Arc<dyn Ledger>) {
     for (name, state) in
         [("h1", State::Refused), ("h2", State::RefundPending), ("h3", State::Refunded)]

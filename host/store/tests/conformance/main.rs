@@ -58,6 +58,7 @@ suite! {
     history {
         a_customer_without_orders_has_an_empty_history,
         orders_at_the_same_time_count_for_each_other,
+        whom_a_payer_names_has_no_order_before_it_is_paid_for,
         what_comes_to_nothing_does_not_count,
         what_was_refunded_of_an_order_does_not_count,
         the_sums_are_those_of_the_last_day,
