@@ -1,16 +1,18 @@
-//! A crowd that names one customer for its forged tokens: nothing of it counts for them.
+//! What the orders of one customer are decided by: what they have ordered themselves, and not what
+//! others have ordered in their name with forged tokens.
 
 use crate::Service;
 use crate::support::fake::{new_order, spawn};
 use paygress_core::backend::policy::{Context, CustomerHistory};
-use paygress_core::backend::store::OrderStore;
+use paygress_core::backend::store::{LeaseUpdate, OrderStore};
 use paygress_core::model::ids::{Customer, LeaseId, OrderId};
-use paygress_core::model::order::State;
+use paygress_core::model::order::{Lease, State};
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::{Sat, UnixTime};
 use paygress_core::orders::{NewOrder, Submission};
 use paygress_core::protocol::Response;
+use paygress_core::testing;
 use tokio::sync::Semaphore;
 
 fn customer() -> Customer {
@@ -72,6 +74,24 @@ async fn forged_tokens_fill_no_history_but_their_senders_own() {
     assert!(forged.answer().await.unwrap().error().is_some());
     let history = service.history().await;
     assert_eq!((history.orders, history.last_day_paid), (2, Sat(20)), "what is paid for counts");
+}
+
+/// One that is decided again, after a restart, has a lease already.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_not_decided_by_its_own_lease() {
+    let service = Service::closed(50).await;
+    let submission = service.order(own("plain-a-1")).await;
+    let id = submission.order().clone();
+    let order = service.ledger.order(&id).await.unwrap().unwrap();
+    let lease = Lease { customer: Some(customer()), ..testing::reserved_lease(&id) };
+    let put = LeaseUpdate::Put(&lease);
+    service.ledger.transition(&order, State::Received, put).await.unwrap();
+    service.mint.verifying.add_permits(Semaphore::MAX_PERMITS);
+    service.until(State::Redeeming, 1).await;
+    assert_eq!(service.context(&id).await.customer_leases, vec![]);
+    service.mint.swapping.add_permits(Semaphore::MAX_PERMITS);
+    let answer = submission.answer().await.unwrap();
+    assert!(matches!(answer, Response::Access(_)), "{answer:?}");
 }
 
 /// As customers with a pod are served where forged tokens have shut a mint.

@@ -132,7 +132,7 @@ impl OrderService {
         }
     }
 
-    /// The context of an order of this customer: their history is without it.
+    /// The context of an order of this customer: their history and their leases are without it.
     pub(super) async fn context(
         &self,
         customer: Option<&Customer>,
@@ -154,7 +154,7 @@ impl OrderService {
         let (leases, history) = match customer {
             None => (Vec::new(), None),
             Some(known) => (
-                self.leases_of(known).await.map_err(failed)?,
+                self.leases_beside(known, order).await.map_err(failed)?,
                 Some(ledger.history(known, order, now).await.map_err(failed)?),
             ),
         };
@@ -173,15 +173,19 @@ impl OrderService {
         })
     }
 
-    /// The leases of this customer that are not over, but for those whose payer has named them and has
-    /// not paid.
-    async fn leases_of(&self, customer: &Customer) -> Result<Vec<Lease>, LedgerError> {
-        let ledger = &self.backends.ledger;
+    /// The leases of this customer that are not over, but for that of this order, which an earlier
+    /// decision has left, and those whose payer has named them and has not paid.
+    async fn leases_beside(
+        &self,
+        customer: &Customer,
+        order: Option<&OrderId>,
+    ) -> Result<Vec<Lease>, LedgerError> {
+        let (ledger, own) = (&self.backends.ledger, order.map(LeaseId::of));
         let mut leases = Vec::new();
         for lease in ledger.live_leases(Some(customer)).await? {
             let is_unpaid = lease.state == LeaseState::Reserved
                 && ledger.orders_of(&lease.id).await?.iter().any(Order::is_named_and_unpaid);
-            if !is_unpaid {
+            if !is_unpaid && own.as_ref() != Some(&lease.id) {
                 leases.push(lease);
             }
         }
