@@ -72,7 +72,8 @@ function price(percent) {
 
 // The largest discount in percent that applies to this customer.
 function discount(context) {
-  const own = context.customerLeases.filter((lease) => lease.ownedByCustomer);
+  // A pod that is being made has no time yet, and may not be paid for.
+  const own = context.customerLeases.filter((lease) => lease.ownedByCustomer && lease.remainingSeconds > 0n);
   const now = context.nowUnixSeconds;
   // The host's clock may have been set back since: no age is negative.
   const ages = own.map((lease) => (lease.createdAtUnixSeconds < now ? now - lease.createdAtUnixSeconds : 0n));

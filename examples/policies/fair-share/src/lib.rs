@@ -1,12 +1,13 @@
 //! How much one customer may have at a time: so many pods, and so much time ahead in all of them.
 //!
-//! It counts what runs: `daily-budget` counts what was paid. Somebody with several keys is several
-//! customers.
+//! It counts what runs, and what is being made: `daily-budget` counts what was paid. How much time an
+//! order has bought is not known before its pod runs, so while one is under way the customer's others
+//! are refused. Somebody with several keys is several customers.
 
 use RefusalCode::ResourceUnavailable;
 use paygress_policy_sdk::{
-    Context, Duration, Grant, MAX_SECONDS, Order, Payment, Problems, Purpose, Quote, Refusal,
-    RefusalCode, bought_seconds, check_least, check_owner, check_running, refuse,
+    Context, Duration, Grant, Lease, MAX_SECONDS, Order, Payment, Problems, Purpose, Quote,
+    Refusal, RefusalCode, bought_seconds, check_least, check_owner, check_running, refuse,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -56,9 +57,11 @@ impl Duration for Settings {
         if matches!(order.purpose, Purpose::Spawn) {
             self.check_pods(context)?;
         }
+        check_none_under_way(context)?;
         let seconds = bought_seconds(order, quote, payment, self.minimum_seconds);
         check_least(order, payment, seconds, self.minimum_seconds)?;
-        let remaining = own_seconds(context).fold(0, u64::saturating_add);
+        let seconds_ahead = own_leases(context).map(|lease| lease.remaining_seconds);
+        let remaining = seconds_ahead.fold(0, u64::saturating_add);
         let available = self.max_seconds().saturating_sub(remaining);
         if seconds > available {
             let message = format!(
@@ -77,7 +80,7 @@ impl Settings {
 
     /// Refuses a new pod if there are as many as may be.
     fn check_pods(&self, context: &Context) -> Result<(), Refusal> {
-        let pods = own_seconds(context).count();
+        let pods = own_leases(context).count();
         if u64::try_from(pods).unwrap_or(u64::MAX) < self.max_pods {
             return Ok(());
         }
@@ -87,8 +90,21 @@ impl Settings {
     }
 }
 
-/// The remaining time of each pod of this customer that has not ended.
-fn own_seconds(context: &Context) -> impl Iterator<Item = u64> {
+/// Refuses while it is not known how much time another order of this customer has.
+fn check_none_under_way(context: &Context) -> Result<(), Refusal> {
+    let history = context.history.as_ref();
+    let is_undecided = history.is_some_and(|history| history.last_day_undecided > 0);
+    if is_undecided || own_leases(context).any(|lease| lease.remaining_seconds == 0) {
+        let message = "another order of yours is under way, and its time counts once its pod runs; try again then";
+        return Err(refuse(ResourceUnavailable, message));
+    }
+    Ok(())
+}
+
+/// The pods of this customer that are not over. One that is being made ends at the time of the
+/// decision, as far as the context knows.
+fn own_leases(context: &Context) -> impl Iterator<Item = &Lease> {
+    let now = context.now_unix_seconds;
     let own = context.customer_leases.iter().filter(|lease| lease.owned_by_customer);
-    own.map(|lease| lease.remaining_seconds).filter(|seconds| *seconds > 0)
+    own.filter(move |lease| lease.expires_at_unix_seconds >= now)
 }
