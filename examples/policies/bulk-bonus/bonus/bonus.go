@@ -74,9 +74,19 @@ func (s Settings) Grant(deal Deal) (seconds uint64, note string, refused *Refusa
 		return 0, "", &Refusal{"insufficient_payment", message}
 	}
 	if extra > 0 {
-		note = fmt.Sprintf("the payment bought %d s, plus a bonus of %d s", bought, extra)
+		note = fmt.Sprintf("the payment bought %d s, plus a bonus of %d s; of its unused time %d %% is refunded if you stop the pod",
+			bought, extra, s.BonusRefund)
 	}
 	return bought + extra, note, nil
+}
+
+// RefundPercent returns the share of the price of unused time that is refunded of a grant of so many seconds. The price
+// of a second is the payment's by all that was granted, so a refund of a bonus would sell the bulk price for any duration.
+func (s Settings) RefundPercent(deal Deal, granted uint64) uint8 {
+	if deal.Msat > 0 && granted > secondsFor(deal) {
+		return s.BonusRefund
+	}
+	return s.Refund
 }
 
 // percent returns the largest bonus for a duration.

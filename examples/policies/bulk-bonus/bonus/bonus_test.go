@@ -66,6 +66,33 @@ func TestGrant(t *testing.T) {
 	}
 }
 
+func TestRefundPercent(t *testing.T) {
+	day := Deal{NetSat: 1_440, Msat: 1_000, Per: 60}
+	for name, c := range map[string]struct {
+		settings string
+		deal     Deal
+		granted  uint64
+		percent  uint8
+	}{
+		"without a bonus":           {`{}`, day, 86_400, 100},
+		"with a bonus":              {`{}`, day, 95_040, 0},
+		"a shortened one":           {`{}`, day, 86_401, 0},
+		"as the operator has it":    {`{"bonus_refund_percent": 40}`, day, 95_040, 40},
+		"that is of a bonus alone":  {`{"refund_percent": 90, "bonus_refund_percent": 40}`, day, 86_400, 90},
+		"at a price of zero":        {`{}`, Deal{Per: 1}, 3_600, 100},
+		"more money than exists":    {`{}`, Deal{NetSat: math.MaxUint64, Msat: 1, Per: longest}, longest, 100},
+		"a price that buys nothing": {`{}`, Deal{NetSat: 0, Msat: math.MaxUint64, Per: 1}, 1, 0},
+	} {
+		settings, problems := read(c.settings)
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		if percent := settings.RefundPercent(c.deal, c.granted); percent != c.percent {
+			t.Errorf("%s: %d %%", name, percent)
+		}
+	}
+}
+
 func TestAllProblemsAreReportedAtOnce(t *testing.T) {
 	_, problems := read(`{"minimum_seconds": 100, "maximum_seconds": 50, "bonuses": [{"hours": 1.5}, null, {"hours": 1, "percent": null, "x~/": 1}], "b": 1, "a": 1}`)
 	var paths []string

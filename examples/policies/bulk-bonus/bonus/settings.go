@@ -10,6 +10,7 @@ import (
 type Settings struct {
 	Minimum, Maximum uint64
 	Refund           uint8 // in percent
+	BonusRefund      uint8 // the same for a payment with a bonus
 	Bonuses          []Step
 }
 
@@ -29,6 +30,9 @@ func (s *Settings) Declare() settings.Settings {
 			settings.Integer(&s.Refund, "refund_percent", 100, 0, 100,
 				"The share of the price of unused time that is refunded when the customer stops the pod; 0: no refund. "+
 					"Used time is charged in whole minutes."),
+			settings.Integer(&s.BonusRefund, "bonus_refund_percent", 0, 0, 100,
+				"The same for a payment with a bonus. Above 0, customers who pay for long and stop the pod "+
+					"may have paid less than others for the same time."),
 			settings.Objects(&s.Bonuses, "bonuses", bonuses, 16, declareStep,
 				"The bonuses; the largest one that applies is given."),
 		},

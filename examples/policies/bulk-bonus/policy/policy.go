@@ -58,6 +58,7 @@ func Grant(order order, quote quote, payment payment, _ context) wit_types.Resul
 }
 
 // Refund returns the terms for customers who stop a pod: used time is charged by the minute.
-func Refund(order, quote, payment, grant, context) terms {
-	return terms{StepSeconds: 60, Percent: config.Refund}
+func Refund(_ order, quote quote, payment payment, granted grant, _ context) terms {
+	deal := bonus.Deal{Msat: quote.Price.Msat, Per: quote.Price.Seconds, NetSat: payment.NetSat}
+	return terms{StepSeconds: 60, Percent: config.RefundPercent(deal, granted.Seconds)}
 }
