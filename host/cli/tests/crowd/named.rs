@@ -58,7 +58,10 @@ async fn forged_tokens_fill_no_history_but_their_senders_own() {
     let own_order = service.order(own("plain-a-2")).await;
     service.until(State::Redeeming, 2).await;
     let seen = service.context(own_order.order()).await;
-    assert_eq!((seen.history, seen.customer_leases), (Some(CustomerHistory::default()), vec![]));
+    assert_eq!(
+        (seen.history, seen.customer_leases),
+        (Some(CustomerHistory::default()), Vec::new())
+    );
     // What the customer orders counts at once, also for a payer who names them.
     let paid = service.order(named("honest-a-3")).await;
     service.until(State::Redeeming, 3).await;
@@ -88,7 +91,7 @@ async fn an_order_is_not_decided_by_its_own_lease() {
     service.ledger.transition(&order, State::Received, put).await.unwrap();
     service.mint.verifying.add_permits(Semaphore::MAX_PERMITS);
     service.until(State::Redeeming, 1).await;
-    assert_eq!(service.context(&id).await.customer_leases, vec![]);
+    assert!(service.context(&id).await.customer_leases.is_empty());
     service.mint.swapping.add_permits(Semaphore::MAX_PERMITS);
     let answer = submission.answer().await.unwrap();
     assert!(matches!(answer, Response::Access(_)), "{answer:?}");
