@@ -165,7 +165,7 @@ mod tests {
             unit: CurrencyUnit::Sat,
             active: true,
             input_fee_ppk,
-            final_expiry: ends_in.map(|seconds| NOW.0 + seconds),
+            final_expiry: ends_in.map(|seconds| NOW.0.saturating_add(seconds)),
         }
     }
 
@@ -205,7 +205,7 @@ mod tests {
             assert_eq!(ending, expected, "{ends_in:?} {active_for:?}");
         }
         for (ended_ago, is_swapped) in [(DAY, true), (DAY + 1, false)] {
-            let final_expiry = Some(NOW.0 - ended_ago);
+            let final_expiry = Some(NOW.0.saturating_sub(ended_ago));
             let (keyset, active) =
                 (KeySetInfo { final_expiry, ..info(1, 0, None) }, info(2, 0, None));
             let ending = ending_keysets(&[&keyset, &active], NOW);
