@@ -74,7 +74,7 @@ mod tests {
     use crate::doctor::Outcome;
     use std::fs::File;
 
-    /// What is said of a backup, and whether there is something to do.
+    /// What is found of a backup, and whether there is something to do.
     fn assert_check(check: &Check, outcome: Outcome, text: &str) {
         assert_eq!((check.outcome, check.text.as_str()), (outcome, text));
         let remedy = check.remedy.as_deref().unwrap_or_default();
