@@ -11,14 +11,18 @@ pub fn host(url: &Uri) -> String {
     authority.rsplit('@').next().unwrap_or_default().to_owned()
 }
 
-/// Whether this is an http or https URL with a host and without user information. Numbers that only
-/// a resolver would take for an IPv4 address (`127.1`, `0x7f000001`) are no host.
+/// Whether this is an http or https URL with a host, a port that there is if it names one, and without
+/// user information. Numbers that only a resolver would take for an IPv4 address (`127.1`,
+/// `0x7f000001`) are no host.
 #[must_use]
 pub fn is_http_url(url: &Uri) -> bool {
     let is_http = matches!(url.scheme_str(), Some("http" | "https"));
     let has_plain_host = |authority: &hyper::http::uri::Authority| {
         let host = canonical(authority.host());
-        !authority.as_str().contains('@') && !host.is_empty() && !is_odd_number(&host)
+        // What is left besides the host is a port.
+        let is_alone = authority.as_str() == authority.host() || authority.port_u16().is_some();
+        let has_user = authority.as_str().contains('@');
+        is_alone && !has_user && !host.is_empty() && !is_odd_number(&host)
     };
     is_http && url.authority().is_some_and(has_plain_host)
 }
@@ -156,6 +160,16 @@ mod tests {
             "https://0177.0.0.1/",
             "https://a.1/",
         ] {
+            assert!(!is_http_url(&url(bad)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ports_are_numbers_of_16_bits() {
+        for good in ["https://a.example/", "https://a.example:65535/", "https://[::1]/"] {
+            assert!(is_http_url(&url(good)), "{good}");
+        }
+        for bad in ["https://a.example:65536/", "https://a.example:/", "https://[::1]:99999/"] {
             assert!(!is_http_url(&url(bad)), "{bad}");
         }
     }

@@ -47,6 +47,12 @@ async function confirm(button, question) {
     assert.deepEqual(questions, [question]);
   }
 }
+/** Waits for this, or fails with the error that the page shows in its place. */
+async function shown(locator) {
+  await locator.or(page.locator('#alert:not([hidden])')).first().waitFor();
+  assert.equal(await page.locator('#alert').textContent(), '');
+  await locator.waitFor();
+}
 /** WCAG 2.2, levels A and AA. */
 async function assertAccessible(of = page) {
   await of.evaluate(axe.source);
@@ -237,7 +243,7 @@ await shot('4-terminal');
 await card.getByText('Add time').first().click();
 await card.getByLabel('Cashu token').fill(more);
 await card.getByRole('button', { name: 'Add time' }).click();
-await card.getByText('extended by').waitFor();
+await shown(card.getByText('extended by'));
 // The pod is read again after that.
 await page.waitForFunction((first) => Date.parse(document.querySelector('article.card').dataset.expires) > first, firstEnd);
 await page.locator('.xterm').click();
