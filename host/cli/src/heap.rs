@@ -1,8 +1,8 @@
-//! The heap of a process that serves many sessions for long: what they no longer need goes back to
-//! the system.
+//! The heap of a process that serves for long: what is no longer needed goes back to the system.
 //!
 //! glibc gives each thread an arena of its own, up to eight for each core, and gives back what is free
-//! at the end of one. After copies in many sessions the process would keep the memory of all of them.
+//! at the end of one. After copies in many sessions, or a thousand orders at the same time, the process
+//! would keep the memory of all of them.
 
 use std::io;
 use std::thread;
@@ -18,8 +18,16 @@ const SPARE: libc::c_int = 1 << 20;
 /// It takes microseconds where little is free.
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// Bounds the arenas, and gives back what is free in them every two seconds, on a thread. To be called
-/// before there are others: their arenas exist as soon as they allocate.
+/// Gives back what is free every two seconds, on a thread.
+///
+/// # Errors
+/// The thread cannot be started.
+pub fn trim_regularly() -> io::Result<()> {
+    thread::Builder::new().name("heap".to_owned()).spawn(run).map(drop)
+}
+
+/// The same with few arenas, for a process whose threads mostly copy. To be called before there are
+/// others: their arenas exist as soon as they allocate.
 ///
 /// # Errors
 /// The thread cannot be started.
@@ -33,7 +41,7 @@ pub fn keep_small() -> io::Result<()> {
         #[allow(unsafe_code)]
         let _ = unsafe { libc::mallopt(option, value) };
     }
-    thread::Builder::new().name("heap".to_owned()).spawn(run).map(drop)
+    trim_regularly()
 }
 
 fn run() {

@@ -139,8 +139,11 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     compiler::use_this_program();
-    let is_gateway = matches!(cli.command, Command::Gateway);
-    let heap = if is_gateway { heap::keep_small() } else { Ok(()) };
+    let heap = match cli.command {
+        Command::Gateway => heap::keep_small(),
+        Command::Serve => heap::trim_regularly(),
+        _ => Ok(()),
+    };
     let runtime = match heap.and_then(|()| Runtime::new()) {
         Ok(runtime) => runtime,
         Err(error) => {
