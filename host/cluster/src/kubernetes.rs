@@ -24,7 +24,7 @@ use crate::requests::{Result, cluster_error, is_gone, request};
 use crate::settings::{RunImage, Settings, SshServerVolume};
 use crate::ssh_server::{PodForm, PodUser, ServerVolume, SshServer};
 use crate::status::{UNSCHEDULABLE, ended, finished, program_state, startup_phase};
-use crate::visit_permits::VisitPermits;
+use crate::stream_permits::StreamPermits;
 use async_trait::async_trait;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
@@ -473,7 +473,7 @@ impl ClusterFeatures for Kubernetes {
             route: self.settings.route.decided(),
             selector: lease_selector,
             recent: RecentPods::default(),
-            visits: VisitPermits::default(),
+            visits: StreamPermits::default(),
         }))
     }
 }

@@ -24,7 +24,7 @@
 //! itself (`pod_server`), or when the kubelet reports so.
 //! `rights` is the table of what the service may do there; `admission` tries what it may not.
 //! `pod_streams` connects the gateway with pods' SSH servers, which `recent_pods` knows for a moment, and
-//! visitors with their HTTP ports, as many as `visit_permits` allows; `port_forward` is such a stream by
+//! visitors with their HTTP ports, as many as `stream_permits` allows; `port_forward` is such a stream by
 //! the API server.
 //! [`check_plan()`] and [`lease_end()`] are public for other implementations of `Cluster`, such as the
 //! sandbox's local pods.
@@ -58,7 +58,7 @@ mod service_contact;
 mod settings;
 mod ssh_server;
 mod status;
-mod visit_permits;
+mod stream_permits;
 pub mod watches;
 
 pub use admission::{AdmissionFinding, AdmissionOutcome, HostPorts};

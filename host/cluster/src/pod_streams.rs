@@ -6,7 +6,7 @@ use crate::requests::request;
 use crate::settings::PodRoute;
 use crate::ssh_server::server_port;
 use crate::status::is_ready;
-use crate::visit_permits::VisitPermits;
+use crate::stream_permits::StreamPermits;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::api::{Api, ListParams};
@@ -50,7 +50,7 @@ pub(crate) struct KubernetesPods {
     /// What selects the pods of a lease.
     pub(crate) selector: fn(&PodName) -> Result<String, ClusterError>,
     pub(crate) recent: RecentPods,
-    pub(crate) visits: VisitPermits,
+    pub(crate) visits: StreamPermits,
 }
 
 impl PodRoute {
@@ -206,7 +206,7 @@ fn ssh_port(container: &Container) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::visit_permits::VisitPermit;
+    use crate::stream_permits::StreamPermit;
     use kube::{Client, Config};
     use serde_json::{Value, json};
     use std::num::NonZeroU16;
@@ -278,14 +278,14 @@ mod tests {
             route: PodRoute::PortForward,
             selector: |pod| Ok(pod.to_string()),
             recent: RecentPods::default(),
-            visits: VisitPermits::default(),
+            visits: StreamPermits::default(),
         };
         let name = PodName::parse("ssh-pod-aaaaaaaaaa").unwrap();
         let spec = json!({"containers": [{"name": "ssh", "ports": [{"containerPort": 2222}]}]});
         let status = json!({"podIP": "10.88.0.7"});
         let pod = json!({"metadata": {"name": "a"}, "spec": spec, "status": status});
         let pod = Arc::new(serde_json::from_value(pod).unwrap());
-        let held: Vec<VisitPermit> =
+        let held: Vec<StreamPermit> =
             std::iter::from_fn(|| pods.visits.try_acquire(&name)).collect();
         for (port, held, expected) in [
             (PodPort::Tcp(NonZeroU16::MIN), held, "pod-busy"),

@@ -7,7 +7,7 @@
 //! Each message begins with its channel: the port's bytes are one, and what the API server reports of
 //! a failure is another. The first message of each is the number of the port.
 
-use crate::visit_permits::VisitPermit;
+use crate::stream_permits::StreamPermit;
 use bytes::{Buf, Bytes};
 use futures::{SinkExt, StreamExt};
 use kube_tungstenite::WebSocketStream;
@@ -45,13 +45,13 @@ pub(crate) struct PortForward<S> {
     /// long as the longest message ever was.
     received: Bytes,
     has_ended: bool,
-    _visit: Option<VisitPermit>,
+    _permit: Option<StreamPermit>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> PortForward<S> {
     /// On the connection of a websocket of which nothing is read but the handshake. The permit is
     /// held as long as the stream is open.
-    pub(crate) async fn new(connection: S, port: u16, visit: Option<VisitPermit>) -> Self {
+    pub(crate) async fn new(connection: S, port: u16, visit: Option<StreamPermit>) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .write_buffer_size(0)
@@ -64,7 +64,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PortForward<S> {
             begun: [false; CHANNELS],
             received: Bytes::new(),
             has_ended: false,
-            _visit: visit,
+            _permit: visit,
         }
     }
 

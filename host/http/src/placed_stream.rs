@@ -99,7 +99,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PlacedStream<S> {
 mod tests {
     use super::*;
     use crate::limits;
-    use crate::places::{Client, Places, UnderWay};
+    use crate::places::{PeerKind, Places, UnderWay};
     use std::net::IpAddr;
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -107,7 +107,7 @@ mod tests {
     /// All connections of an address, for each of which the service works.
     fn all_busy(places: &Places, address: IpAddr) -> Vec<(Arc<Place>, UnderWay)> {
         let connect = |_| {
-            let place = places.admit(address, Client::Direct).unwrap();
+            let place = places.admit(address, PeerKind::Direct).unwrap();
             let request = place.begin().unwrap();
             (place, request)
         };
@@ -123,7 +123,7 @@ mod tests {
         let mut stream = PlacedStream::new(ours, Arc::clone(&connections[7].0));
         let writing = tokio::spawn(async move { stream.write_all(&[0; 65]).await });
         tokio::time::sleep(limits::STALLED).await;
-        let _newcomer = places.admit(own, Client::Direct).unwrap();
+        let _newcomer = places.admit(own, PeerKind::Direct).unwrap();
         let error = writing.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
     }
@@ -143,7 +143,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 theirs.read_exact(&mut read).await.unwrap();
             }
-            let newcomer = places.admit(own, Client::Direct);
+            let newcomer = places.admit(own, PeerKind::Direct);
             assert_eq!(newcomer.is_some(), is_lost, "{a_second} B a second");
             writing.abort();
         }

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 
 /// A trusted proxy's connections are not limited by its networks.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Client {
+pub(crate) enum PeerKind {
     Direct,
     Proxy,
 }
@@ -209,10 +209,10 @@ impl Table {
 
     /// One more connection of this address: where its networks or all have as many as they may, instead
     /// of another.
-    fn admit(&mut self, address: IpAddr, client: Client) -> Option<(u64, Arc<Loss>)> {
-        let networks = match client {
-            Client::Direct => Vec::from(networks(address)),
-            Client::Proxy => Vec::new(),
+    fn admit(&mut self, address: IpAddr, peer: PeerKind) -> Option<(u64, Arc<Loss>)> {
+        let networks = match peer {
+            PeerKind::Direct => Vec::from(networks(address)),
+            PeerKind::Proxy => Vec::new(),
         };
         let (provider, now) = (networks.last().copied(), Instant::now());
         let mut limited = networks.iter().copied().zip(limits::CONNECTIONS_OF_ONE);
@@ -233,8 +233,8 @@ pub(crate) struct Places(Arc<Mutex<Table>>);
 
 impl Places {
     /// A place for a connection that has no request yet; none if the service works for all others.
-    pub(crate) fn admit(&self, address: IpAddr, client: Client) -> Option<Arc<Place>> {
-        let (id, loss) = self.lock().admit(address, client)?;
+    pub(crate) fn admit(&self, address: IpAddr, peer: PeerKind) -> Option<Arc<Place>> {
+        let (id, loss) = self.lock().admit(address, peer)?;
         let is_answered = AtomicBool::new(false);
         Some(Arc::new(Place { places: self.clone(), id, loss, is_answered }))
     }

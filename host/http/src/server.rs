@@ -4,7 +4,7 @@
 use crate::limits;
 use crate::overflow::{self, Overflow};
 use crate::placed_stream::PlacedStream;
-use crate::places::{Client, Place, Places, Receiving};
+use crate::places::{PeerKind, Place, Places, Receiving};
 use crate::stopping::Stopping;
 use crate::unread_body::UnreadBody;
 use axum::Router;
@@ -101,9 +101,9 @@ pub(crate) async fn serve_until<S: Site>(
         // On a dual-stack socket, an IPv4 address looks like one of IPv6.
         let address = peer.ip().to_canonical();
         let client = if proxies.iter().any(|network| network.contains(&address)) {
-            Client::Proxy
+            PeerKind::Proxy
         } else {
-            Client::Direct
+            PeerKind::Direct
         };
         let is_open = !stopping.has_lasted(limits::STOP_NEWCOMERS);
         let Some(place) = is_open.then(|| places.admit(address, client)).flatten() else {

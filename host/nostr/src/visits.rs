@@ -97,7 +97,7 @@ impl VisitSlots {
         relay: &RelayUrl,
         customer: PublicKey,
         priority: Priority,
-    ) -> Result<VisitPermit<'_>, RelayError> {
+    ) -> Result<DeliveryPermit<'_>, RelayError> {
         if self.failed().contains(relay) {
             return Err(RelayError::FailedLately);
         }
@@ -112,7 +112,7 @@ impl VisitSlots {
         let host = relay.host().ok_or(RelayError::Busy)?.to_string();
         let host = self.hosts.try_acquire(host, VISITS_OF_HOST).ok_or(RelayError::Busy)?;
         let slot = slot(&self.all, priority).await?;
-        Ok(VisitPermit {
+        Ok(DeliveryPermit {
             _host: host,
             _customer: of_customer,
             _of_failing: of_failing,
@@ -134,7 +134,7 @@ impl VisitSlots {
 }
 
 /// One visit, until it is dropped.
-struct VisitPermit<'a> {
+struct DeliveryPermit<'a> {
     _host: Permit<String>,
     _customer: Permit<PublicKey>,
     _of_failing: Option<SemaphorePermit<'a>>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 type Busy = (Arc<Place>, UnderWay);
 
 fn busy(places: &Places, address: IpAddr) -> Option<Busy> {
-    let place = places.admit(address, Client::Direct)?;
+    let place = places.admit(address, PeerKind::Direct)?;
     let request = place.begin().expect("a newcomer's");
     Some((place, request))
 }
@@ -53,7 +53,7 @@ fn no_network_holds_all_connections() {
 fn a_connection_without_a_request_loses_its_place_to_a_newcomer_of_its_network() {
     let places = Places::default();
     let (own, other) = ("192.0.2.7".parse().unwrap(), "203.0.113.1".parse().unwrap());
-    let admit = |address| places.admit(address, Client::Direct);
+    let admit = |address| places.admit(address, PeerKind::Direct);
     let elsewhere = admit(other).unwrap();
     let idle: Vec<Arc<Place>> = (0..64).map(|_| admit(own).unwrap()).collect();
     let request = idle[0].begin().unwrap();
@@ -77,13 +77,13 @@ fn a_connection_without_a_request_loses_its_place_to_a_newcomer_of_its_network()
 #[test]
 fn newcomers_from_some_networks_take_no_place_of_who_is_slow_elsewhere() {
     let places = Places::default();
-    let proxy = places.admit("10.0.0.1".parse().unwrap(), Client::Proxy).unwrap();
-    let slow = places.admit("203.0.113.1".parse().unwrap(), Client::Direct).unwrap();
+    let proxy = places.admit("10.0.0.1".parse().unwrap(), PeerKind::Proxy).unwrap();
+    let slow = places.admit("203.0.113.1".parse().unwrap(), PeerKind::Direct).unwrap();
     let mut flood = Vec::new();
     for number in 0..2 * u32::try_from(limits::CONNECTIONS).unwrap() {
         // Of 16 providers.
         let address = Ipv4Addr::from_bits(((64 + number % 16) << 24) | (number << 4));
-        flood.push(places.admit(address.into(), Client::Direct).unwrap());
+        flood.push(places.admit(address.into(), PeerKind::Direct).unwrap());
     }
     assert_eq!(places.lock().entries.len(), limits::CONNECTIONS);
     assert!(has_place(&proxy) && has_place(&slow));
@@ -93,7 +93,7 @@ fn newcomers_from_some_networks_take_no_place_of_who_is_slow_elsewhere() {
 #[test]
 fn a_connection_with_another_protocol_is_under_way_for_good() {
     let places = Places::default();
-    let place = places.admit("192.0.2.7".parse().unwrap(), Client::Proxy).unwrap();
+    let place = places.admit("192.0.2.7".parse().unwrap(), PeerKind::Proxy).unwrap();
     let waiting = || places.lock().waiting.len();
     for (status, expected) in [(StatusCode::OK, 1), (StatusCode::SWITCHING_PROTOCOLS, 0)] {
         let mut response = Response::new(Body::empty());
@@ -118,7 +118,7 @@ fn receiving(places: &Places, address: IpAddr) -> (Busy, Receiving) {
 #[test]
 fn of_requests_that_are_not_here_in_full_the_one_without_progress_for_longest_loses_its_place() {
     let (places, own) = (Places::default(), "192.0.2.7".parse().unwrap());
-    let admit = || places.admit(own, Client::Direct).unwrap();
+    let admit = || places.admit(own, PeerKind::Direct).unwrap();
     let (busy, mut received): (Vec<Busy>, Vec<Receiving>) =
         (0..64).map(|_| receiving(&places, own)).unzip();
     let has = |number: usize| has_place(&busy[number].0);
@@ -145,13 +145,13 @@ async fn a_body_that_nobody_waits_for_costs_its_connection_no_place() {
     let mut received: Vec<Receiving> =
         uploads.iter().map(|(_, under_way)| under_way.receive().unwrap()).collect();
     let has = |number: usize| has_place(&uploads[number].0);
-    assert!(places.admit(own, Client::Direct).is_none(), "the service works for all");
+    assert!(places.admit(own, PeerKind::Direct).is_none(), "the service works for all");
     for body in &mut received[..2] {
         body.wait();
         body.progress(1);
     }
     tokio::time::advance(limits::STALLED).await;
-    assert!(places.admit(own, Client::Direct).is_none(), "with what has come");
+    assert!(places.admit(own, PeerKind::Direct).is_none(), "with what has come");
     for body in received.iter_mut().rev() {
         body.wait();
     }
@@ -178,7 +178,7 @@ async fn a_body_that_trickles_makes_no_progress() {
     received[1].wait();
     let has = |number: usize| has_place(&busy[number].0);
     let newcomers: Vec<Arc<Place>> =
-        (0..63).map(|_| places.admit(own, Client::Direct).unwrap()).collect();
+        (0..63).map(|_| places.admit(own, PeerKind::Direct).unwrap()).collect();
     assert!(has(0), "it sends as much as it must");
     assert!((1..64).all(|number| !has(number)));
     assert!(newcomers.iter().all(|place| has_place(place)));
@@ -226,16 +226,16 @@ async fn a_client_that_does_not_read_loses_its_place_and_one_that_reads_keeps_it
     for (place, _) in &unread {
         place.set_unread(Some(Instant::now()));
     }
-    assert!(places.admit(own, Client::Direct).is_none(), "each may be about to read");
+    assert!(places.admit(own, PeerKind::Direct).is_none(), "each may be about to read");
     tokio::time::advance(limits::STALLED).await;
     unread[0].0.set_unread(None);
     unread[1].0.set_unread(None);
     unread[1].0.set_unread(Some(Instant::now()));
     let newcomers: Vec<Busy> = (0..62).map(|_| busy(&places, own).unwrap()).collect();
     assert!(has(0) && has(1) && (2..64).all(|number| !has(number)));
-    assert!(places.admit(own, Client::Direct).is_none(), "the service works for all");
+    assert!(places.admit(own, PeerKind::Direct).is_none(), "the service works for all");
     tokio::time::advance(limits::STALLED).await;
-    let last = places.admit(own, Client::Direct).unwrap();
+    let last = places.admit(own, PeerKind::Direct).unwrap();
     assert!(has(0) && !has(1), "it has read nothing more");
     assert!(newcomers.iter().all(|(place, _)| has_place(place)) && has_place(&last));
 }
@@ -248,11 +248,11 @@ async fn a_client_that_reads_a_trickle_loses_its_place_before_those_with_progres
     let since = Instant::now();
     slow.set_unread(Some(since));
     let idle: Vec<Arc<Place>> =
-        (1..64).map(|_| places.admit(own, Client::Direct).unwrap()).collect();
+        (1..64).map(|_| places.admit(own, PeerKind::Direct).unwrap()).collect();
     tokio::time::advance(limits::STALLED).await;
     slow.set_unread(None);
     slow.set_unread(Some(since));
-    let newcomer = places.admit(own, Client::Direct).unwrap();
+    let newcomer = places.admit(own, PeerKind::Direct).unwrap();
     assert!(!has_place(&slow), "it has read a little");
     assert!(idle.iter().chain([&newcomer]).all(|place| has_place(place)));
 }
@@ -269,12 +269,12 @@ fn newcomers_take_the_places_of_their_own_network_before_those_of_one_with_as_ma
     let mut others = Vec::new();
     for provider in 1..4 {
         for number in 0..512 {
-            others.push(places.admit(address(provider, number), Client::Direct).unwrap());
+            others.push(places.admit(address(provider, number), PeerKind::Direct).unwrap());
         }
     }
     assert_eq!(places.lock().entries.len(), limits::CONNECTIONS);
     for number in 0..1_024 {
-        others.push(places.admit(address(1, number % 512), Client::Direct).unwrap());
+        others.push(places.admit(address(1, number % 512), PeerKind::Direct).unwrap());
     }
     assert_eq!(places.lock().entries.len(), limits::CONNECTIONS);
     assert!(uploads.iter().all(|((place, _), _)| has_place(place)));

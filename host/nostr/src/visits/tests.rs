@@ -24,7 +24,7 @@ async fn acquire(
     slots: &VisitSlots,
     visits: impl IntoIterator<Item = (RelayUrl, PublicKey)>,
     priority: Priority,
-) -> Vec<VisitPermit<'_>> {
+) -> Vec<DeliveryPermit<'_>> {
     let mut permits = Vec::new();
     for (relay, customer) in visits {
         permits.extend(slots.acquire(&relay, customer, priority).await.ok());

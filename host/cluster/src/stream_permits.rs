@@ -13,29 +13,29 @@ const VISITS: usize = 256;
 const VISITS_OF_POD: usize = 128;
 
 /// Counts the streams of all pods, and of each.
-pub(crate) struct VisitPermits {
+pub(crate) struct StreamPermits {
     all: Arc<Semaphore>,
     of_pods: KeyedLimit<PodName>,
 }
 
 /// Held as long as the stream is open.
-pub(crate) struct VisitPermit {
+pub(crate) struct StreamPermit {
     _all: OwnedSemaphorePermit,
     _of_pod: Permit<PodName>,
 }
 
-impl Default for VisitPermits {
+impl Default for StreamPermits {
     fn default() -> Self {
         Self { all: Arc::new(Semaphore::new(VISITS)), of_pods: KeyedLimit::default() }
     }
 }
 
-impl VisitPermits {
+impl StreamPermits {
     /// None: there are too many.
-    pub(crate) fn try_acquire(&self, pod: &PodName) -> Option<VisitPermit> {
+    pub(crate) fn try_acquire(&self, pod: &PodName) -> Option<StreamPermit> {
         let (of_all, free) = try_acquire_of_all(&self.all)?;
         let of_pod = self.of_pods.try_acquire(pod.clone(), share(VISITS_OF_POD, free, VISITS))?;
-        Some(VisitPermit { _all: of_all, _of_pod: of_pod })
+        Some(StreamPermit { _all: of_all, _of_pod: of_pod })
     }
 }
 
@@ -43,15 +43,15 @@ impl VisitPermits {
 mod tests {
     use super::*;
 
-    fn held(permits: &VisitPermits, pod: char) -> Vec<VisitPermit> {
+    fn held(permits: &StreamPermits, pod: char) -> Vec<StreamPermit> {
         let pod = PodName::parse(format!("ssh-pod-{}", pod.to_string().repeat(10))).unwrap();
         std::iter::from_fn(|| permits.try_acquire(&pod)).collect()
     }
 
     #[test]
     fn neither_one_pod_nor_some_leave_the_others_none() {
-        let permits = VisitPermits::default();
-        let mut all: Vec<Vec<VisitPermit>> = ('a'..='z').map(|pod| held(&permits, pod)).collect();
+        let permits = StreamPermits::default();
+        let mut all: Vec<Vec<StreamPermit>> = ('a'..='z').map(|pod| held(&permits, pod)).collect();
         assert_eq!(all[0].len(), VISITS_OF_POD);
         assert!(all.iter().all(|held| !held.is_empty()), "the visitors of each pod get some");
         assert!(all.iter().map(Vec::len).sum::<usize>() <= VISITS);
