@@ -80,24 +80,24 @@ impl WalletStore {
     ) -> Result<Vec<KeysetConflict>> {
         let mut mints: HashMap<KeysetDerivation, Vec<MintUrl>> = HashMap::new();
         for one in &listed {
-            let of_place = mints.entry(KeysetDerivation::of(one.keyset)).or_default();
-            if !of_place.contains(&one.mint) {
-                of_place.push(one.mint.clone());
+            let of_derivation = mints.entry(KeysetDerivation::of(one.keyset)).or_default();
+            if !of_derivation.contains(&one.mint) {
+                of_derivation.push(one.mint.clone());
             }
         }
         self.transact(move |transaction| {
             let mut owners = Owners::read(transaction)?;
             for one in &listed {
-                let place = KeysetDerivation::of(one.keyset);
-                if owners.0.contains_key(&place) || !owners.has_room(&one.mint) {
+                let derivation = KeysetDerivation::of(one.keyset);
+                if owners.0.contains_key(&derivation) || !owners.has_room(&one.mint) {
                     continue;
                 }
                 let rival = mints
-                    .get(&place)
+                    .get(&derivation)
                     .and_then(|mints| mints.iter().find(|mint| **mint != one.mint).cloned());
                 let owned = OwnedKeyset { keyset: one.keyset, mint: one.mint.clone(), rival };
                 tables::insert_owned_keyset(transaction, &owned)?;
-                owners.0.insert(place, owned);
+                owners.0.insert(derivation, owned);
             }
             Ok(listed.iter().filter_map(|one| owners.conflict(one)).collect())
         })

@@ -43,31 +43,24 @@ pub struct PaymentHash(String);
 #[error("unknown purpose {0:?}")]
 pub struct UnknownPurpose(String);
 
-impl SendId {
-    #[must_use]
-    pub fn random() -> Self {
-        Self(OrderId::random().to_string())
-    }
-}
+/// An id that is made at random, and shown as it is stored.
+macro_rules! random_id {
+    ($($name:ident),*) => {$(
+        impl $name {
+            #[must_use]
+            pub fn random() -> Self {
+                Self(OrderId::random().to_string())
+            }
+        }
 
-impl fmt::Display for SendId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )*};
 }
-
-impl RotationId {
-    #[must_use]
-    pub fn random() -> Self {
-        Self(OrderId::random().to_string())
-    }
-}
-
-impl fmt::Display for RotationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+random_id!(SendId, RotationId);
 
 impl PaymentHash {
     pub(crate) fn of(invoice: &cdk::lightning_invoice::Bolt11Invoice) -> Self {

@@ -3,7 +3,7 @@
 
 use crate::counters::Spender;
 use crate::keyset::{ending_keysets, split};
-use crate::mint_wallet::{MintWallet, Result};
+use crate::mint_wallet::{MintKeysets, MintWallet, Result};
 use crate::operation::{Operation, OperationData, OperationOutcome, total};
 use crate::purpose::{Purpose, RotationId};
 use cdk::nuts::{KeySetInfo, Proof};
@@ -26,8 +26,8 @@ impl MintWallet {
 
     /// Swaps unspent proofs of keysets that end soon. Returns how many swaps are open: they are resumed
     /// as all operations are.
-    pub(crate) async fn rotate_proofs(&self) -> usize {
-        match self.try_rotate().await {
+    pub(crate) async fn rotate_proofs(&self, keysets: &MintKeysets) -> usize {
+        match self.try_rotate(keysets).await {
             Ok(open) => open,
             Err(error) => {
                 let mint = &self.mint;
@@ -37,8 +37,7 @@ impl MintWallet {
         }
     }
 
-    async fn try_rotate(&self) -> Result<usize> {
-        let keysets = self.keysets(|_| false).await?;
+    async fn try_rotate(&self, keysets: &MintKeysets) -> Result<usize> {
         let own: Vec<&KeySetInfo> = keysets.own().collect();
         let ending = ending_keysets(&own, UnixTime::now());
         if ending.is_empty() {

@@ -209,8 +209,8 @@ impl MintWallet {
             }
         }
         // For payment requests, which name the mint's fee; not knowing it hinders nothing else.
-        if self.keysets(|_| false).await.is_ok() {
-            open = open.saturating_add(self.rotate_proofs().await);
+        if let Ok(keysets) = self.keysets(|_| false).await {
+            open = open.saturating_add(self.rotate_proofs(&keysets).await);
         }
         Ok(open)
     }
