@@ -16,7 +16,6 @@ use paygress_core::orders::{Progress, Stage};
 use serde::Serialize;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Interval};
 use utoipa::ToSchema;
@@ -83,7 +82,7 @@ impl ProgressStream {
             tokio::select! {
                 _ = self.tick.tick() => {}
                 // Its reader opens it again, at another process.
-                () = self.app.stopping.lasts(Duration::ZERO) => return None,
+                _ = self.app.stopping.begun() => return None,
             }
             // A ledger that fails for a moment is not the pod's end.
             let Ok(progress) = self.app.orders.progress(&self.pod, &self.customer).await else {

@@ -100,13 +100,13 @@ pub(crate) async fn serve_until<S: Site>(
         };
         // On a dual-stack socket, an IPv4 address looks like one of IPv6.
         let address = peer.ip().to_canonical();
-        let client = if proxies.iter().any(|network| network.contains(&address)) {
+        let kind = if proxies.iter().any(|network| network.contains(&address)) {
             PeerKind::Proxy
         } else {
             PeerKind::Direct
         };
         let is_open = !stopping.has_lasted(limits::STOP_NEWCOMERS);
-        let Some(place) = is_open.then(|| places.admit(address, client)).flatten() else {
+        let Some(place) = is_open.then(|| places.admit(address, kind)).flatten() else {
             tracing::debug!(%peer, "there is no place for one more connection");
             let serving = overflow::serve(stream, without_place.clone());
             unplaced.insert(address, connections.spawn(serving));
@@ -180,7 +180,7 @@ async fn connection<S: Site>(stream: TcpStream, peer: Peer, site: S, stopping: S
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use axum::body::Body;
     use axum::routing::{MethodRouter, any, get, post};
@@ -197,7 +197,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(30);
 
     /// Sends a request for this path.
-    async fn send(stream: &mut TcpStream, path: &str) {
+    pub(crate) async fn send(stream: &mut TcpStream, path: &str) {
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
     }
@@ -214,8 +214,31 @@ mod tests {
     }
 
     /// What is answered without a place.
-    fn probes() -> Router {
+    pub(crate) fn probes() -> Router {
         Router::new().route("/healthz", get(|| async { "done" })).fallback(overflow::no_place)
+    }
+
+    /// Its `/slow` notifies of each request, and answers it once it is notified itself; `/quick` answers
+    /// at once.
+    pub(crate) struct SlowSite {
+        pub(crate) site: Router,
+        pub(crate) begun: Arc<Notify>,
+        pub(crate) go_on: Arc<Notify>,
+    }
+
+    impl SlowSite {
+        pub(crate) fn new() -> Self {
+            let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+            let (begins, goes_on) = (Arc::clone(&begun), Arc::clone(&go_on));
+            let slow = move || async move {
+                begins.notify_one();
+                goes_on.notified().await;
+                "done"
+            };
+            let site = Router::new();
+            let site = site.route("/slow", get(slow)).route("/quick", get(|| async { "done" }));
+            Self { site, begun, go_on }
+        }
     }
 
     async fn connect_and_request(address: SocketAddr) -> TcpStream {
@@ -230,15 +253,7 @@ mod tests {
     async fn connections_without_a_request_keep_nobody_of_their_address_out() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (begins, goes_on) = (Arc::clone(&begun), Arc::clone(&go_on));
-        let slow = move || async move {
-            begins.notify_one();
-            goes_on.notified().await;
-            "done"
-        };
-        let site: Router =
-            Router::new().route("/slow", get(slow)).route("/quick", get(|| async { "done" }));
+        let SlowSite { site, begun, go_on } = SlowSite::new();
         let served = tokio::spawn(async move { serve(&listener, &site, &probes(), &[]).await });
 
         let mut under_way = TcpStream::connect(address).await.unwrap();

@@ -40,20 +40,26 @@ impl Stopping {
         self.0.borrow().is_some_and(|since| since.elapsed() >= time)
     }
 
-    /// Waits until it began so long ago.
-    pub(crate) async fn lasts(&self, time: Duration) {
+    /// Waits until it begins; since when that is.
+    pub(crate) async fn begun(&self) -> Instant {
         let mut begun = self.0.subscribe();
         let since = begun.wait_for(Option::is_some).await.ok().and_then(|since| *since);
         match since {
-            Some(since) => tokio::time::sleep(time.saturating_sub(since.elapsed())).await,
+            Some(since) => since,
             None => pending().await,
         }
+    }
+
+    /// Waits until it began so long ago.
+    pub(crate) async fn lasts(&self, time: Duration) {
+        let since = self.begun().await;
+        tokio::time::sleep(time.saturating_sub(since.elapsed())).await;
     }
 
     /// Waits until a connection may be closed between two requests: the first one of a new connection
     /// may have been sent before its client knew of the stop, and is waited for.
     pub(crate) async fn may_close(&self, has_request: impl Fn() -> bool) {
-        self.lasts(Duration::ZERO).await;
+        self.begun().await;
         if !has_request() {
             self.lasts(limits::STOP_NEWCOMERS).await;
         }
@@ -84,13 +90,11 @@ fn no_answer() -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::overflow::no_place;
     use crate::server::serve_until;
-    use axum::Router;
-    use axum::routing::get;
+    use crate::server::tests::{SlowSite, probes, send};
     use std::net::SocketAddr;
     use std::sync::Arc;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::Notify;
     use tokio::task::JoinHandle;
@@ -112,21 +116,11 @@ mod tests {
         async fn start() -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-            let (begins, goes_on) = (Arc::clone(&begun), Arc::clone(&go_on));
-            let slow = move || async move {
-                begins.notify_one();
-                goes_on.notified().await;
-                "done"
-            };
-            let site: Router =
-                Router::new().route("/slow", get(slow)).route("/quick", get(|| async { "done" }));
-            let probes =
-                Router::new().route("/healthz", get(|| async { "done" })).fallback(no_place);
+            let SlowSite { site, begun, go_on } = SlowSite::new();
             let stopping = Stopping::default();
             let stops = stopping.clone();
             let served = tokio::spawn(async move {
-                serve_until(&listener, &site, &probes, &[], &stops).await;
+                serve_until(&listener, &site, &probes(), &[], &stops).await;
             });
             Self { address, stopping, begun, go_on, served }
         }
@@ -146,11 +140,6 @@ mod tests {
         async fn ends(self) {
             timeout(LONG, self.served).await.expect("the server ends").unwrap();
         }
-    }
-
-    async fn send(stream: &mut TcpStream, path: &str) {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
     }
 
     /// All that comes until the connection is closed.

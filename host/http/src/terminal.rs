@@ -21,7 +21,6 @@ use paygress_core::orders::RunningLogin;
 use paygress_core::orders::pod_named;
 use serde::Deserialize;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::Instant;
 
 /// The first message.
@@ -80,7 +79,7 @@ pub(crate) async fn terminal(
     Ok(upgrade.on_upgrade(move |mut socket| async move {
         let served = tokio::select! {
             served = serve(&app, name, &mut socket, waited_for) => served,
-            () = app.stopping.lasts(Duration::ZERO) => Err(stopping()),
+            _ = app.stopping.begun() => Err(stopping()),
         };
         let (code, reason) = match served {
             Ok(()) => (DONE, "the shell has ended".to_owned()),
