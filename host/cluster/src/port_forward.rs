@@ -51,7 +51,7 @@ pub(crate) struct PortForward<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> PortForward<S> {
     /// On the connection of a websocket of which nothing is read but the handshake. The permit is
     /// held as long as the stream is open.
-    pub(crate) async fn new(connection: S, port: u16, visit: Option<StreamPermit>) -> Self {
+    pub(crate) async fn new(connection: S, port: u16, permit: Option<StreamPermit>) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .write_buffer_size(0)
@@ -64,7 +64,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PortForward<S> {
             begun: [false; CHANNELS],
             received: Bytes::new(),
             has_ended: false,
-            _permit: visit,
+            _permit: permit,
         }
     }
 
