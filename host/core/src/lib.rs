@@ -33,6 +33,7 @@
 pub mod backend;
 pub mod backoff;
 mod byte_budget;
+mod coalesced;
 mod error_chain;
 pub mod every_nth;
 mod file_lock;

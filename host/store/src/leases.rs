@@ -37,6 +37,22 @@ fn end(transaction: &mut dyn Transaction, lease: &Lease, orders: &[Order]) -> Re
     release(transaction, &lease.id)
 }
 
+/// Oldest first.
+pub(crate) fn live_leases(
+    transaction: &mut dyn Transaction,
+    of: Option<&Customer>,
+) -> Result<Vec<Lease>> {
+    let live = format!("{SELECT_LEASES} WHERE state <> 'ended'");
+    let rows = match of {
+        None => transaction.query(&format!("{live} ORDER BY created_at, id"), &[])?,
+        Some(customer) => transaction.query(
+            &format!("{live} AND customer = ?1 ORDER BY created_at, id"),
+            &[customer_text(Some(customer))],
+        )?,
+    };
+    Ok(readable(rows, read_lease))
+}
+
 #[async_trait]
 impl LeaseStore for SqlStore {
     async fn lease(&self, pod: &PodName) -> Result<Option<Lease>> {
@@ -57,19 +73,7 @@ impl LeaseStore for SqlStore {
 
     async fn live_leases(&self, of: Option<&Customer>) -> Result<Vec<Lease>> {
         let of = of.cloned();
-        self.database
-            .transact(move |transaction| {
-                let live = format!("{SELECT_LEASES} WHERE state <> 'ended'");
-                let rows = match &of {
-                    None => transaction.query(&format!("{live} ORDER BY created_at, id"), &[])?,
-                    Some(customer) => transaction.query(
-                        &format!("{live} AND customer = ?1 ORDER BY created_at, id"),
-                        &[customer_text(Some(customer))],
-                    )?,
-                };
-                Ok(readable(rows, read_lease))
-            })
-            .await
+        self.database.transact(move |transaction| live_leases(transaction, of.as_ref())).await
     }
 
     async fn mark_ending(&self, pod: &PodName, ending: Ending) -> Result<()> {

@@ -44,6 +44,7 @@
 
 mod customer_history;
 pub mod db;
+mod decision_basis;
 mod hours;
 mod lease_update;
 mod leases;

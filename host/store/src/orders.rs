@@ -1,4 +1,3 @@
-use crate::customer_history::customer_history;
 use crate::db::{DialectSql, Row, Transaction, Value};
 use crate::dialect_sql;
 use crate::lease_update::OwnedLeaseUpdate;
@@ -7,13 +6,11 @@ use crate::rows::{SELECT_ORDERS, insert_order, read_order, readable, write_order
 use crate::sql_store::{Result, SqlStore};
 use crate::transition::Transition;
 use async_trait::async_trait;
-use paygress_core::backend::policy::CustomerHistory;
 use paygress_core::backend::store::{
     LeaseUpdate, LedgerError, OpenOutcome, OrderStore, Repetition,
 };
-use paygress_core::model::ids::{Customer, LeaseId, MessageId, OrderId};
+use paygress_core::model::ids::{LeaseId, MessageId, OrderId};
 use paygress_core::model::order::{Order, State};
-use paygress_core::model::units::UnixTime;
 
 pub(crate) const TAKE_OVER_ORDERS: DialectSql = dialect_sql!("take_over_orders");
 
@@ -143,20 +140,6 @@ impl OrderStore for SqlStore {
             .transact(move |transaction| {
                 let rest = "WHERE lease = ?1 ORDER BY created_at, id";
                 find_orders(transaction, rest, &[Value::from(lease.as_str())])
-            })
-            .await
-    }
-
-    async fn history(
-        &self,
-        customer: &Customer,
-        besides: Option<&OrderId>,
-        now: UnixTime,
-    ) -> Result<CustomerHistory> {
-        let (customer, besides) = (customer.clone(), besides.cloned());
-        self.database
-            .transact(move |transaction| {
-                customer_history(transaction, &customer, besides.as_ref(), now)
             })
             .await
     }

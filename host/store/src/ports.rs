@@ -46,7 +46,7 @@ fn current(transaction: &mut dyn Transaction, lease: &LeaseId) -> Result<Option<
     number(transaction, statement, &[Value::from(lease.as_str())])
 }
 
-fn count(transaction: &mut dyn Transaction) -> Result<u32> {
+pub(crate) fn count(transaction: &mut dyn Transaction) -> Result<u32> {
     let count = number(transaction, "SELECT count(*) FROM ports", &[])?;
     Ok(u32::try_from(count.unwrap_or_default()).unwrap_or(u32::MAX))
 }
@@ -138,7 +138,7 @@ fn read_reservation(mut row: Row) -> Result<Reservation> {
     Ok(Reservation { lease: read_port(&mut row)?, demand: Demand::new(row.text()?) })
 }
 
-fn reservations(transaction: &mut dyn Transaction) -> Result<Vec<Reservation>> {
+pub(crate) fn reservations(transaction: &mut dyn Transaction) -> Result<Vec<Reservation>> {
     let rows = transaction.query("SELECT lease, demand FROM ports ORDER BY lease", &[])?;
     Ok(readable(rows, read_reservation))
 }

@@ -4,7 +4,7 @@
 use crate::Service;
 use crate::support::fake::{new_order, spawn};
 use paygress_core::backend::policy::{Context, CustomerHistory};
-use paygress_core::backend::store::{LeaseUpdate, OrderStore};
+use paygress_core::backend::store::{DecisionStore, LeaseUpdate, OrderStore};
 use paygress_core::model::ids::{Customer, LeaseId, OrderId};
 use paygress_core::model::order::{Lease, State};
 use paygress_core::model::refusal::ErrorType;
@@ -36,7 +36,8 @@ impl Service {
     }
 
     async fn history(&self) -> CustomerHistory {
-        self.ledger.history(&customer(), None, UnixTime::now()).await.unwrap()
+        let basis = self.ledger.decision_basis(Some(&customer()), None, UnixTime::now());
+        basis.await.unwrap().customer.unwrap().history
     }
 
     /// What the policies have seen when they decided on this order.

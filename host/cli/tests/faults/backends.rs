@@ -8,12 +8,11 @@ use paygress_core::backend::cluster::{
     LeasePlan, PodExpiry, PodLauncher, PodObserver, PodProgress, PodRemover, PodValidator,
     ReadyPod, StartupPhase,
 };
-use paygress_core::backend::policy::CustomerHistory;
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::store::{
-    HourlyLeases, HourlyRevenue, LeasePlace, LeaseStates, LeaseStore, LeaseUpdate, LedgerError,
-    OpenOutcome, OrderStore, PortAllocator, RefundStore, RefusedLimits, Repetition, Reporting,
-    SalesStore, StateCount,
+    DecisionBasis, DecisionStore, HourlyLeases, HourlyRevenue, LeasePlace, LeaseStates, LeaseStore,
+    LeaseUpdate, LedgerError, OpenOutcome, OrderStore, PortAllocator, RefundStore, RefusedLimits,
+    Repetition, Reporting, SalesStore, StateCount,
 };
 use paygress_core::model::ids::{Customer, LeaseId, MintUrl, OrderId, PodName, PublicKey};
 use paygress_core::model::order::{Lease, Order, State};
@@ -110,14 +109,6 @@ impl OrderStore for BadLedger {
     async fn orders_of(&self, lease: &LeaseId) -> Result<Vec<Order>, LedgerError> {
         self.ledger.orders_of(lease).await
     }
-    async fn history(
-        &self,
-        customer: &Customer,
-        besides: Option<&OrderId>,
-        now: UnixTime,
-    ) -> Result<CustomerHistory, LedgerError> {
-        self.ledger.history(customer, besides, now).await
-    }
     async fn unfinished(&self) -> Result<Vec<Order>, LedgerError> {
         self.ledger.unfinished().await
     }
@@ -201,6 +192,18 @@ impl PortAllocator for BadLedger {
     }
     async fn has_free_port(&self, range: RangeInclusive<u16>) -> Result<bool, LedgerError> {
         self.ledger.has_free_port(range).await
+    }
+}
+
+#[async_trait]
+impl DecisionStore for BadLedger {
+    async fn decision_basis(
+        &self,
+        customer: Option<&Customer>,
+        besides: Option<&OrderId>,
+        now: UnixTime,
+    ) -> Result<DecisionBasis, LedgerError> {
+        self.ledger.decision_basis(customer, besides, now).await
     }
 }
 

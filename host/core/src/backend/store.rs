@@ -2,8 +2,8 @@
 //! methods that its reader calls.
 //!
 //! ```text
-//! order service ─▶ Ledger = OrderStore + LeaseStore + PortAllocator + RefundStore + Reporting
-//!                           + SalesStore
+//! order service ─▶ Ledger = OrderStore + LeaseStore + PortAllocator + DecisionStore + RefundStore
+//!                           + Reporting + SalesStore
 //! Nostr inbox ───▶ InboxStore = MessageLog + KvStore
 //! audit, replay ─▶ Reporting
 //! ```
@@ -192,15 +192,6 @@ pub trait OrderStore: Send + Sync {
     /// The orders that made or extended a lease, oldest first.
     async fn orders_of(&self, lease: &LeaseId) -> Result<Vec<Order>, LedgerError>;
 
-    /// What counts of this customer's orders, see [`Order::counted`], without the order `besides`.
-    /// Its cost does not grow with how long they have been a customer.
-    async fn history(
-        &self,
-        customer: &Customer,
-        besides: Option<&OrderId>,
-        now: UnixTime,
-    ) -> Result<CustomerHistory, LedgerError>;
-
     /// Takes over the orders that need work and belong to no other live replica, and returns all of
     /// this replica's: those in a state that is not final, and those whose response is not
     /// delivered.
@@ -306,6 +297,40 @@ pub trait PortAllocator: Send + Sync {
 
     /// Whether a port of the range could be reserved.
     async fn has_free_port(&self, range: RangeInclusive<u16>) -> Result<bool, LedgerError>;
+}
+
+/// What is known of the customer of a decision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CustomerRecord {
+    /// Those that are not over, oldest first, without those whose payer has named this customer and
+    /// has not paid.
+    pub leases: Vec<Lease>,
+    /// What counts of their orders, see [`Order::counted`].
+    pub history: CustomerHistory,
+}
+
+/// What a decision depends on, as of one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecisionBasis {
+    /// As of [`PortAllocator::reservations`].
+    pub reservations: Vec<Reservation>,
+    /// As of [`PortAllocator::ports_in_use`].
+    pub ports_in_use: u32,
+    /// None where no customer is known.
+    pub customer: Option<CustomerRecord>,
+}
+
+/// What orders are decided by.
+#[async_trait]
+pub trait DecisionStore: Send + Sync {
+    /// Of a customer without the order `besides`, nor its lease. The cost does not grow with how long
+    /// they have been a customer.
+    async fn decision_basis(
+        &self,
+        customer: Option<&Customer>,
+        besides: Option<&OrderId>,
+        now: UnixTime,
+    ) -> Result<DecisionBasis, LedgerError>;
 }
 
 #[async_trait]
@@ -414,12 +439,19 @@ pub trait KvStore: Send + Sync {
 
 /// What the order service needs.
 pub trait Ledger:
-    OrderStore + LeaseStore + PortAllocator + RefundStore + Reporting + SalesStore
+    OrderStore + LeaseStore + PortAllocator + DecisionStore + RefundStore + Reporting + SalesStore
 {
 }
 
 impl<T> Ledger for T where
-    T: OrderStore + LeaseStore + PortAllocator + RefundStore + Reporting + SalesStore + ?Sized
+    T: OrderStore
+        + LeaseStore
+        + PortAllocator
+        + DecisionStore
+        + RefundStore
+        + Reporting
+        + SalesStore
+        + ?Sized
 {
 }
 

@@ -4,13 +4,14 @@ use super::{OrderService, StepError, internal};
 use crate::backend::capacity::{Capacity, NoCapacity, Reservation, Tier, Utilisation};
 use crate::backend::cluster::{ClusterError, LeasePlan};
 use crate::backend::policy::{Context, Offer, PolicyError, PolicySet};
-use crate::backend::store::LedgerError;
+use crate::backend::store::{CustomerRecord, DecisionBasis, LedgerError};
 use crate::limits;
 use crate::model::catalog::{Catalog, ListedOffer};
 use crate::model::ids::{Customer, LeaseId, OrderId};
-use crate::model::order::{Lease, LeaseState, Order, Purchase};
+use crate::model::order::{Order, Purchase};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::UnixTime;
+use std::borrow::Cow;
 use std::sync::{Arc, PoisonError};
 
 /// The cluster's capacity, and what is reserved of it.
@@ -37,21 +38,29 @@ impl FreeCapacity {
     /// How full the nodes are for the decision on this order: one that is decided again has its own
     /// reservation already, and does not raise its price by it.
     fn node_utilisation(&self, order: Option<&OrderId>) -> Option<Utilisation> {
-        let own = order.map(LeaseId::of);
-        let is_own = |reserved: &Reservation| Some(&reserved.lease) == own.as_ref();
-        if !self.reserved.iter().any(is_own) {
-            return self.capacity.node_utilisation(&self.reserved);
+        match order.map(LeaseId::of) {
+            Some(own) => self.capacity.node_utilisation(&self.others(&own)),
+            None => self.capacity.node_utilisation(&self.reserved),
         }
-        let others: Vec<Reservation> =
-            self.reserved.iter().filter(|reserved| !is_own(reserved)).cloned().collect();
-        self.capacity.node_utilisation(&others)
     }
 
-    /// Does not count what this lease has reserved; whether it has a port or a place.
-    fn remove(&mut self, lease: &LeaseId) -> bool {
-        let before = self.reserved.len();
-        self.reserved.retain(|reserved| reserved.lease != *lease);
-        self.reserved.len() < before
+    /// Whether a pod of this tier gets a place, whatever this lease has reserved.
+    fn fits_beside(&self, lease: &LeaseId, tier: &Tier) -> Result<(), NoCapacity> {
+        self.capacity.fits(&self.others(lease), tier)
+    }
+
+    /// Whether the lease has a port or a place.
+    fn has_reserved(&self, lease: &LeaseId) -> bool {
+        self.reserved.iter().any(|reserved| reserved.lease == *lease)
+    }
+
+    /// What is reserved for other leases.
+    fn others(&self, lease: &LeaseId) -> Cow<'_, [Reservation]> {
+        if !self.has_reserved(lease) {
+            return Cow::Borrowed(&self.reserved);
+        }
+        let others = self.reserved.iter().filter(|reserved| reserved.lease != *lease);
+        others.cloned().collect()
     }
 }
 
@@ -80,8 +89,7 @@ impl OrderService {
     /// # Errors
     /// [`PolicyError`] when the pricing policy fails.
     pub async fn offers(&self) -> Result<Catalog, PolicyError> {
-        let free = self.free_capacity().await?;
-        let context = self.context_beside(None, None, free.as_ref()).await?;
+        let (context, free) = self.context(None, None).await?;
         let policies = self.backends.policy.current();
         let offers = policies.offers(&context).await?;
         let images = self.image_list.of(&policies, &context).await;
@@ -109,14 +117,19 @@ impl OrderService {
         })
     }
 
-    /// None where the cluster's capacity is not known.
-    pub(super) async fn free_capacity(&self) -> Result<Option<FreeCapacity>, Refusal> {
+    /// None where the cluster's capacity is not known. Read once for all of a crowd who ask at the
+    /// same time.
+    pub(super) async fn free_capacity(&self) -> Result<Arc<Option<FreeCapacity>>, Refusal> {
+        self.free_capacity.read(|| self.read_free_capacity()).await
+    }
+
+    async fn read_free_capacity(&self) -> Result<Arc<Option<FreeCapacity>>, Refusal> {
         let Some(capacity) = self.backends.cluster.capacity.capacity().await else {
-            return Ok(None);
+            return Ok(Arc::new(None));
         };
         let reserved =
             self.backends.ledger.reservations().await.map_err(|error| internal(&error))?;
-        Ok(Some(FreeCapacity { capacity, reserved }))
+        Ok(Arc::new(Some(FreeCapacity { capacity, reserved })))
     }
 
     /// How many pods can be leased at the same time: as many as there are ports, or may be without
@@ -132,84 +145,65 @@ impl OrderService {
         }
     }
 
-    /// The context of an order of this customer: their history and their leases are without it.
+    /// The context of an order of this customer, and what the cluster has left: their history and
+    /// their leases are without it.
     pub(super) async fn context(
         &self,
         customer: Option<&Customer>,
         order: Option<&OrderId>,
-    ) -> Result<Context, Refusal> {
-        let free = self.free_capacity().await?;
-        self.context_beside(customer, order, free.as_ref()).await
+    ) -> Result<(Context, Option<FreeCapacity>), Refusal> {
+        let capacity = self.backends.cluster.capacity.capacity().await;
+        self.context_of(customer, order, capacity).await
     }
 
-    /// The context, of a capacity that was read already.
-    pub(super) async fn context_beside(
+    async fn context_of(
         &self,
         customer: Option<&Customer>,
         order: Option<&OrderId>,
-        free: Option<&FreeCapacity>,
-    ) -> Result<Context, Refusal> {
-        let (now, ledger) = (UnixTime::now(), &self.backends.ledger);
-        let failed = |error: LedgerError| internal(&error);
-        let (leases, history) = match customer {
+        capacity: Option<Arc<dyn Capacity>>,
+    ) -> Result<(Context, Option<FreeCapacity>), Refusal> {
+        let now = UnixTime::now();
+        let basis = self.backends.ledger.decision_basis(customer, order, now).await;
+        let DecisionBasis { reservations, ports_in_use, customer: record } =
+            basis.map_err(|error| internal(&error))?;
+        let free = capacity.map(|capacity| FreeCapacity { capacity, reserved: reservations });
+        let (leases, history) = match record {
+            Some(CustomerRecord { leases, history }) => (leases, Some(history)),
             None => (Vec::new(), None),
-            Some(known) => (
-                self.leases_beside(known, order).await.map_err(failed)?,
-                Some(ledger.history(known, order, now).await.map_err(failed)?),
-            ),
         };
-        let active_leases = ledger.ports_in_use().await.map_err(failed)?;
-        Ok(Context {
+        let context = Context {
             now,
-            capacity_leases: self.capacity_leases(active_leases, free),
-            active_leases,
+            capacity_leases: self.capacity_leases(ports_in_use, free.as_ref()),
+            active_leases: ports_in_use,
             customer_leases: leases
                 .iter()
                 .take(limits::CUSTOMER_LEASES_SHOWN)
                 .map(|lease| lease.view(customer, now))
                 .collect(),
             history,
-            utilisation: free.and_then(|free| free.node_utilisation(order)),
-        })
-    }
-
-    /// The leases of this customer that are not over, but for that of this order, which an earlier
-    /// decision has left, and those whose payer has named them and has not paid.
-    async fn leases_beside(
-        &self,
-        customer: &Customer,
-        order: Option<&OrderId>,
-    ) -> Result<Vec<Lease>, LedgerError> {
-        let (ledger, own) = (&self.backends.ledger, order.map(LeaseId::of));
-        let mut leases = Vec::new();
-        for lease in ledger.live_leases(Some(customer)).await? {
-            let is_unpaid = lease.state == LeaseState::Reserved
-                && ledger.orders_of(&lease.id).await?.iter().any(Order::is_named_and_unpaid);
-            if !is_unpaid && own.as_ref() != Some(&lease.id) {
-                leases.push(lease);
-            }
-        }
-        Ok(leases)
+            utilisation: free.as_ref().and_then(|free| free.node_utilisation(order)),
+        };
+        Ok((context, free))
     }
 
     /// What a new pod is by its price alone, and whether it has a place: nobody waits for a mint to
     /// learn that it has none. None: it may have one.
     pub(super) async fn priced(&self, order: &Order, set: &dyn PolicySet) -> Option<Priced> {
         let Purchase::Spawn { .. } = &order.purchase else { return None };
-        let mut free = self.free_capacity().await.ok()??;
-        let context =
-            self.context_beside(order.customer(), Some(&order.id), Some(&free)).await.ok()?;
+        let capacity = Some(self.backends.cluster.capacity.capacity().await?);
+        let context = self.context_of(order.customer(), Some(&order.id), capacity).await;
+        let (context, free) = context.ok()?;
+        let (free, lease) = (free?, LeaseId::of(&order.id));
         let quote = set.quote(&order.view(None), &context).await.ok()?;
-        let (tier, has_port) = (Tier::from(&quote), free.remove(&LeaseId::of(&order.id)));
+        let (tier, has_port) = (Tier::from(&quote), free.has_reserved(&lease));
         let pays_minimum = order.token_info.gross >= quote.minimum;
-        Some(Priced { fits: free.fits(&tier), tier, has_port, pays_minimum })
+        Some(Priced { fits: free.fits_beside(&lease, &tier), tier, has_port, pays_minimum })
     }
 
     /// Why a new pod of this tier has no place by now. None: it may have one.
     pub(super) async fn sold_out(&self, order: &Order, tier: &Tier) -> Option<NoCapacity> {
-        let mut free = self.free_capacity().await.ok()??;
-        free.remove(&LeaseId::of(&order.id));
-        free.fits(tier).err()
+        let free = self.free_capacity().await.ok()?;
+        (*free).as_ref()?.fits_beside(&LeaseId::of(&order.id), tier).err()
     }
 
     /// Reserves what pods of this tier have needed, for a lease that has its port or place.

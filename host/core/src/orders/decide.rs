@@ -162,7 +162,7 @@ impl OrderService {
         set: &dyn PolicySet,
     ) -> Result<PolicyTrace, Refusal> {
         let payment = self.backends.wallet.verify(token, &order.token_info).await?;
-        let context = self.context(order.customer(), Some(&order.id)).await?;
+        let (context, _) = self.context(order.customer(), Some(&order.id)).await?;
         Ok(PolicyTrace {
             digests: set.digests(),
             order: view,

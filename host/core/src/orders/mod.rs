@@ -94,6 +94,7 @@ use crate::backend::receipt::ReceiptSigner;
 use crate::backend::responder::Responder;
 use crate::backend::store::{Ledger, LedgerError};
 use crate::backend::wallet::Wallet;
+use crate::coalesced::Coalesced;
 use crate::every_nth::EveryNth;
 use crate::keyed_limit::KeyedLimit;
 use crate::limits;
@@ -102,6 +103,7 @@ use crate::model::order::State;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Seconds, UnixTime};
 use admission::{Admission, Source};
+use capacity::FreeCapacity;
 use double_spends::DoubleSpends;
 use image_list::ImageList;
 use image_starts::ImageStarts;
@@ -184,6 +186,7 @@ pub struct OrderService {
     reserved_slots: MintLimiter,
     double_spends: DoubleSpends,
     sold_out: SoldOut,
+    free_capacity: Coalesced<Result<Arc<Option<FreeCapacity>>, Refusal>>,
     /// Payments whose answer was lost.
     unknown: Arc<UnknownPayments>,
     /// Tokens that are verified at a mint without being redeemed.
@@ -230,6 +233,7 @@ impl OrderService {
             reserved_slots: MintLimiter::of(limits::ORDERS_AT_ONCE),
             double_spends: DoubleSpends::default(),
             sold_out: SoldOut::default(),
+            free_capacity: Coalesced::default(),
             unknown: Arc::default(),
             verify_slots: MintLimiter::of(limits::VERIFICATIONS_AT_ONCE),
             adding: MintLimiter::of(1),

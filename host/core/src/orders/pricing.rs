@@ -106,8 +106,7 @@ impl OrderService {
     ) -> Result<PriceEstimate, Refusal> {
         self.check_offered(purchase).await?;
         let set = self.backends.policy.current();
-        let free = self.free_capacity().await?;
-        let context = self.context_beside(customer, None, free.as_ref()).await?;
+        let (context, free) = self.context(customer, None).await?;
         let (view, named) = self.view_of(purchase, customer, &*set, &context).await?;
         let quote = set.quote(&view, &context).await?;
         if let Purchase::Spawn { .. } = purchase {
@@ -209,8 +208,8 @@ impl OrderService {
         };
         self.check_offered(&purchase).await?;
         let view = purchase.view(&OrderId::random(), customer, None);
-        let (set, free) = (self.backends.policy.current(), self.free_capacity().await?);
-        let context = self.context_beside(customer, None, free.as_ref()).await?;
+        let set = self.backends.policy.current();
+        let (context, free) = self.context(customer, None).await?;
         let quote = set.quote(&view, &context).await?;
         self.check_probe(&set).await?;
         self.check_for_sale(&Tier::from(&quote), free.as_ref()).await?;

@@ -224,9 +224,10 @@ impl OrderService {
 
     /// How many of two such pods find a place that is not sold.
     async fn room_of_two(&self, plan: &LeasePlan) -> u32 {
-        match self.free_capacity().await {
-            Ok(Some(free)) => free.count(&Tier::from(plan), 2),
-            Ok(None) | Err(_) => 2,
+        let free = self.free_capacity().await.ok();
+        match free.as_deref().and_then(Option::as_ref) {
+            Some(free) => free.count(&Tier::from(plan), 2),
+            None => 2,
         }
     }
 
@@ -284,10 +285,9 @@ impl OrderService {
 
     /// Whether a probe pod would take a place that is sold, or find none.
     async fn is_full(&self, plan: &LeasePlan) -> bool {
-        match self.free_capacity().await {
-            Ok(Some(free)) => free.fits(&Tier::from(plan)).is_err(),
-            Ok(None) | Err(_) => false,
-        }
+        let free = self.free_capacity().await.ok();
+        let free = free.as_deref().and_then(Option::as_ref);
+        free.is_some_and(|free| free.fits(&Tier::from(plan)).is_err())
     }
 
     /// The pod that these policies give an order without a customer and without options.
@@ -307,7 +307,7 @@ impl OrderService {
             run: Run::Ssh,
             http: None,
         };
-        let context = self.context(None, None).await?;
+        let (context, _) = self.context(None, None).await?;
         let view = purchase.view(order, None, None);
         let image = set.admit(&view, &context).await?;
         let quote = set.quote(&view, &context).await?;

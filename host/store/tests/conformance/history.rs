@@ -1,7 +1,8 @@
 use crate::support::{advance, customer, open, order};
 use paygress_core::backend::policy::CustomerHistory;
-use paygress_core::backend::store::{LeaseUpdate, Ledger};
+use paygress_core::backend::store::{DecisionStore, LeaseUpdate, Ledger};
 use paygress_core::limits;
+use paygress_core::model::ids::OrderId;
 use paygress_core::model::order::{Order, OrderState, State};
 use paygress_core::model::order_state::RefundCause;
 use paygress_core::model::units::{Sat, Seconds, UnixTime};
@@ -25,9 +26,18 @@ async fn placed(ledger: &dyn Ledger, name: &str, ago: u64, state: State) -> Orde
     order
 }
 
+/// Of customer `c`.
+pub(crate) async fn history_of(
+    ledger: &dyn DecisionStore,
+    besides: Option<&OrderId>,
+    now: UnixTime,
+) -> CustomerHistory {
+    let basis = ledger.decision_basis(Some(&customer("c")), besides, now).await.unwrap();
+    basis.customer.unwrap().history
+}
+
 async fn history(ledger: &dyn Ledger, besides: Option<&Order>) -> CustomerHistory {
-    let besides = besides.map(|order| &order.id);
-    ledger.history(&customer("c"), besides, NOW).await.unwrap()
+    history_of(ledger, besides.map(|order| &order.id), NOW).await
 }
 
 /// Of orders that all arrived in the last day: the first `first`, and so much for so long.

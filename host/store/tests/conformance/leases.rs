@@ -1,11 +1,12 @@
 use crate::support::{customer, lease_of, move_to, new_lease_id, open, order, sell, top_up};
 use paygress_core::backend::cluster::{EndReason, Ending, ReadyPod};
 use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError};
-use paygress_core::model::ids::PublicKey;
+use paygress_core::model::ids::{LeaseId, PublicKey};
 use paygress_core::model::order::{Lease, LeaseState, Order, State};
 use paygress_core::model::ssh_host::SshHost;
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_core::testing;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A lease that ends at 1 000.
@@ -84,6 +85,46 @@ pub(crate) async fn live_leases_are_listed_by_customer(ledger: Arc<dyn Ledger>) 
         let live = ledger.live_leases(of.map(customer).as_ref()).await.unwrap();
         assert_eq!(live.contains(&sold), listed, "of {of:?}");
     }
+}
+
+pub(crate) async fn a_decision_depends_on_what_is_reserved_and_on_the_customers_other_leases(
+    ledger: Arc<dyn Ledger>,
+) {
+    let running = live_lease(&*ledger).await;
+    let mut undecided = Vec::new();
+    for (message, is_named) in [("own", false), ("besides", false), ("named", true)] {
+        let mut order = order(message, &[message]);
+        if is_named {
+            order.reply_to = order.reply_to.named_by_payer();
+        }
+        open(&*ledger, &order).await;
+        let sold = lease_of(&order, 41_000, 1_000);
+        ledger.reserve_place(&sold.id, 10).await.unwrap();
+        let reserved = Lease { state: LeaseState::Reserved, ..sold };
+        move_to(&*ledger, &mut order, State::Decided, LeaseUpdate::Put(&reserved)).await;
+        undecided.push((order, reserved));
+    }
+    let undecided: [(Order, Lease); 3] = undecided.try_into().unwrap();
+    let [(_, own), (besides, _), (mut named, of_named)] = undecided;
+    let basis = async |of: Option<&str>| {
+        let of = of.map(customer);
+        ledger.decision_basis(of.as_ref(), Some(&besides.id), UnixTime(200)).await.unwrap()
+    };
+    let leases = async |of: &str| -> BTreeSet<LeaseId> {
+        let leases = basis(Some(of)).await.customer.unwrap().leases;
+        leases.into_iter().map(|lease| lease.id).collect()
+    };
+    let mut known = BTreeSet::from([running.id.clone(), own.id.clone()]);
+    assert_eq!(leases("c").await, known);
+    assert_eq!(leases("d").await, BTreeSet::new());
+    let of_nobody = basis(None).await;
+    assert_eq!(of_nobody.customer, None);
+    assert_eq!(of_nobody.reservations, ledger.reservations().await.unwrap());
+    assert_eq!(of_nobody.ports_in_use, ledger.ports_in_use().await.unwrap());
+    move_to(&*ledger, &mut named, State::Redeeming, LeaseUpdate::Keep).await;
+    move_to(&*ledger, &mut named, State::Paid, LeaseUpdate::Keep).await;
+    known.insert(of_named.id);
+    assert_eq!(leases("c").await, known, "it is paid for");
 }
 
 pub(crate) async fn a_lease_is_found_by_the_key_of_its_pod(ledger: Arc<dyn Ledger>) {

@@ -71,6 +71,7 @@ suite! {
         an_ended_lease_is_not_extended,
         what_needs_a_lease_is_not_active_after_its_end,
         live_leases_are_listed_by_customer,
+        a_decision_depends_on_what_is_reserved_and_on_the_customers_other_leases,
         a_lease_is_found_by_the_key_of_its_pod,
         the_reason_of_an_end_is_recorded_before_it,
         until_when_a_lost_pod_was_served_is_recorded_once,

@@ -1,6 +1,7 @@
 //! Stores that an older version has left.
 
-use crate::support::{customer, order, server};
+use crate::history::history_of;
+use crate::support::{order, server};
 use paygress_core::backend::policy::CustomerHistory;
 use paygress_core::backend::store::{HourlyRevenue, LedgerError, OrderStore, Reporting};
 use paygress_core::model::order::{Order, OrderState, RefundEnd};
@@ -51,7 +52,7 @@ async fn check_migrated(migrated: Database) {
         store.revenue(UnixTime(0)).await.unwrap(),
         [HourlyRevenue { from: UnixTime(0), orders: 1, earned: SignedSat(8) }]
     );
-    let history = store.history(&customer("c"), None, UnixTime(107)).await.unwrap();
+    let history = history_of(&store, None, UnixTime(107)).await;
     let expected = CustomerHistory {
         orders: 1,
         first_ago: Some(Seconds(7)),
