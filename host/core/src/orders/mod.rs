@@ -101,6 +101,7 @@ use crate::limits;
 use crate::model::ids::{Customer, MintUrl, OrderId};
 use crate::model::order::State;
 use crate::model::refusal::{ErrorType, Refusal};
+use crate::model::sales::Sales;
 use crate::model::units::{Seconds, UnixTime};
 use admission::{Admission, Source};
 use capacity::FreeCapacity;
@@ -186,6 +187,7 @@ pub struct OrderService {
     reserved_slots: MintLimiter,
     double_spends: DoubleSpends,
     sold_out: SoldOut,
+    stored_sales: Coalesced<Result<Sales, Refusal>>,
     free_capacity: Coalesced<Result<Arc<Option<FreeCapacity>>, Refusal>>,
     /// Payments whose answer was lost.
     unknown: Arc<UnknownPayments>,
@@ -233,6 +235,7 @@ impl OrderService {
             reserved_slots: MintLimiter::of(limits::ORDERS_AT_ONCE),
             double_spends: DoubleSpends::default(),
             sold_out: SoldOut::default(),
+            stored_sales: Coalesced::default(),
             free_capacity: Coalesced::default(),
             unknown: Arc::default(),
             verify_slots: MintLimiter::of(limits::VERIFICATIONS_AT_ONCE),

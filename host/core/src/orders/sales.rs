@@ -27,7 +27,8 @@ impl OrderService {
     /// # Errors
     /// `internal_error`: then nothing is to be sold.
     pub async fn sales(&self) -> Result<Sales, Refusal> {
-        self.backends.ledger.sales().await.map_err(|error| unreadable(&error))
+        let read = async || self.backends.ledger.sales().await.map_err(|error| unreadable(&error));
+        self.stored_sales.read(read).await
     }
 
     /// From now on this is sold, by all replicas and after a restart. What was agreed on before goes
