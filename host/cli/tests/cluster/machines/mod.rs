@@ -7,6 +7,7 @@ mod images;
 mod lease_end;
 mod pod_reply;
 mod program;
+mod pulls;
 mod speed;
 
 use crate::support::testbed::{AdmissionParameters, CLUSTER, Testbed, output, sized, wait_for};

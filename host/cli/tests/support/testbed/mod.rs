@@ -167,11 +167,32 @@ pub fn load(archive: &Path) {
     output(Command::new(root().join("k8s/testbed/cluster")).arg("load").arg(archive));
 }
 
+/// containerd's client, where the kubelet has its images and containers.
+fn ctr() -> Command {
+    let mut ctr = Command::new(state().join("bin/ctr"));
+    ctr.arg("--address").arg(state().join("run/containerd.sock")).args(["--namespace", "k8s.io"]);
+    ctr
+}
+
 /// Kills a container, as a fault of its program would.
 pub fn kill_container(id: &str) {
-    let mut ctr = Command::new(state().join("bin/ctr"));
-    ctr.arg("--address").arg(state().join("run/containerd.sock"));
-    output(ctr.args(["--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id]));
+    output(ctr().args(["tasks", "kill", "--signal", "SIGKILL", id]));
+}
+
+/// Another name of an image that is on the node, until this is dropped.
+pub struct ImageTag(String);
+
+impl ImageTag {
+    pub fn add(image: &str, name: &str) -> Self {
+        output(ctr().args(["images", "tag", image, name]));
+        Self(name.to_owned())
+    }
+}
+
+impl Drop for ImageTag {
+    fn drop(&mut self) {
+        output(ctr().args(["images", "delete", self.0.as_str()]));
+    }
 }
 
 fn try_to_apply(object: &str) -> Output {
