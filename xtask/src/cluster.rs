@@ -97,9 +97,9 @@ pub(crate) fn build_in_background() -> BackgroundStep {
     })
 }
 
-/// The image that only these tests need is too large for each run of all tests.
+/// The image that only these tests need is too large for the short form of all tests.
 fn machines() -> Result<()> {
-    images::build(Image::Debian, Architecture::Amd64)?;
+    build_debian()?;
     prepare()?;
     python::ssh_clients()?;
     let tests = ["--test", "cluster", "machines", "--", "--ignored", "--nocapture"];
@@ -128,6 +128,11 @@ fn scale() -> Result<()> {
     command.args(ALL).args(tests).args(["--ignored", "--exact", "--nocapture"]);
     command.env("SCALE_FIGURES", "yes").env("SCALE_PROGRAM", program).env_remove("CLUSTER_TESTS");
     step("figures of many leases on the real cluster", &mut command)
+}
+
+/// Builds the Debian image, unless it is there.
+pub(crate) fn build_debian() -> Result<()> {
+    images::build(Image::Debian, Architecture::Amd64)
 }
 
 /// Says which tests are left out without the Debian image.

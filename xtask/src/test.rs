@@ -41,6 +41,8 @@ const PROGRAMS: [(&str, &str); 21] = [
 /// Installed in CI only, since Debian starts the server: elsewhere the comparison with it says that
 /// it was not run.
 const SERVER: (&str, &str) = ("sshd", "openssh-server");
+/// What builds the Debian image, which only the whole of the cluster's tests needs.
+const DEBOOTSTRAP: (&str, &str) = ("debootstrap", "debootstrap");
 /// Programs for which Debian's packages are too old: how they print their version, and the oldest
 /// that works.
 const VERSIONS: [(&str, &str, (u32, u32), &str); 2] = [
@@ -76,8 +78,8 @@ const COMPILER: Compiler = Compiler::WithLints;
 pub(crate) fn test(on_cluster: Option<Extent>, xtask: &clap::Command) -> Result<()> {
     space::check(on_cluster)?;
     // Both wait for the network, and the policies need none of those programs.
-    let programs = BackgroundStep::start("the installation of the programs", || {
-        programs().and_then(|()| versions())
+    let programs = BackgroundStep::start("the installation of the programs", move || {
+        programs(on_cluster).and_then(|()| versions())
     });
     checks::source()?;
     toolchain(&[plugins::TARGET])?;
@@ -205,17 +207,20 @@ fn programs_of_go() -> Result<()> {
 }
 
 fn on_the_cluster(extent: Extent) -> Result<()> {
-    cluster::up()?;
-    cluster::warn_without_debian();
-    if let Extent::Short = extent {
-        println!("NOT RUN: the cluster's tests in full; `cargo xtask test --whole` does that");
+    match extent {
+        Extent::Short => {
+            cluster::warn_without_debian();
+            println!("NOT RUN: the cluster's tests in full; `cargo xtask test --whole` does that");
+        }
+        Extent::Whole => cluster::build_debian()?,
     }
+    cluster::up()?;
     let tested = cluster::test(COMPILER, extent);
     let down = cluster::down();
     tested.and(down)
 }
 
-fn programs() -> Result<()> {
+fn programs(on_cluster: Option<Extent>) -> Result<()> {
     let found = |program: &str| {
         let path = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&path).any(|directory| directory.join(program).exists())
@@ -223,6 +228,7 @@ fn programs() -> Result<()> {
     let missing: Vec<&str> = PROGRAMS
         .iter()
         .chain(is_ci().then_some(&SERVER))
+        .chain(matches!(on_cluster, Some(Extent::Whole)).then_some(&DEBOOTSTRAP))
         .filter(|(program, _)| !found(program))
         .map(|(_, package)| *package)
         .collect();

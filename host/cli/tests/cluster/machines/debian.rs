@@ -1,5 +1,5 @@
-//! A whole day of a customer of a Debian pod. `cargo xtask cluster machines` makes the image, which
-//! needs the network, and runs this; the pod itself needs none.
+//! A whole day of a customer of a Debian pod. `cargo xtask cluster machines` and `cargo xtask test
+//! --whole` make the image, which needs the network, and run this; the pod itself needs none.
 
 use super::{SoldPod, Tunnel, allow_server, start, succeeded};
 use crate::support::testbed::{CLUSTER, load, output, root, sized, wait_for};
@@ -35,10 +35,11 @@ fn a_debian_pod_is_a_machine_of_its_own() {
     assert_eq!(machine.answer["root"], json!(true));
     assert_eq!(machine.run("id -un; . /etc/os-release; echo $ID"), "root\ndebian\n");
     type Step = (&'static str, fn(&SoldPod));
-    let steps: [Step; 6] = [
+    let steps: [Step; 7] = [
         ("apt-get installs a package from a repository, which runs Python", installs_a_package),
         ("Ansible installs it, finds it installed, and removes it", has_packages_by_ansible),
         ("useradd, su, sudo, chown", has_users),
+        ("git commits a file, vim edits it, git shows the change", edits_a_file_in_git),
         ("a web server on port 80, seen through -L", serves_the_web),
         ("an editor's server, found again by a second window", serves_an_editor),
         ("a large file up by rsync, down by sftp", moves_a_large_file),
@@ -120,6 +121,16 @@ fn has_users(machine: &SoldPod) {
     assert_eq!(machine.run("su bob -c 'cat /etc/shadow 2>/dev/null || echo refused'"), "refused\n");
 }
 
+fn edits_a_file_in_git(machine: &SoldPod) {
+    machine.run("git init --quiet /srv/project && echo first > /srv/project/file");
+    let author = "-c user.name=alice -c user.email=alice@paygress.local";
+    machine.run(&format!("cd /srv/project && git add file && git {author} commit --quiet -m one"));
+    machine.run("vim.tiny -e -s '+s/first/second/' +wq /srv/project/file");
+    let changed = machine.run("git -C /srv/project diff --unified=0 | tail -n 2");
+    assert_eq!(changed, "-first\n+second\n");
+    assert_eq!(machine.run("git -C /srv/project log --format='%an: %s'"), "alice: one\n");
+}
+
 fn serves_the_web(machine: &SoldPod) {
     machine.run("mkdir /srv/web && echo 'from the pod' > /srv/web/index.html");
     let server =
@@ -133,6 +144,7 @@ fn serves_the_web(machine: &SoldPod) {
         !answer.is_empty()
     });
     assert!(answer.contains(" 200 OK") && answer.ends_with("from the pod\n"), "{answer}");
+    assert_eq!(machine.run("curl --silent --fail http://127.0.0.1/"), "from the pod\n");
 }
 
 /// The script that an editor sends: a second window finds the server of the first.
