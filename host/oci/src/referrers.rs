@@ -8,9 +8,12 @@ use crate::manifest::{Index, Manifest, ManifestError, Referrer};
 use crate::reference::Reference;
 use crate::repository::{RepositoryClient, checked};
 use crate::signature::MAX_SIGNATURES;
+use std::collections::BTreeMap;
 
 /// What a bundle states, so that attestations need not be fetched.
 const PREDICATE: &str = "dev.sigstore.bundle.predicateType";
+/// The type of cosign's configuration, which some registries list as that of the artifact.
+const EMPTY_CONFIG: &str = "application/vnd.oci.empty.v1+json";
 
 /// The bundles that may be signatures of the artifact with this digest.
 pub(crate) async fn bundles(
@@ -31,12 +34,22 @@ pub(crate) async fn bundles(
         return Err(wrong(SignaturesError::TooMany { count, limit }));
     }
     let mut found = Vec::new();
-    for Referrer { digest, .. } in listed {
-        let bytes = client.manifest(&digest.to_string()).await?;
+    for Referrer { digest, artifact_type, .. } in listed {
+        let bytes = match client.manifest(&digest.to_string()).await {
+            // The index at a tag may list what was deleted since.
+            Err(Error::NotFound(_)) => continue,
+            bytes => bytes?,
+        };
         let bytes = checked(bytes, digest, &format!("the manifest of {reference}'s signature"))?;
-        let manifest = Manifest::parse(&bytes).map_err(unreadable)?;
+        let manifest = match Manifest::parse(&bytes) {
+            Err(_) if artifact_type.as_deref() != Some(BUNDLE) => continue,
+            manifest => manifest.map_err(unreadable)?,
+        };
         let layer = manifest.layers.iter().find(|layer| layer.media_type == BUNDLE);
-        if let Some(layer) = layer {
+        // The index that cosign keeps at a tag has no annotations.
+        if let Some(layer) = layer
+            && may_state_signature(&manifest.annotations)
+        {
             let bundle = client.blob(layer, MAX_SIGNATURE_BYTES).await?;
             found.push(String::from_utf8_lossy(&bundle).into_owned());
         }
@@ -45,6 +58,11 @@ pub(crate) async fn bundles(
 }
 
 fn may_be_signature(referrer: &Referrer) -> bool {
-    referrer.artifact_type.as_deref() == Some(BUNDLE)
-        && referrer.annotations.get(PREDICATE).is_none_or(|predicate| predicate == SIGN_PREDICATE)
+    let artifact_type = referrer.artifact_type.as_deref().unwrap_or_default();
+    ["", BUNDLE, EMPTY_CONFIG].contains(&artifact_type)
+        && may_state_signature(&referrer.annotations)
+}
+
+fn may_state_signature(annotations: &BTreeMap<String, String>) -> bool {
+    annotations.get(PREDICATE).is_none_or(|predicate| predicate == SIGN_PREDICATE)
 }

@@ -202,6 +202,13 @@ impl TestRegistry {
             .insert(format!("{repository}/manifests/{version}"), manifest);
     }
 
+    /// Serves these bytes as the list of what refers to the artifact with this digest, if lists are
+    /// served at all.
+    pub fn replace_referrers(&self, repository: &str, digest: &Digest, bytes: &[u8]) {
+        let list = (crate::manifest::INDEX.to_owned(), Bytes::copy_from_slice(bytes));
+        self.server.contents().manifests.insert(format!("{repository}/referrers/{digest}"), list);
+    }
+
     #[must_use]
     pub fn manifest(&self, repository: &str, version: &str) -> Option<Vec<u8>> {
         self.server
@@ -386,6 +393,9 @@ impl Contents {
             ReferrersList::None => return error_response(StatusCode::NOT_FOUND),
             ReferrersList::Status(status) => return error_response(status),
             ReferrersList::Served => {}
+        }
+        if let Some((content, bytes)) = self.manifests.get(path) {
+            return ([(CONTENT_TYPE, content.clone())], bytes.clone()).into_response();
         }
         let (repository, digest) = path.split_once("/referrers/").unwrap_or_default();
         let at_digest = format!("{repository}/manifests/sha256:");
