@@ -85,6 +85,12 @@ impl TestMint {
         Ok(TestWallet::new(&self.url).await?.quote(sat).await?.request)
     }
 
+    /// So many tokens of this value, each with proofs of its own, made many at a time. A wallet that
+    /// pays them out one after the other reads all proofs that it has had, for each of them.
+    pub async fn tokens(&self, count: usize, sat: u64) -> Result<Vec<String>> {
+        TestWallet::new(&self.url).await?.into_tokens(count, sat).await
+    }
+
     /// A Lightning address whose invoices are of this mint: `name@127.0.0.1:port`, served until the
     /// mint is dropped.
     pub async fn lightning_address(&self) -> Result<String> {

@@ -2,6 +2,7 @@
 
 use crate::error::{Result, during};
 use cdk::Amount;
+use cdk::amount::SplitTarget;
 use cdk::nuts::nut10::Conditions;
 use cdk::nuts::{
     CurrencyUnit, PaymentMethod, PublicKey, SecretKey, SigFlag, SpendingConditions, Token,
@@ -11,6 +12,10 @@ use cdk::wallet::{ReceiveOptions, SendOptions, Wallet};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+const PAID_WITHIN: Duration = Duration::from_secs(30);
+/// Of one request for tokens. A mint refuses more than twice as many.
+const OUTPUTS: u32 = 500;
 
 /// What a token that is locked to a key (NUT-11) says beside the key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,10 +69,42 @@ impl TestWallet {
     pub async fn fill(&self, sat: u64) -> Result<()> {
         let quote = self.quote(sat).await?;
         self.wallet
-            .wait_and_mint_quote(quote, Default::default(), None, Duration::from_secs(30))
+            .wait_and_mint_quote(quote, SplitTarget::default(), None, PAID_WITHIN)
             .await
             .map_err(during("fill a wallet"))?;
         Ok(())
+    }
+
+    /// So many tokens of this value, each with proofs of its own, hundreds by one request. They have
+    /// all that this empty wallet is filled with: it would pay with the same proofs.
+    pub(crate) async fn into_tokens(self, count: usize, sat: u64) -> Result<Vec<String>> {
+        let most = OUTPUTS.checked_div(sat.count_ones()).unwrap_or(1);
+        let most = usize::try_from(most).unwrap_or(1);
+        let mut tokens = Vec::with_capacity(count);
+        while tokens.len() < count {
+            let next = count.saturating_sub(tokens.len()).min(most);
+            tokens.extend(self.minted_tokens(next, sat).await?);
+        }
+        Ok(tokens)
+    }
+
+    /// As many as one request makes, and not none.
+    async fn minted_tokens(&self, count: usize, sat: u64) -> Result<Vec<String>> {
+        let number = u64::try_from(count).map_err(during("mint tokens"))?;
+        let quote = self.quote(sat.saturating_mul(number)).await?;
+        let split = SplitTarget::Value(Amount::from(sat));
+        let mut proofs = self
+            .wallet
+            .wait_and_mint_quote(quote, split, None, PAID_WITHIN)
+            .await
+            .map_err(during("mint tokens"))?;
+        // Of each amount there are as many proofs as tokens.
+        proofs.sort_by_key(|proof| proof.amount);
+        let token = |first| {
+            let own = proofs.iter().skip(first).step_by(count).cloned().collect();
+            Token::new(self.wallet.mint_url.clone(), own, None, CurrencyUnit::Sat).to_string()
+        };
+        Ok((0..count).map(token).collect())
     }
 
     pub async fn token(&self, sat: u64) -> Result<String> {
@@ -170,5 +207,31 @@ impl TestWallet {
     /// In sat.
     pub async fn balance(&self) -> Result<u64> {
         Ok(self.wallet.total_balance().await.map_err(during("read a balance"))?.to_u64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TestMint;
+    use crate::token::without_dleq;
+
+    /// More than one request makes: of ten proofs each.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn each_of_many_tokens_has_proofs_of_its_own() {
+        const SAT: u64 = 1_023;
+        const ALL: u64 = 60 * SAT;
+        const WITHOUT_TWO: u64 = 58 * SAT;
+        let mint = TestMint::start(0).await.unwrap();
+        let tokens = mint.tokens(60, SAT).await.unwrap();
+        assert_eq!(tokens.len(), 60);
+        let wallet = TestWallet::new(mint.url()).await.unwrap();
+        // Each proof counts once.
+        assert_eq!(wallet.unspent(&tokens).await.unwrap(), ALL);
+        for token in [&tokens[0], &tokens[59]] {
+            assert_ne!(without_dleq(token).unwrap(), *token, "the mint proves its signatures");
+            assert_eq!(wallet.receive(token).await.unwrap(), SAT);
+        }
+        assert_eq!(wallet.unspent(&tokens).await.unwrap(), WITHOUT_TWO);
     }
 }
