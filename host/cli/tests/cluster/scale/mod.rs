@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// `cargo xtask cluster scale` sets it.
 const REQUESTED: &str = "SCALE_FIGURES";
+/// How many leases the figures are of, in place of those that the goals name; orders in proportion.
+const NUMBER: &str = "SCALE_LEASES";
 /// By how much the requests of a lease may differ: a write that meets another client's is repeated.
 const TOLERANCE: f64 = 1.2;
 
@@ -45,10 +47,11 @@ fn figures() {
         return;
     }
     let _alone = CLUSTER.lock();
+    let leases: usize = std::env::var(NUMBER).map_or(5_000, |number| number.parse().unwrap());
     let numbers = Numbers {
-        leases: 5_000,
-        burst: 1_000,
-        busy: 6_000,
+        leases,
+        burst: leases / 5,
+        busy: leases / 5 * 6,
         per_second: 100,
         idle: Duration::from_secs(60),
     };

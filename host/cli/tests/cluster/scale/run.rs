@@ -48,10 +48,8 @@ pub(super) fn run(numbers: &Numbers, replicas: usize) -> Vec<Phase> {
     let Numbers { leases, burst, busy, per_second, idle } = *numbers;
     let pace = Duration::from_secs(1) / per_second;
     let mut site = Site::start(replicas, leases + busy, burst);
-    println!(
-        "── the service on {}",
-        if replicas == 1 { "SQLite" } else { "Postgres, three times" }
-    );
+    let service = if replicas == 1 { "SQLite" } else { "Postgres, three times" };
+    println!("── the service on {service}: {leases} leases, {burst} orders at once");
     print_program();
     print_start(&mut site.market, "start with a warm cache, ms", 60.0);
     site.wait_for_room(0);
