@@ -1,9 +1,9 @@
 //! Stores that an older version has left.
 
 use crate::history::history_of;
-use crate::support::{order, server};
+use crate::support::{customer, order, server};
 use paygress_core::backend::policy::CustomerHistory;
-use paygress_core::backend::store::{HourlyRevenue, LedgerError, OrderStore, Reporting};
+use paygress_core::backend::store::{HourlyRevenue, LedgerError, Reporting};
 use paygress_core::model::order::{Order, OrderState, RefundEnd};
 use paygress_core::model::order_state::{Refund, RefundCause, RefundOutcome};
 use paygress_core::model::units::{Sat, Seconds, SignedSat, UnixTime};

@@ -3,7 +3,7 @@
 use crate::history::{NOW, history_of, of_today, order_before};
 use crate::support::{advance, customer, open, server};
 use paygress_core::backend::policy::CustomerHistory;
-use paygress_core::backend::store::{LedgerError, OrderStore};
+use paygress_core::backend::store::LedgerError;
 use paygress_core::model::order::{Order, OrderState, State};
 use paygress_core::model::order_state::RefundCause;
 use paygress_core::model::secret::Secret;
