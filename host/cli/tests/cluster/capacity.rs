@@ -13,7 +13,8 @@ use std::time::Duration;
 const FEW: usize = 12;
 /// How long a buyer among few waits for "sold out".
 const REFUSED_WITHIN: Duration = Duration::from_secs(1);
-/// How long one of hundreds waits for it: of a service that is not optimised, beside other programs. `docs/testing.md` has the figures of release builds.
+/// How long one of hundreds waits for it: of a service that is not optimised, beside other programs.
+/// `docs/testing.md` has the figures of release builds.
 const REFUSED_OF_CROWD_WITHIN: Duration = Duration::from_secs(20);
 /// How long probe pods may take, and what comes after them.
 const PROBES: Duration = Duration::from_secs(120);
