@@ -76,7 +76,7 @@ impl TestWallet {
     }
 
     /// So many tokens of this value, each with proofs of its own, hundreds by one request. They have
-    /// all that this empty wallet is filled with: it would pay with the same proofs.
+    /// all that comes into this empty wallet: it would pay with the same proofs.
     pub(crate) async fn into_tokens(self, count: usize, sat: u64) -> Result<Vec<String>> {
         let most = OUTPUTS.checked_div(sat.count_ones()).unwrap_or(1);
         let most = usize::try_from(most).unwrap_or(1);

@@ -1,7 +1,8 @@
 //! What is for sale, and what the cluster has left for it, before money moves.
 
+use super::free_capacity::FreeCapacity;
 use super::{OrderService, StepError, internal};
-use crate::backend::capacity::{Capacity, NoCapacity, Reservation, Tier, Utilisation};
+use crate::backend::capacity::{Capacity, NoCapacity, Tier};
 use crate::backend::cluster::{ClusterError, LeasePlan};
 use crate::backend::policy::{Context, Offer, PolicyError, PolicySet};
 use crate::backend::store::{CustomerRecord, DecisionBasis, LedgerError};
@@ -11,58 +12,7 @@ use crate::model::ids::{Customer, LeaseId, OrderId};
 use crate::model::order::{Order, Purchase};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::UnixTime;
-use std::borrow::Cow;
 use std::sync::{Arc, PoisonError};
-
-/// The cluster's capacity, and what is reserved of it.
-pub(super) struct FreeCapacity {
-    capacity: Arc<dyn Capacity>,
-    reserved: Vec<Reservation>,
-}
-
-impl FreeCapacity {
-    /// How many pods of this tier get a place; at most `most`.
-    pub(super) fn count(&self, tier: &Tier, most: u32) -> u32 {
-        self.capacity.count(&self.reserved, tier, most)
-    }
-
-    /// Whether a pod of this tier gets a place.
-    pub(super) fn fits(&self, tier: &Tier) -> Result<(), NoCapacity> {
-        self.capacity.fits(&self.reserved, tier)
-    }
-
-    pub(super) fn utilisation(&self) -> Utilisation {
-        self.capacity.utilisation()
-    }
-
-    /// How full the nodes are for the decision on this order: one that is decided again has its own
-    /// reservation already, and does not raise its price by it.
-    fn node_utilisation(&self, order: Option<&OrderId>) -> Option<Utilisation> {
-        match order.map(LeaseId::of) {
-            Some(own) => self.capacity.node_utilisation(&self.others(&own)),
-            None => self.capacity.node_utilisation(&self.reserved),
-        }
-    }
-
-    /// Whether a pod of this tier gets a place, whatever this lease has reserved.
-    fn fits_beside(&self, lease: &LeaseId, tier: &Tier) -> Result<(), NoCapacity> {
-        self.capacity.fits(&self.others(lease), tier)
-    }
-
-    /// Whether the lease has a port or a place.
-    fn has_reserved(&self, lease: &LeaseId) -> bool {
-        self.reserved.iter().any(|reserved| reserved.lease == *lease)
-    }
-
-    /// What is reserved for other leases.
-    fn others(&self, lease: &LeaseId) -> Cow<'_, [Reservation]> {
-        if !self.has_reserved(lease) {
-            return Cow::Borrowed(&self.reserved);
-        }
-        let others = self.reserved.iter().filter(|reserved| reserved.lease != *lease);
-        others.cloned().collect()
-    }
-}
 
 /// What is known of a new pod by its price.
 pub(super) struct Priced {
@@ -350,26 +300,4 @@ pub(super) fn refusal(reason: NoCapacity) -> Refusal {
         NoCapacity::Port => "your token was not taken; try again later",
     };
     Refusal::new(ErrorType::ResourceUnavailable, reason.to_string()).with_details(details)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::capacity::Demand;
-    use crate::testing::SharedNodes;
-
-    #[test]
-    fn an_order_is_not_decided_by_what_it_has_reserved_itself() {
-        let (own, another) = (OrderId::random(), OrderId::random());
-        let reserved = [&own, &another].map(|order| Reservation {
-            lease: LeaseId::of(order),
-            demand: Demand::new("a pod".to_owned()),
-        });
-        let free =
-            FreeCapacity { capacity: Arc::new(SharedNodes(Some(1))), reserved: reserved.into() };
-        let cpu = |order: Option<&OrderId>| free.node_utilisation(order).map(|nodes| nodes.cpu);
-        assert_eq!(cpu(Some(&own)), Some(1));
-        assert_eq!(cpu(Some(&OrderId::random())), Some(2));
-        assert_eq!(cpu(None), Some(2));
-    }
 }

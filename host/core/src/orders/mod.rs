@@ -18,7 +18,7 @@
 //!   reserved for nothing.
 //! - `worker`: the task of one order: steps and retries. `delivery`: sending its response.
 //! - `decide`: verify, decide, dry run. Takes nothing; what fails here is refused. `capacity`: what
-//!   the cluster has left, and who has reserved it. `probe`: whether pods start at
+//!   the cluster has left (`free_capacity`), and who has reserved it. `probe`: whether pods start at
 //!   all; `probe_state`: what follows from it.
 //!   `image_starts`: whether the images that customers name do.
 //! - `settle`: receive the payment. `unpaid_launch`: the pod that is launched before.
@@ -40,6 +40,7 @@ mod decide;
 mod delivery;
 mod double_spends;
 mod extension;
+mod free_capacity;
 mod gateway;
 mod image_list;
 mod image_starts;
@@ -104,8 +105,8 @@ use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::sales::Sales;
 use crate::model::units::{Seconds, UnixTime};
 use admission::{Admission, Source};
-use capacity::FreeCapacity;
 use double_spends::DoubleSpends;
+use free_capacity::FreeCapacity;
 use image_list::ImageList;
 use image_starts::ImageStarts;
 use in_flight::InFlight;
