@@ -289,7 +289,8 @@ impl Kubernetes {
         if known.is_some_and(|known| known >= at) {
             return Ok(ExpiryUpdate::Done);
         }
-        let deadline = deadline(&job, at).ok_or(ClusterError::NotFound)?;
+        let unstarted = || ClusterError::unavailable("the cluster has not started the Job yet");
+        let deadline = deadline(&job, at).ok_or_else(unstarted)?;
         let patch = json!({
             // With the resourceVersion a concurrent extension is a conflict, and both count.
             "metadata": {"resourceVersion": job.resource_version(), "annotations": {EXPIRES: at.0.to_string()}},

@@ -90,12 +90,16 @@ pub(crate) fn ttl(kept: Seconds) -> i32 {
 
 /// The `activeDeadlineSeconds` that end a Job at this time; none before it has started. They count
 /// from its start, which the cluster's clock says, and a clock may be wrong: a start by our own is
-/// preferred. Jobs of earlier versions have none.
+/// preferred. It is known as soon as the Job is resumed, where the cluster's may follow its first pod.
+/// Jobs of earlier versions have none.
 pub(crate) fn deadline(job: &Job, at: UnixTime) -> Option<u64> {
     let annotations = job.metadata.annotations.as_ref();
     let ours = annotations.and_then(|annotations| annotations.get(STARTED)?.parse().ok());
-    let start = job.status.as_ref()?.start_time.as_ref()?;
-    let start = UnixTime(ours.or_else(|| u64::try_from(start.0.as_second()).ok())?);
+    let clusters = || {
+        let start = job.status.as_ref()?.start_time.as_ref()?;
+        u64::try_from(start.0.as_second()).ok()
+    };
+    let start = UnixTime(ours.or_else(clusters)?);
     Some(at.since(start).0.clamp(1, MAX_DEADLINE_SECONDS))
 }
 
@@ -306,6 +310,8 @@ mod tests {
         let ours = job(json!({STARTED: "1000"}));
         assert_eq!(deadline(&ours, UnixTime(1_000 + 620)), Some(620));
         assert_eq!(deadline(&ours, UnixTime(1)), Some(1));
+        let ready_at_once = Job { status: None, ..ours };
+        assert_eq!(deadline(&ready_at_once, UnixTime(1_000 + 620)), Some(620));
         assert_eq!(deadline(&job(json!({})), UnixTime(4_600 + 620)), Some(620), "as before");
         assert_eq!(deadline(&Job::default(), UnixTime(1_620)), None, "it has not started");
     }
