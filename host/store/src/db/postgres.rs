@@ -59,9 +59,10 @@ impl r2d2::ManageConnection for Manager {
 
     fn connect(&self) -> Result<Connection, postgres::Error> {
         let mut client = self.0.connect()?;
-        // A plan for all values, made while tables were small, would read them whole. Before Postgres 12
-        // there is no such setting.
-        let _ = client.batch_execute("SET plan_cache_mode = force_custom_plan");
+        // Whoever reads a whole table conflicts with all who write to it, however small it is…
+        client.batch_execute("SET enable_seqscan = off")?;
+        // …and without such reads one plan does for all values. Before Postgres 12 there is no such setting.
+        let _ = client.batch_execute("SET plan_cache_mode = force_generic_plan");
         Ok(Connection { client, prepared: HashMap::new() })
     }
 
