@@ -292,6 +292,8 @@ async fn relay(
                     break;
                 }
             }
+            // As with OpenSSH, what cannot be written is discarded: nothing must wait for it.
+            drop(input);
             let _ = write.shutdown().await;
         };
         let given_up = async {

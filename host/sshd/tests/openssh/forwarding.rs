@@ -178,6 +178,43 @@ async fn local_listeners_reach_the_pod() {
     stop(client);
 }
 
+/// What is sent to it is discarded, as with OpenSSH.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_reads_no_more_holds_up_no_other() {
+    let server = Server::start(None).await;
+    let here = tempfile::tempdir().unwrap();
+    let (to_deaf, to_port) = (here.path().join("deaf"), here.path().join("port"));
+    let there = server.home.path().join("socket");
+    let listener = UnixListener::bind(&there).unwrap();
+    let deaf = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        stream.shutdown(Shutdown::Read).unwrap();
+        stream
+    });
+    let client = forwarding(
+        &server,
+        &[
+            "-L",
+            &format!("{}:{}", to_deaf.display(), there.display()),
+            "-L",
+            &format!("{}:127.0.0.1:{}", to_port.display(), capitals()),
+        ],
+    );
+    until_exists(&to_deaf).await;
+    until_exists(&to_port).await;
+    tokio::task::spawn_blocking(move || {
+        let mut stream = UnixStream::connect(&to_deaf).unwrap();
+        stream.set_write_timeout(TIMEOUT).unwrap();
+        // More than the client's window.
+        stream.write_all(&vec![b'x'; 2 * BYTES]).unwrap();
+        through_unix(&to_port);
+        drop(deaf.join().unwrap());
+    })
+    .await
+    .unwrap();
+    stop(client);
+}
+
 /// `-R`, on a port that the server chooses and on a Unix socket, until the client goes.
 #[tokio::test(flavor = "multi_thread")]
 async fn remote_listeners_reach_the_client() {
