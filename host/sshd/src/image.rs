@@ -139,6 +139,12 @@ fn entries(passwd: &str) -> impl Iterator<Item = PasswdEntry<'_>> {
     })
 }
 
+/// The home of the user of this name.
+pub(crate) fn home_of(name: &str) -> Option<PathBuf> {
+    let passwd = read_passwd(Path::new(PASSWD)).ok()?;
+    entries(&passwd).find(|entry| entry.name == name).map(|entry| entry.home.into())
+}
+
 fn read_passwd(path: &Path) -> io::Result<String> {
     let (file, metadata) = open_regular(path)?;
     if metadata.len() > MAX_PASSWD_BYTES {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use pty_process::{OwnedWritePty, Size};
 use russh::server::{Handle, Msg};
 use russh::{ChannelWriteHalf, Sig};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 use rustix::termios::tcsetwinsize;
 use std::ffi::{OsStr, OsString};
@@ -34,6 +35,8 @@ use tokio::sync::watch;
 const CHUNK_BYTES: usize = 32_768;
 /// The code of SSH_EXTENDED_DATA_STDERR (RFC 4254, 5.2).
 const STDERR: u32 = 1;
+/// The system's text for E2BIG.
+const TOO_LONG: &str = "Argument list too long";
 /// The programs' search path if neither the account nor the server has one.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
@@ -62,12 +65,54 @@ pub(crate) struct Wires {
     pub(crate) terminals: Arc<Terminals>,
 }
 
-/// Starts the program: its process group.
+/// Starts the program: its process group. A command that is too long for the system starts and
+/// fails, as with OpenSSH, whose process tries to become the shell.
 pub(crate) fn start(program: &Program, wires: Wires) -> io::Result<Option<Pid>> {
-    match &program.terminal {
+    let (output, open) = (Arc::clone(&wires.output), wires.open.clone());
+    let channels = Arc::clone(&wires.channels);
+    let started = match &program.terminal {
         Some(terminal) => spawn_pty(program, terminal, wires),
         None => spawn_piped(program, wires),
+    };
+    match started {
+        Err(error) if error.raw_os_error() == Some(Errno::TOOBIG.raw_os_error()) => {
+            let has_terminal = program.terminal.is_some();
+            let text = format!("{}: {TOO_LONG}", program.account.shell.display());
+            tokio::spawn(fail(text, has_terminal, output, open, channels));
+            Ok(None)
+        }
+        started => started,
     }
+}
+
+/// Shows why there is no program, and ends its channel.
+async fn fail(
+    text: String,
+    has_terminal: bool,
+    output: Arc<ChannelWriteHalf<Msg>>,
+    mut open: watch::Receiver<()>,
+    channels: Arc<Channels>,
+) {
+    let shown = async {
+        if has_terminal {
+            output.data_bytes(format!("{text}\r\n")).await
+        } else {
+            output.extended_data_bytes(STDERR, format!("{text}\n")).await
+        }
+    };
+    tokio::select! {
+        _ = shown => {}
+        _ = open.changed() => {}
+    }
+    end(&output, &channels, 1).await;
+}
+
+/// Ends the channel of what is no program.
+pub(crate) async fn end(output: &ChannelWriteHalf<Msg>, channels: &Channels, status: u32) {
+    let _ = output.exit_status(status).await;
+    let _ = output.eof().await;
+    channels.close(output.id());
+    let _ = output.close().await;
 }
 
 /// The shell by its name, as a login shell or with a command.
@@ -127,7 +172,7 @@ fn spawn_pty(program: &Program, terminal: &Terminal, wires: Wires) -> io::Result
     let name = rustix::pty::ptsname(&pty, Vec::new())?;
     let mut command = command(program);
     command.env("SSH_TTY", OsStr::from_bytes(name.as_bytes()));
-    let child = pty_process::Command::from(command).spawn(pts).map_err(io::Error::other)?;
+    let child = pty_process::Command::from(command).spawn(pts).map_err(system_error)?;
     let window = pty.as_fd().try_clone_to_owned()?;
     let (mut read, write) = pty.into_split();
     let Wires { output, handle, input, sizes, open, channels, groups, terminals } = wires;
@@ -142,6 +187,14 @@ fn spawn_pty(program: &Program, terminal: &Terminal, wires: Wires) -> io::Result
         ending.run(child, group, copy_to_pty(input, sizes, write, window), copy_output).await;
     });
     Ok(group)
+}
+
+/// The error of the system, as it is where there are pipes.
+fn system_error(error: pty_process::Error) -> io::Error {
+    match error {
+        pty_process::Error::Io(error) => error,
+        error => io::Error::other(error),
+    }
 }
 
 /// How the output of a program was copied.

@@ -94,7 +94,7 @@ impl Sessions {
             return self.start(id, Some(INTERNAL_SFTP.as_bytes()), handle);
         }
         let Some((program, wires)) = self.claim(id, handle) else { return false };
-        sftp::serve(program.account.home.clone(), wires);
+        sftp::serve(program.account, wires);
         true
     }
 

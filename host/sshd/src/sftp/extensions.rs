@@ -3,10 +3,11 @@
 use super::answer::{Answer, MAX_DATA_BYTES, MAX_PACKET_BYTES, blocking, failure};
 use super::files::{self, Request};
 use super::packets::{Arguments, encode, plain};
-use super::state::{MAX_HANDLES, Sftp, one_name};
+use super::state::{Sftp, one_name};
+use crate::image;
 use bytes::Bytes;
 use russh_sftp::extensions::{LimitsExtension, Statvfs};
-use russh_sftp::protocol::{ExtendedReply, FileAttributes};
+use russh_sftp::protocol::{ExtendedReply, FileAttributes, StatusCode};
 use rustix::fs::StatVfs;
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -82,33 +83,39 @@ impl Sftp {
                     max_packet_len: MAX_PACKET_BYTES.into(),
                     max_read_len: MAX_DATA_BYTES.into(),
                     max_write_len: MAX_DATA_BYTES.into(),
-                    max_open_handles: u64::try_from(MAX_HANDLES).unwrap_or(0),
+                    max_open_handles: u64::try_from(self.max_handles).unwrap_or(0),
                 },
             ),
             EXPAND_PATH => {
-                let path = self.expand(&arguments.name()?)?;
+                let path = self.expand(&arguments.name()?).await?;
                 one_name(id, &blocking(move || files::real_path(&path)).await?)
             }
             // There is only the one user.
-            HOME_DIRECTORY => one_name(id, &self.home),
+            HOME_DIRECTORY => one_name(id, &self.account.home),
             COPY_DATA => self.copy_data(id, arguments).await,
             NAMES_BY_ID => self.names_by_id(id, arguments),
             _ => Err(failure(&Errno::NOSYS.into())),
         }
     }
 
-    /// `~` and `~/path`; the homes of other users are not known.
-    fn expand(&self, path: &OsStr) -> Answer<PathBuf> {
-        match path.as_bytes() {
-            [b'~'] => Ok(self.home.to_path_buf()),
-            [b'~', b'/', rest @ ..] => {
-                let slashes = rest.iter().take_while(|byte| **byte == b'/').count();
-                let rest = rest.get(slashes..).unwrap_or_default();
-                Ok(self.path(OsStr::from_bytes(rest)))
-            }
-            [b'~', ..] => Err(failure(&Errno::NOENT.into())),
-            _ => Ok(self.path(path)),
+    /// `~`, `~/path`, `~name` and `~name/path`.
+    async fn expand(&self, path: &OsStr) -> Answer<PathBuf> {
+        let Some(rest) = path.as_bytes().strip_prefix(b"~") else { return Ok(self.path(path)) };
+        let mut parts = rest.splitn(2, |byte| *byte == b'/');
+        let name = String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
+        let below = parts.next().unwrap_or_default();
+        let slashes = below.iter().take_while(|byte| **byte == b'/').count();
+        let below = OsStr::from_bytes(below.get(slashes..).unwrap_or_default());
+        Ok(self.home_of(name).await?.join(below))
+    }
+
+    /// The user's own home is that of the login, whatever `/etc/passwd` has; no name is the user.
+    async fn home_of(&self, name: String) -> Answer<PathBuf> {
+        if name.is_empty() || self.account.is_named(&name) {
+            return Ok(self.account.home.clone());
         }
+        let home = blocking(move || Ok(image::home_of(&name))).await?;
+        home.ok_or_else(|| StatusCode::NoSuchFile.with_message("no such user"))
     }
 
     async fn copy_data(&self, id: u32, mut arguments: Arguments) -> Answer<Bytes> {
@@ -117,6 +124,10 @@ impl Sftp {
         let target = self.file(&arguments.next::<String>()?)?;
         let mut to = arguments.next::<u64>()?;
         let work = move || {
+            // As with OpenSSH: the end of a file that grows by its own copy is never reached.
+            if source.is_same_file(&target)? {
+                return Err(io::Error::other("a file is not copied into itself"));
+            }
             // Zero is all.
             let mut left = if length == 0 { u64::MAX } else { length };
             while left > 0 {

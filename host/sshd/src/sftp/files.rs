@@ -35,6 +35,12 @@ impl OpenFile {
         }
         self.file.write_all_at(data, offset)
     }
+
+    /// Also by another name.
+    pub(super) fn is_same_file(&self, other: &Self) -> io::Result<bool> {
+        let (one, other) = (self.file.metadata()?, other.file.metadata()?);
+        Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
+    }
 }
 
 /// What a request is about.

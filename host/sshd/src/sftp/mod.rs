@@ -193,21 +193,37 @@ impl Sftp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashMap;
+    use crate::account::{Account, Password};
+    use crate::image;
     use std::path::Path;
 
+    /// That of `alice`, who is also `admin`.
     fn sftp(home: &Path) -> Sftp {
-        Sftp {
-            home: Arc::new(home.to_owned()),
-            names: Arc::default(),
-            handles: HashMap::new(),
-            next_handle: 0,
-        }
+        let account = Account {
+            username: "alice".to_owned(),
+            aliases: vec!["admin".to_owned()],
+            password: Password::none(),
+            keys: Vec::new(),
+            shell: "/bin/sh".into(),
+            home: home.to_owned(),
+            environment: Vec::new(),
+        };
+        Sftp::new(Arc::new(account), listing::Names::default())
     }
 
     /// The answer without its length.
     async fn ask(sftp: &mut Sftp, request: &'static [u8]) -> Bytes {
         sftp.answer(Bytes::from_static(request)).await.unwrap().slice(4..)
+    }
+
+    fn string(text: &str) -> Vec<u8> {
+        [&u32::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat()
+    }
+
+    /// The answer to a request for an extension.
+    async fn ask_extension(sftp: &mut Sftp, name: &str, arguments: &[u8]) -> Bytes {
+        let packet = [&b"\xc8\0\0\0\x01"[..], string(name).as_slice(), arguments].concat();
+        sftp.answer(packet.into()).await.unwrap().slice(4..)
     }
 
     /// Clients that have sent several requests know by it which one has failed.
@@ -240,5 +256,77 @@ mod tests {
         assert_eq!(refused.get(..9), Some(&b"\x65\0\0\0\x02\0\0\0\x02"[..]));
         let read = b"\x05\0\0\0\x03\0\0\0\x010\0\0\0\0\0\0\0\0\0\0\0\x09";
         assert_eq!(ask(&mut sftp, read).await, &b"\x67\0\0\0\x03\0\0\0\x07content"[..]);
+    }
+
+    /// `sshfs` keeps as many open as its programs do.
+    #[tokio::test]
+    async fn three_hundred_files_are_open_at_once() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("f"), "content").unwrap();
+        let mut sftp = sftp(home.path());
+        for number in 0..300 {
+            let answer = ask(&mut sftp, b"\x03\0\0\0\x01\0\0\0\x01f\0\0\0\x01\0\0\0\0").await;
+            assert_eq!(answer.first(), Some(&102), "{number}: {answer:?}");
+        }
+        sftp.max_handles = 300;
+        let refused = ask(&mut sftp, b"\x0b\0\0\0\x02\0\0\0\x01/").await;
+        assert_eq!(refused.get(..9), Some(&b"\x65\0\0\0\x02\0\0\0\x04"[..]));
+    }
+
+    #[tokio::test]
+    async fn a_name_after_a_tilde_is_that_of_a_user() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path().canonicalize().unwrap();
+        let mut sftp = sftp(&home);
+        let of_root = image::home_of("root").unwrap().canonicalize().unwrap();
+        for (path, expected) in [
+            ("~", Some(home.clone())),
+            ("~//f", Some(home.join("f"))),
+            ("~alice", Some(home.clone())),
+            ("~alice/f", Some(home.join("f"))),
+            ("~admin//f", Some(home.join("f"))),
+            ("~root", Some(of_root)),
+            ("~nobody-here/f", None),
+            ("f~alice", Some(home.join("f~alice"))),
+        ] {
+            let answer = ask_extension(&mut sftp, "expand-path@openssh.com", &string(path)).await;
+            let answer = answer.slice(5..);
+            let expected = match expected {
+                Some(found) => {
+                    [&b"\0\0\0\x01"[..], string(found.to_str().unwrap()).as_slice()].concat()
+                }
+                None => [&b"\0\0\0\x02"[..], string("no such user").as_slice()].concat(),
+            };
+            assert!(answer.starts_with(&expected), "{path}: {answer:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_is_not_copied_into_itself() {
+        let home = tempfile::tempdir().unwrap();
+        for name in ["f", "g"] {
+            std::fs::write(home.path().join(name), "content").unwrap();
+        }
+        std::fs::hard_link(home.path().join("f"), home.path().join("h")).unwrap();
+        let mut sftp = sftp(home.path());
+        for open in [
+            &b"\x03\0\0\0\x01\0\0\0\x01f\0\0\0\x03\0\0\0\0"[..],
+            b"\x03\0\0\0\x01\0\0\0\x01f\0\0\0\x03\0\0\0\0",
+            b"\x03\0\0\0\x01\0\0\0\x01h\0\0\0\x03\0\0\0\0",
+            b"\x03\0\0\0\x01\0\0\0\x01g\0\0\0\x03\0\0\0\0",
+        ] {
+            assert_eq!(ask(&mut sftp, open).await.first(), Some(&102));
+        }
+        // From the first handle; seven bytes, to behind them.
+        let (from, length, to) = (0_u64.to_be_bytes(), 7_u64.to_be_bytes(), 7_u64.to_be_bytes());
+        for (target, status) in [("0", 4), ("1", 4), ("2", 4), ("3", 0)] {
+            let copy =
+                [string("0").as_slice(), &from, &length, string(target).as_slice(), &to].concat();
+            let answer = ask_extension(&mut sftp, "copy-data", &copy).await;
+            let expected = [101, 0, 0, 0, 1, 0, 0, 0, status];
+            assert_eq!(answer.get(..9), Some(&expected[..]), "{target}");
+        }
+        let read = |name: &str| std::fs::read_to_string(home.path().join(name)).unwrap();
+        assert_eq!((read("f").as_str(), read("g").as_str()), ("content", "contentcontent"));
     }
 }

@@ -3,15 +3,11 @@
 use super::listing::Names;
 use super::packets;
 use super::state::Sftp;
-use crate::channels::Channels;
+use crate::account::Account;
 use crate::input::InputReceiver;
-use crate::process::Wires;
+use crate::process::{Wires, end};
 use crate::terminal::Terminal;
-use russh::ChannelWriteHalf;
-use russh::server::Msg;
-use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -34,15 +30,8 @@ pub(crate) fn refuse(terminal: Option<&Terminal>, wires: Wires) {
     });
 }
 
-async fn end(output: &ChannelWriteHalf<Msg>, channels: &Channels, status: u32) {
-    let _ = output.exit_status(status).await;
-    let _ = output.eof().await;
-    channels.close(output.id());
-    let _ = output.close().await;
-}
-
 /// Serves one client, and closes its channel.
-pub(crate) fn serve(home: PathBuf, wires: Wires) {
+pub(crate) fn serve(account: Arc<Account>, wires: Wires) {
     let Wires { output, input, mut open, channels, .. } = wires;
     let mut closed = open.clone();
     let stream = Stream {
@@ -52,12 +41,7 @@ pub(crate) fn serve(home: PathBuf, wires: Wires) {
     };
     tokio::spawn(async move {
         let names = tokio::task::spawn_blocking(Names::read).await.unwrap_or_default();
-        let sftp = Sftp {
-            home: Arc::new(home),
-            names: Arc::new(names),
-            handles: HashMap::new(),
-            next_handle: 0,
-        };
+        let sftp = Sftp::new(account, names);
         // A client that has gone gets no answer, and what it has sent is done.
         let answered = tokio::spawn(answer_all(stream, sftp));
         tokio::select! {

@@ -3,12 +3,16 @@
 //! is an empty directory there, `$HERE` one here, `$PORT` the server's, `$SLOW` that of a slow link
 //! to it. `$CONNECT` prints the first bytes from a socket, `$AGENT` is the socket of a security key.
 
-pub(crate) const CASES: [(&str, &str); 103] = [
+pub(crate) const CASES: [(&str, &str); 106] = [
     ("streams and exit code", "$SSH $TO 'echo out; echo err >&2; exit 42'"),
     ("exit code 255", "$SSH $TO 'exit 255'"),
     ("death by SIGKILL", "$SSH $TO 'kill -9 $$'"),
     ("death by SIGTERM", "$SSH $TO 'kill -TERM $$'"),
     ("a command that does not exist", "$SSH $TO nonexistent-command"),
+    (
+        "a command that is longer than the system takes",
+        "x=$(head -c 70000 /dev/zero | tr '\\0' x); for option in -T -tt; do $SSH $option $TO echo $x $x; echo $?; done",
+    ),
     ("quotes and spaces", r#"$SSH $TO echo "'a  b'" '"$HOME"' '*' \\\\ '$((1+1))'"#),
     ("a command of several lines", "$SSH $TO 'echo 1\necho 2\nexit 3'"),
     (
@@ -260,6 +264,16 @@ pub(crate) const CASES: [(&str, &str); 103] = [
         "cd $HERE; mkdir -p 'a b'; seq 1 100000 > \"a b/f\"; touch 'a b/empty'; for protocol in -s -O; do \
       $SCP $protocol -rp 'a b' $TO:$DIR/up$protocol; $SCP $protocol -rp $TO:$DIR/up$protocol back; \
       diff -r 'a b' back && echo same; rm -r back; $SCP $protocol $TO:$DIR/none .; echo $?; done",
+    ),
+    (
+        "scp from the home of a user",
+        "echo content > $DIR/f; cd $HERE; for user in $USER none-here; do \
+      $SCP -s \"$TO:~$user/../../../../../../../..$DIR/f\" got; echo $?; done; cat got",
+    ),
+    (
+        "a copy of a file onto itself",
+        "echo content > $DIR/f; for target in f g; do \
+      printf \"cd $DIR\ncp f $target\n\" | $SFTP -b - $TO; echo $?; done; ls $DIR",
     ),
     (
         "sshfs",

@@ -47,6 +47,24 @@ async fn input_and_terminals_work() {
     assert!(shown.contains("/dev/pts/") && shown.contains("xterm"), "{shown}");
 }
 
+/// The system takes no longer argument than 128 KiB, also from the client's own command line.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_too_long_starts_and_fails() {
+    let server = Server::start(None).await;
+    let half = "x".repeat(70_000);
+    for (option, expected) in [
+        ("-T", ("", "/bin/sh: Argument list too long\n")),
+        ("-tt", ("/bin/sh: Argument list too long\r\n", "")),
+    ] {
+        let mut command = server.client("ssh", "-p");
+        command.args([option, "alice@127.0.0.1", "echo", &half, &half]);
+        let done = output(command).await;
+        let shown = (text(&done.stdout), text(&done.stderr));
+        assert_eq!((shown.0.as_str(), shown.1.as_str()), expected, "{option}");
+        assert_eq!(done.status.code(), Some(1), "{option}");
+    }
+}
+
 /// A channel is free again when its program has ended, whoever closes it first.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_commands_run_in_turn_over_one_connection() {
