@@ -4,7 +4,8 @@
 //! one that has started, or an address, is seen up to a second later; then its readiness probe waits
 //! for the next of its own seconds. The service connects by itself, and whoever proves to be this
 //! pod's server is it, whatever else may have its address where the service is. Where pods cannot be
-//! reached, the kubelet alone decides.
+//! reached, the kubelet alone decides, but for a server that has to prove its host keys: its pod is
+//! not ready before it has, since nobody would know it by them.
 //!
 //! Where an init container has copied the server, that has reported its host keys before. A server
 //! whose image is mounted proves them by a secret of the lease: at the port of its node, whose address
@@ -30,6 +31,9 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const PAUSE_PART: u32 = 16;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long the proof of a server is waited for whose pod the kubelet reports as ready, where nobody
+/// has just paid for it.
+pub(crate) const PROOF_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PodServer {
@@ -134,11 +138,6 @@ impl PodServer {
 
     pub(crate) fn makes_ready(&self) -> bool {
         self.meaning == Meaning::Ready
-    }
-
-    /// Whether its host keys are not known before it answers.
-    pub(crate) fn has_secret(&self) -> bool {
-        matches!(self.identity, Identity::Secret(_))
     }
 }
 
@@ -308,7 +307,7 @@ pub(crate) mod tests {
             let container = json!({"name": "ssh", "command": command});
             let pod = pod(&container, INIT_CONTAINER, HOST_KEY);
             let server = PodServer::of(&pod, &secret(), Portless::Gateway).unwrap();
-            assert!(server.makes_ready() && !server.has_secret());
+            assert!(server.makes_ready() && matches!(server.identity, Identity::HostKeys { .. }));
             assert_eq!(server.addresses, [SocketAddr::from(([10, 88, 0, 7], port))]);
             assert!(of(&pod).is_none(), "it may be a Service's");
         }
@@ -351,7 +350,8 @@ pub(crate) mod tests {
             [(&json!({}), None), (&node, Some(vec![on_node])), (&both, Some(vec![on_node, own]))]
         {
             let server = of(&pod(&usual, status));
-            assert!(server.as_ref().is_none_or(|it| it.makes_ready() && it.has_secret()));
+            let is_proving = |it: &PodServer| matches!(it.identity, Identity::Secret(_));
+            assert!(server.as_ref().is_none_or(|it| it.makes_ready() && is_proving(it)));
             assert_eq!(server.map(|server| server.addresses), expected, "{status}");
         }
         // That of a Service, and one with a probe of its own: their keys are known by it.

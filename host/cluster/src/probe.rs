@@ -22,12 +22,14 @@ mod network;
 use crate::kubernetes::Kubernetes;
 use crate::objects::{Objects, PROBE, ttl};
 use crate::pod_reply::ReplyStep;
+use crate::pod_server::PROOF_TIMEOUT;
 use crate::settings::{PodRoot, Settings, SshServerVolume};
 use crate::ssh_server::{
     PROGRAM_CONTAINER, PodForm, PodUser, ServerVolume, is_hosts, mounted_image,
 };
 use crate::status::{
-    IMAGE_FAILED, containers, has_mounted_server, is_scheduled, startup_phase, waits_for_server,
+    IMAGE_FAILED, containers, has_mounted_server, is_scheduled, needs_only_proof, startup_phase,
+    waits_for_server,
 };
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{self, Container, Pod, PodSpec, PodStatus, TCPSocketAction};
@@ -219,22 +221,14 @@ impl Kubernetes {
             tracing::warn!("the template has a command of its own, so that customers are not root");
             return Err(ProbeProblem::NoUserNamespaces.into());
         }
-        let is_mounted = server == Server::Mounted;
         let started = self.start_probe(plan, objects).await;
         let login = match &started {
             Ok(_) => self.log_in(plan).await,
             Err(_) => Ok(()),
         };
         self.remove_probe(&plan.lease.pod_name()).await;
-        let ready = started?;
-        login?;
-        if is_mounted && ready.host_keys.is_empty() {
-            tracing::warn!(
-                "a probe pod that runs cannot be reached from here, or its SSH server is of an earlier version"
-            );
-            return Err(ProbeProblem::NotStarted.into());
-        }
-        Ok(())
+        started?;
+        login.map_err(Failure::from)
     }
 
     async fn start_probe(
@@ -298,9 +292,14 @@ struct Stuck {
     why: &'static str,
 }
 
-const STUCK: [Stuck; 2] = [
+const STUCK: [Stuck; 3] = [
     Stuck { is_so: has_no_sandbox, limit: SANDBOX, why: "its node makes no sandbox for it" },
     Stuck { is_so: is_mount_refused, limit: REFUSED, why: "its container is not created" },
+    Stuck {
+        is_so: needs_only_proof,
+        limit: PROOF_TIMEOUT,
+        why: "it runs, and cannot be reached from here to prove its host keys, or its SSH server is of an earlier version",
+    },
 ];
 
 /// Whether a node has the pod, and has made no sandbox for it. Where none has it `ready` notices that.
@@ -411,6 +410,9 @@ fn problem(error: &ClusterError, pod: Option<&Pod>) -> ProbeProblem {
 
 /// What keeps the containers from starting, if they tell.
 fn start_problem(pod: &Pod) -> Option<ProbeProblem> {
+    if needs_only_proof(pod) {
+        return Some(ProbeProblem::NotStarted);
+    }
     let mut containers = pod.status.iter().flat_map(containers);
     let is_mounted = has_mounted_server(pod);
     containers.find_map(|container| {

@@ -280,6 +280,11 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
         && pod.status.as_ref().is_some_and(|status| is_met(status, "Ready"))
 }
 
+/// Whether a pod takes logins but for the proof of its host keys, which its server owes the service.
+pub(crate) fn needs_only_proof(pod: &Pod) -> bool {
+    has_mounted_server(pod) && is_ready(pod)
+}
+
 /// Whether a node has the pod.
 pub(crate) fn is_scheduled(pod: &Pod) -> bool {
     pod.status.as_ref().is_some_and(|status| is_met(status, "PodScheduled"))
@@ -326,10 +331,21 @@ fn is_met(status: &PodStatus, condition_type: &str) -> bool {
         .any(|condition| condition.type_ == condition_type && condition.status == "True")
 }
 
+/// Why a pod fails that the kubelet reports as ready.
+const UNPROVED: &str =
+    "it runs, and its SSH server could not be reached from the service to prove its host keys";
+
 /// Why a pod that has not become ready in time has not.
 pub(crate) fn unready(pod: Option<&Pod>) -> ClusterError {
     const MESSAGE: &str = "it took too long";
     let Some(pod) = pod else { return ClusterError::not_scheduled(MESSAGE) };
+    if needs_only_proof(pod) {
+        tracing::warn!(
+            pod = pod.metadata.name,
+            "a pod runs, and its SSH server has not proved its host keys: let the service connect to nodes and pods, or set SSH_SERVER_VOLUME=copy"
+        );
+        return ClusterError::not_ready(UNPROVED);
+    }
     let found = pod.status.as_ref().and_then(|status| {
         waiting(status)
             .find_map(|(container, waiting)| Some((container, waiting, waiting.reason.as_ref()?)))

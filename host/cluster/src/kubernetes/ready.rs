@@ -1,11 +1,11 @@
 //! Waiting until a pod takes logins: its server proves itself, or the kubelet reports the pod as
-//! ready.
+//! ready. One whose server has to prove its host keys is not ready before it has.
 
 use super::{Kubernetes, lease_selector};
 use crate::pod_reply::ready_pod;
-use crate::pod_server::{PodServer, Portless, answering};
+use crate::pod_server::{PROOF_TIMEOUT, PodServer, Portless, answering};
 use crate::requests::Result;
-use crate::status::{readiness, unready};
+use crate::status::{has_mounted_server, readiness, unready};
 use crate::watches::watch;
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -20,8 +20,6 @@ use tokio::time::Instant;
 
 /// How often a pod's Job is checked while the watch shows no pod of it.
 const JOB_POLL: Duration = Duration::from_secs(5);
-/// How long the host keys of a pod are waited for that the kubelet reports as ready.
-const PROOF_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Kubernetes {
     pub(super) async fn wait_ready(&self, name: &PodName) -> Result<ReadyPod> {
@@ -66,7 +64,7 @@ impl Kubernetes {
             server.follow(PodServer::of(pod, &secret, Portless::from(&self.settings.access)));
             let is_ready =
                 server.is_ready() || readiness(pod, start.elapsed(), limit).transpose()?.is_some();
-            if is_ready {
+            if is_ready && server.is_proved(pod) {
                 self.forget_reply(name, pod).await;
                 return self.describe(server, name, pod).await;
             }
@@ -75,14 +73,20 @@ impl Kubernetes {
 
     async fn describe(&self, server: ServerSearch, name: &PodName, pod: &Pod) -> Result<ReadyPod> {
         let ssh_host = self.ssh_host(pod).await?;
-        Ok(ReadyPod { ssh_host, ..server.describe(name, pod).await })
+        Ok(ReadyPod { ssh_host, ..server.describe(name, pod) })
     }
 
-    /// What is known of a pod of this name that the kubelet reports as ready.
+    /// What is known of a pod that the kubelet reports as ready, and that has replaced the one of this
+    /// name: its customer has it already, so that its proof is not waited for long.
     pub(super) async fn ready_pod(&self, name: &PodName, pod: &Pod) -> Result<ReadyPod> {
         let mut server = ServerSearch::new();
         let portless = Portless::from(&self.settings.access);
         server.follow(PodServer::of(pod, &self.host_key_secret(name), portless));
+        if !server.is_proved(pod)
+            && tokio::time::timeout(PROOF_TIMEOUT, server.find()).await.is_err()
+        {
+            tracing::warn!(pod = %name, "a pod that replaces another one cannot be reached: its host keys are not known");
+        }
         self.describe(server, name, pod).await
     }
 }
@@ -103,13 +107,9 @@ impl ServerSearch {
     /// Goes on with what is known of the server now. An attempt under way is not given up for nothing.
     fn follow(&mut self, server: Option<PodServer>) {
         if server != self.server {
+            self.answer = Box::pin(answering(server.clone()));
             self.server = server;
-            self.restart();
         }
-    }
-
-    fn restart(&mut self) {
-        self.answer = Box::pin(answering(self.server.clone()));
     }
 
     /// Waits until the server has proved itself. Never ends once it has.
@@ -125,16 +125,13 @@ impl ServerSearch {
         self.host_keys.is_some() && self.server.as_ref().is_some_and(PodServer::makes_ready)
     }
 
+    /// Whether the server of this pod has proved its host keys, if it has to.
+    fn is_proved(&self, pod: &Pod) -> bool {
+        self.host_keys.is_some() || !has_mounted_server(pod)
+    }
+
     /// What is known of this pod, which takes logins.
-    async fn describe(mut self, name: &PodName, pod: &Pod) -> ReadyPod {
-        let has_proof = self.server.as_ref().is_some_and(PodServer::has_secret);
-        if has_proof && self.host_keys.is_none() {
-            // It listens by now.
-            self.restart();
-            if tokio::time::timeout(PROOF_TIMEOUT, self.find()).await.is_err() {
-                tracing::warn!(pod = %name, "a pod is ready and cannot be reached: its host keys are not known");
-            }
-        }
+    fn describe(self, name: &PodName, pod: &Pod) -> ReadyPod {
         let mut ready = ready_pod(name, pod);
         if let Some(host_keys) = self.host_keys {
             ready.host_keys = host_keys;
@@ -182,16 +179,13 @@ mod tests {
             let mut search = ServerSearch::new();
             search.follow(None);
             search.follow(PodServer::of(pod, &secret, Portless::Service));
+            assert!(!search.is_proved(pod), "the kubelet alone does not make it ready");
             tokio::time::timeout(SOON, search.find()).await.expect("it answers");
             // Again, with what is known already.
             search.follow(PodServer::of(pod, &secret, Portless::Service));
-            assert_eq!(search.is_ready(), makes_ready);
-            described.push(search.describe(&name, pod).await);
+            assert_eq!((search.is_ready(), search.is_proved(pod)), (makes_ready, true));
+            described.push(search.describe(&name, pod));
         }
-        // As when the kubelet reports it before it has answered.
-        let mut search = ServerSearch::new();
-        search.follow(PodServer::of(&of_service, &secret, Portless::Service));
-        described.push(search.describe(&name, &of_service).await);
         for ready in &described {
             let kinds: Vec<&str> = ready.host_keys.iter().map(HostKey::kind).collect();
             assert_eq!(kinds, ["ssh-ed25519", "ecdsa-sha2-nistp256"]);

@@ -184,6 +184,24 @@ fn a_mounted_server_that_does_not_start_may_do_so_as_a_copy() {
     assert!(may_start_with_copy(ProbeProblem::Refused), "an older admission policy");
 }
 
+/// It is given up much sooner than the pod of an order, which waits for the proof as well.
+#[test]
+fn a_mounted_server_that_proves_nothing_may_do_so_as_a_copy() {
+    let running = json!({"running": {}});
+    let conditions = || serde_json::from_value(json!([{"type": "Ready", "status": "True"}])).ok();
+    let mut unproved = mounted(&running);
+    unproved.status.as_mut().unwrap().conditions = conditions();
+    let found = problem(&ClusterError::not_ready("a test"), Some(&unproved));
+    assert_eq!(found, ProbeProblem::NotStarted);
+    assert!(may_start_with_copy(found) && found.stops_sales());
+    let mut copied = started(&json!({"terminated": {"exitCode": 0}}), &running);
+    copied.status.as_mut().unwrap().conditions = conditions();
+    let is_stuck = |pod: &Pod| STUCK.iter().any(|stuck| (stuck.is_so)(pod));
+    assert!(is_stuck(&unproved));
+    assert!(!is_stuck(&mounted(&running)), "the kubelet does not report it as ready");
+    assert!(!is_stuck(&copied), "it has reported its host keys");
+}
+
 #[test]
 fn a_runtime_without_such_volumes_is_not_waited_for() {
     let waits = |reason: &str| json!({"waiting": {"reason": reason}});
