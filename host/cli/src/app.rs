@@ -229,7 +229,7 @@ async fn open_http(
     let backends = paygress_http::Backends {
         orders: Arc::clone(orders),
         verifier: Arc::new(HttpAuth),
-        shell: Arc::new(SshShell),
+        shell: Arc::new(SshShell { needs_host_keys: config.ssh_server_image.is_some() }),
         apps,
     };
     Ok(HttpServer::bind(settings, backends).await?)

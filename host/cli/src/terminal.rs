@@ -11,13 +11,17 @@ use tokio::sync::mpsc;
 const BUFFERED_MESSAGES: usize = 32;
 
 /// Logs in with the customer's user name and password.
-pub(crate) struct SshShell;
+pub(crate) struct SshShell {
+    /// Whether the host puts the SSH server into pods, so that their host keys are known. Where it does
+    /// not, a server is its image's own, and nobody knows its keys.
+    pub(crate) needs_host_keys: bool,
+}
 
 #[async_trait]
 impl Shell for SshShell {
     async fn open(&self, login: ShellLogin<'_>, size: Size) -> Result<Session, ShellError> {
         let ShellLogin { host, port, username, password, host_keys } = login;
-        let check = host_key_check(host_keys)?;
+        let check = self.host_key_check(host_keys)?;
         let client = Client::login((host, port), username.as_str(), password.expose(), check)
             .await
             .map_err(shell_error)?;
@@ -33,11 +37,15 @@ impl Shell for SshShell {
     }
 }
 
-/// Where no key is known any is accepted: a pod of an earlier version has not reported it.
-fn host_key_check(keys: &[HostKey]) -> Result<HostKeyCheck, ShellError> {
-    match keys {
-        [] => Ok(HostKeyCheck::AcceptAny),
-        keys => HostKeyCheck::one_of(keys.iter().map(HostKey::as_str)).map_err(ShellError::failed),
+impl SshShell {
+    fn host_key_check(&self, keys: &[HostKey]) -> Result<HostKeyCheck, ShellError> {
+        match keys {
+            [] if self.needs_host_keys => Err(ShellError::UnknownHostKeys),
+            [] => Ok(HostKeyCheck::AcceptAny),
+            keys => {
+                HostKeyCheck::one_of(keys.iter().map(HostKey::as_str)).map_err(ShellError::failed)
+            }
+        }
     }
 }
 
@@ -57,4 +65,23 @@ fn terminal_input(input: Input) -> TerminalInput {
 
 fn window_size(Size { columns, rows }: Size) -> WindowSize {
     WindowSize { columns, rows }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_host_key_is_accepted_only_of_servers_that_are_their_images_own() {
+        let keys = [HostKey::parse(paygress_core::testing::HOST_KEY).unwrap()];
+        for needs_host_keys in [false, true] {
+            let check = |keys: &[HostKey]| SshShell { needs_host_keys }.host_key_check(keys);
+            assert!(matches!(check(&keys), Ok(known) if !matches!(known, HostKeyCheck::AcceptAny)));
+            match check(&[]) {
+                Ok(HostKeyCheck::AcceptAny) => assert!(!needs_host_keys),
+                Err(ShellError::UnknownHostKeys) => assert!(needs_host_keys),
+                _ => panic!("{needs_host_keys}"),
+            }
+        }
+    }
 }

@@ -52,14 +52,15 @@ const DONE: u16 = 1_000;
 const RESTARTED: u16 = 1_012;
 /// At most 123 bytes, as all reasons.
 const WRONG_HOST_KEY: &str = "another server answers at the pod's address: its host key is not the pod's; no password was sent";
+const UNKNOWN_HOST_KEYS: &str = "the pod's host keys are not known, so no password was sent; log in with ssh, which shows its host key";
 
 /// Open a terminal
 ///
 /// A WebSocket. The first message is text and authenticates: `{"bearer_token": "…", "columns":
 /// 80, "rows": 24}`. Then binary messages are keys and what is shown, and text messages new sizes.
 /// It is closed with 4403 when the pod is not the customer's or has no password, with 4502 when the
-/// pod does not answer, or another server does: then the host key is not the pod's; with 1012 when the
-/// service is restarted.
+/// pod does not answer, or another server does: then the host key is not the pod's, or when its host
+/// keys are not known; with 1012 when the service is restarted.
 #[utoipa::path(get, path = "/pods/{name}/terminal", tag = "customer", params(("name" = String, Path, description = "The pod's name")),
     responses((status = 101, description = "It is a WebSocket now"),
         (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json")))]
@@ -140,6 +141,7 @@ async fn serve(
         Ok(Err(error)) => {
             let reason = match error {
                 ShellError::WrongHostKey(_) => WRONG_HOST_KEY,
+                ShellError::UnknownHostKeys => UNKNOWN_HOST_KEYS,
                 ShellError::Failed(_) => "the pod refuses the login",
             };
             let error: &dyn std::error::Error = &error;

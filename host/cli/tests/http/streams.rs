@@ -145,6 +145,29 @@ async fn a_server_with_another_host_key_than_the_pod_gets_no_terminal() {
     assert!(reason.contains("its host key is not the pod's"), "{reason}");
 }
 
+/// A pod that was sold without host keys, though the host has put the server into it: the one that
+/// answers may be anybody's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_without_known_host_keys_gets_no_terminal_where_they_should_be() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let settings = [
+        ("SSH_SERVER_IMAGE", "example.com/ssh:1"),
+        ("SSH_HOST", "127.0.0.1"),
+        ("SSH_PORT_RANGE_START", port.as_str()),
+        ("SSH_PORT_RANGE_END", port.as_str()),
+    ];
+    let (_sandbox, _running, web, buyer) = with_cluster(&settings, FakeCluster::default()).await;
+    let order = json!({"cashu_token": buyer.token(6).await, "ssh_password": "a long password"});
+    let bought = web.spawn(order).await.good();
+    assert_eq!(bought.get("ssh_host_keys"), None);
+    let (code, reason) = refusal(&web, &bought).await;
+    assert_eq!(code, 4_502);
+    assert!(reason.contains("host keys are not known, so no password was sent"), "{reason}");
+    let reached = listener.into_std().unwrap().accept();
+    assert!(reached.is_err(), "nothing connects to what is at its address");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_sends_a_key_has_no_password_anywhere() {
     let (_shared, web, buyer) = shared().await;

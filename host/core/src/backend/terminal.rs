@@ -37,7 +37,7 @@ pub struct ShellLogin<'a> {
     pub port: u16,
     pub username: &'a Username,
     pub password: &'a Secret,
-    /// The server has one of these; where none is known, any.
+    /// The server has one of these; none: they are not known.
     pub host_keys: &'a [HostKey],
 }
 
@@ -47,6 +47,9 @@ pub enum ShellError {
     /// Nothing was sent to it, the password neither.
     #[error("the server has another host key than the pod")]
     WrongHostKey(#[source] Box<dyn Error + Send + Sync>),
+    /// Nothing was sent to it either.
+    #[error("the pod's host keys are not known")]
+    UnknownHostKeys,
     #[error("the login at the pod failed")]
     Failed(#[source] Box<dyn Error + Send + Sync>),
 }
@@ -67,6 +70,6 @@ pub trait Shell: Send + Sync {
     /// Logs in.
     ///
     /// # Errors
-    /// [`ShellError`]: the pod cannot be reached, refuses the login, or is another server.
+    /// [`ShellError`]: the pod cannot be reached, refuses the login, is another server, or could be.
     async fn open(&self, login: ShellLogin<'_>, size: Size) -> Result<Session, ShellError>;
 }
