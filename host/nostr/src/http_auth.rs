@@ -8,8 +8,10 @@ use nostr_sdk::{Event, EventBuilder, JsonUtil, Keys, Kind, Tag, TagKind};
 use paygress_core::backend::http_auth::{Nip98Verifier, SignatureError, SignedRequest};
 use paygress_core::model::ids::{Customer, PublicKey};
 
-/// A signature's age, and how far a clock may be ahead (NIP-98 suggests a minute).
+/// A signature's age (NIP-98 suggests a minute)…
 const AGE_SECONDS: u64 = 60;
+/// …and how far the customer's clock may be ahead: for so much longer whoever has seen it can send it.
+const AHEAD_SECONDS: u64 = 10;
 /// An event with a URL, a method and a hash has a few hundred bytes.
 const EVIDENCE_BYTES: usize = 8_192;
 
@@ -35,7 +37,10 @@ impl Nip98Verifier for HttpAuth {
             return Err(SignatureError::WrongKind { kind: event.kind.as_u16() });
         }
         event.verify().map_err(|error| SignatureError::Forged(error.into()))?;
-        if event.created_at.as_secs().abs_diff(request.now.0) > AGE_SECONDS {
+        let (signed_at, now) = (event.created_at.as_secs(), request.now.0);
+        if now.saturating_sub(signed_at) > AGE_SECONDS
+            || signed_at.saturating_sub(now) > AHEAD_SECONDS
+        {
             return Err(SignatureError::Expired { seconds: AGE_SECONDS });
         }
         let tag = |name: &str| {
@@ -86,8 +91,9 @@ mod tests {
     #[test]
     fn a_signature_is_good_for_one_request_for_a_minute() {
         let keys = Keys::generate();
-        let now = UnixTime::now();
         let evidence = sign(&keys, "POST", "https://a.example/top-up-pod?x=1", b"{}").unwrap();
+        let event = Event::from_json(STANDARD.decode(&evidence).unwrap()).unwrap();
+        let now = UnixTime(event.created_at.as_secs());
         let good = SignedRequest {
             method: "POST",
             url: "https://a.example/top-up-pod?x=1",
@@ -98,18 +104,23 @@ mod tests {
             HttpAuth.verify(&evidence, &good).unwrap(),
             Customer::Nostr(PublicKey::from_bytes(keys.public_key().to_bytes()))
         );
+        // From a clock that is behind, and from one that is ahead.
+        for seen_at in [now.0 + 60, now.0 - 10] {
+            let seen = SignedRequest { now: UnixTime(seen_at), ..good };
+            assert!(HttpAuth.verify(&evidence, &seen).is_ok(), "{seen_at}");
+        }
         for (bad, reason) in [
             (SignedRequest { method: "GET", ..good }, "method"),
             (SignedRequest { url: "https://b.example/top-up-pod?x=1", ..good }, "tag u"),
             (SignedRequest { url: "https://a.example/top-up-pod", ..good }, "tag u"),
             (SignedRequest { body: b"{ }", ..good }, "payload"),
-            (SignedRequest { now: UnixTime(now.0 + 70), ..good }, "within"),
-            (SignedRequest { now: UnixTime(now.0 - 70), ..good }, "within"),
+            (SignedRequest { now: UnixTime(now.0 + 61), ..good }, "within"),
+            (SignedRequest { now: UnixTime(now.0 - 11), ..good }, "within"),
         ] {
             let error = HttpAuth.verify(&evidence, &bad).unwrap_err().to_string();
             assert!(error.contains(reason), "{reason}: {error}");
         }
-        let mut forged = Event::from_json(STANDARD.decode(&evidence).unwrap()).unwrap();
+        let mut forged = event;
         forged.pubkey = Keys::generate().public_key();
         assert!(HttpAuth.verify(&STANDARD.encode(forged.as_json()), &good).is_err());
         for evidence in ["", "x", "e30=", &"A".repeat(9_000)] {

@@ -45,7 +45,7 @@ async fn the_same_order_again_gets_the_same_answer_and_who_hangs_up_loses_nothin
         .is(409, "token_already_spent");
 }
 
-/// A signature is good for a minute: whoever has seen the request may send it again.
+/// A signature is good for 60 s: whoever has seen the request may send it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signed_request_that_is_sent_again_does_nothing_twice() {
     let (_shared, web, buyer) = shared().await;
