@@ -202,6 +202,9 @@ pub enum MintWalletError {
     #[error("proofs were spent elsewhere: another program uses this wallet's seed")]
     SpentElsewhere,
     /// Nothing was begun.
+    #[error("proofs that were selected were taken by other operations meanwhile, again and again")]
+    ProofsTaken,
+    /// Nothing was begun.
     #[error("too many operations at this mint are not resolved yet")]
     CountersReserved,
     #[error("proofs are not of this mint's keysets")]

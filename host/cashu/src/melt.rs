@@ -4,7 +4,7 @@ use crate::error::{MintError, MintWalletError, Unresolved, codes};
 use crate::mint_wallet::{MintWallet, Result, leave_open};
 use crate::operation::{Operation, OperationData, OperationOutcome, total};
 use crate::purpose::{PaymentHash, Purpose};
-use crate::send::{FeeMode, Selection};
+use crate::send::{FeeMode, MAX_SELECTIONS, Selection};
 use cdk::lightning_invoice::Bolt11Invoice;
 use cdk::nuts::{
     CurrencyUnit, MeltQuoteBolt11Request, MeltQuoteBolt11Response, MeltQuoteState, MeltRequest,
@@ -37,11 +37,26 @@ impl MintWallet {
         kept: u64,
     ) -> Result<OperationOutcome> {
         self.ensure_restored().await?;
-        let outcome = self.try_melt(invoice, kept).await?;
+        let outcome = self.select_and_melt(invoice, kept).await?;
         match self.prepare_retry(&outcome).await? {
-            true => self.try_melt(invoice, kept).await,
+            true => self.select_and_melt(invoice, kept).await,
             false => Ok(outcome),
         }
+    }
+
+    /// As [`MintWallet::try_melt`], with other proofs as long as others take the selected ones.
+    async fn select_and_melt(
+        &self,
+        invoice: &Bolt11Invoice,
+        kept: u64,
+    ) -> Result<OperationOutcome> {
+        for _ in 0..MAX_SELECTIONS {
+            match self.try_melt(invoice, kept).await {
+                Err(MintWalletError::ProofsTaken) => {}
+                outcome => return outcome,
+            }
+        }
+        Err(MintWalletError::ProofsTaken)
     }
 
     async fn try_melt(&self, invoice: &Bolt11Invoice, kept: u64) -> Result<OperationOutcome> {

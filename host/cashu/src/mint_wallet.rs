@@ -179,6 +179,7 @@ impl MintWallet {
             BeginResult::BalanceLimit => Err(MintWalletError::BalanceLimit),
             BeginResult::BalanceBusy => Err(MintWalletError::BalanceBusy),
             BeginResult::NotSpared => Err(MintWalletError::NotSpared),
+            BeginResult::ProofsTaken => Err(MintWalletError::ProofsTaken),
         }
     }
 

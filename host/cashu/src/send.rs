@@ -5,14 +5,20 @@ use crate::error::MintWalletError;
 use crate::http::MAX_INPUTS;
 use crate::keyset::{ActiveKeyset, split};
 use crate::mint_wallet::{MintWallet, Result};
-use crate::operation::{Operation, OperationData, OperationOutcome, OperationState, total};
+use crate::operation::{
+    Operation, OperationData, OperationOutcome, OperationState, ProofState, total,
+};
 use crate::purpose::Purpose;
 use crate::tables;
+use crate::wallet_store::{WalletStore, can_spare, signed};
 use cdk::nuts::{Proof, Proofs, State, Token};
 use paygress_core::backend::wallet::RefundAmount;
+use paygress_store::db::Transaction;
 
 /// Attempts with new outputs, or with other inputs, each.
 const MAX_ATTEMPTS: usize = 3;
+/// Selections for one of them: each time another operation has taken a selected proof, and is begun.
+pub(crate) const MAX_SELECTIONS: usize = 64;
 
 /// What the mint's fee for making a token is taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,7 +196,7 @@ impl MintWallet {
         let latest = self.store.latest(purpose).await?;
         if latest.is_none_or(|latest| latest.state == OperationState::Failed) {
             for _ in 0..MAX_ATTEMPTS {
-                match self.try_send(purpose, amount, fee_mode).await? {
+                match self.select_and_send(purpose, amount, fee_mode).await? {
                     Attempt::ProofsWereSpent => {}
                     Attempt::Ended(outcome) => {
                         let is_retryable = matches!(outcome, OperationOutcome::SpentElsewhere)
@@ -212,6 +218,22 @@ impl MintWallet {
                 Err(MintWalletError::Unfinished)
             }
         }
+    }
+
+    /// As [`MintWallet::try_send`], with other proofs as long as others take the selected ones.
+    async fn select_and_send(
+        &self,
+        purpose: &Purpose,
+        amount: u64,
+        fee_mode: FeeMode,
+    ) -> Result<Attempt> {
+        for _ in 0..MAX_SELECTIONS {
+            match self.try_send(purpose, amount, fee_mode).await {
+                Err(MintWalletError::ProofsTaken) => {}
+                attempt => return attempt,
+            }
+        }
+        Err(MintWalletError::ProofsTaken)
     }
 
     async fn try_send(&self, purpose: &Purpose, amount: u64, fee_mode: FeeMode) -> Result<Attempt> {
@@ -255,8 +277,7 @@ impl MintWallet {
         }
         let data = OperationData { sent: amount, reserve, ..OperationData::default() };
         let operation = Operation::new(purpose.clone(), &self.mint, data);
-        let sent = self.store.send_unchanged(operation, proofs).await?;
-        let operation = sent.ok_or(MintWalletError::NotSpared)?;
+        let operation = self.store.send_unchanged(operation, proofs).await?;
         self.resume(operation).await.map(Attempt::Ended)
     }
 
@@ -301,6 +322,34 @@ impl MintWallet {
         }
         let states = self.states(&proofs).await?;
         Ok(states.contains(&State::Spent))
+    }
+}
+
+impl WalletStore {
+    /// Sends these proofs as they are. Returns the operation that has sent for this purpose:
+    /// another replica may have been faster.
+    async fn send_unchanged(&self, mut operation: Operation, proofs: Proofs) -> Result<Operation> {
+        operation.state = OperationState::Done;
+        operation.delta = signed(operation.data.sent).saturating_neg();
+        let send = move |transaction: &mut dyn Transaction| {
+            let latest = tables::latest_operation(transaction, &operation.purpose)?;
+            if let Some(latest) = latest.filter(|latest| latest.state != OperationState::Failed) {
+                return Ok(latest);
+            }
+            let mut operation = operation.clone();
+            let data = &operation.data;
+            if !can_spare(transaction, &operation.mint, data.sent, data.reserve)? {
+                return Err(MintWalletError::NotSpared);
+            }
+            if !tables::are_unspent(transaction, &proofs)? {
+                return Err(MintWalletError::ProofsTaken);
+            }
+            tables::insert_operation(transaction, &mut operation)?;
+            let (state, holder) = (ProofState::PendingSpent, operation.purpose.to_string());
+            tables::assign_proofs(transaction, &proofs, state, &holder)?;
+            Ok(operation)
+        };
+        self.database.transact(send).await
     }
 }
 
@@ -352,6 +401,50 @@ mod tests {
 
     fn refund() -> Purpose {
         Purpose::Refund { order: OrderId::random() }
+    }
+
+    #[tokio::test]
+    async fn refunds_that_are_made_at_once_select_others_where_their_proofs_are_taken() {
+        const REFUNDS: usize = 12;
+        let key = Arc::new(OneKey::new());
+        let answers = Arc::clone(&key);
+        let mint = FakeMint::start(move |path, body| match path {
+            "/v1/keysets" => answers.keysets(0),
+            "/v1/restore" => OneKey::none_signed(),
+            "/v1/checkstate" => OneKey::unspent(body),
+            _ => answers.keys(),
+        })
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let wallet = mint.wallet(directory.path()).await;
+        let found = (0..20).map(|counter| RestoredProof { counter, proof: key.proof() }).collect();
+        let counter = NextCounter { keyset: key.keyset.id, next: 20 };
+        wallet.store.add_restored(&wallet.mint, found, counter).await.unwrap();
+        let purposes: Vec<Purpose> = (0..REFUNDS).map(|_| refund()).collect();
+        let sends = purposes.iter().map(|purpose| wallet.send(purpose, 1, FeeMode::FromAmount));
+        for sent in futures::future::join_all(sends).await {
+            assert_eq!(sent.map(|sent| sent.operation.data.sent).unwrap(), 1);
+        }
+        let unspent = wallet.store.unspent(&wallet.mint).await.unwrap();
+        assert_eq!(unspent.len(), 20 - REFUNDS);
+        // Nor is a swap begun with proofs that are taken.
+        for is_begun in [true, false] {
+            let inputs = unspent[..2].to_vec();
+            let data = OperationData {
+                inputs: inputs.clone(),
+                has_own_inputs: true,
+                keyset: Some(key.keyset.id),
+                amounts: vec![1, 1],
+                ..OperationData::default()
+            };
+            let operation = Operation::new(refund(), &wallet.mint, data);
+            match wallet.begin(operation, inputs).await {
+                Ok(begun) => assert!(is_begun && begun.is_some()),
+                Err(error) => {
+                    assert!(!is_begun && matches!(error, MintWalletError::ProofsTaken), "{error}");
+                }
+            }
+        }
     }
 
     /// Each has found out that the wallet can spare its refund, and has selected other proofs.

@@ -270,15 +270,15 @@ pub(crate) fn delete_sent_proofs(
     transaction.execute(statement, &[purpose.to_string().into()]).map(drop)
 }
 
-/// Fails when another operation has taken one of these proofs since they were selected.
-pub(crate) fn require_unspent(transaction: &mut dyn Transaction, selected: &[Proof]) -> Result<()> {
+/// Whether no other operation has taken one of these proofs since they were selected.
+pub(crate) fn are_unspent(transaction: &mut dyn Transaction, selected: &[Proof]) -> Result<bool> {
     for proof in selected {
         let statement = "SELECT 1 FROM purse_proofs WHERE y = ?1 AND state = 'unspent'";
         if transaction.first(statement, &[y_of(proof)?])?.is_none() {
-            return Err(DatabaseError::failed("a selected proof was spent meanwhile; try again"));
+            return Ok(false);
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Moves these proofs to a state and a holder (an operation's id, or a purpose).

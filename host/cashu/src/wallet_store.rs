@@ -66,6 +66,8 @@ pub(crate) enum BeginResult {
     BalanceBusy,
     /// Less would be left than it has to leave for others.
     NotSpared,
+    /// Another operation has taken one of its own inputs since they were selected.
+    ProofsTaken,
 }
 
 /// The derivation counter after an operation's outputs.
@@ -119,7 +121,7 @@ fn exceeds(
 
 /// Whether so much can be spent at this mint, and `reserve` is left of what is unspent there. Every
 /// process that spends sees what the others have taken.
-fn can_spare(
+pub(crate) fn can_spare(
     transaction: &mut dyn Transaction,
     mint: &MintUrl,
     cost: u64,
@@ -211,9 +213,11 @@ impl WalletStore {
             if !can_spare(transaction, &operation.mint, data.cost(), data.reserve)? {
                 return Ok(BeginResult::NotSpared);
             }
+            if !tables::are_unspent(transaction, &own_inputs)? {
+                return Ok(BeginResult::ProofsTaken);
+            }
             let mut operation = operation.clone();
             operation.data.note_request();
-            tables::require_unspent(transaction, &own_inputs)?;
             if let Some(keyset) = operation.data.keyset {
                 // Other outputs than those of the last attempt, which the mint may have refused.
                 let last = latest.filter(|latest| latest.data.keyset == Some(keyset));
@@ -238,35 +242,6 @@ impl WalletStore {
         self.transact(move |transaction| {
             let is_open = tables::update_operation(transaction, &renewed)?;
             Ok(is_open.then(|| renewed.clone()))
-        })
-        .await
-    }
-
-    /// Sends these proofs as they are. Returns the operation that has sent for this purpose:
-    /// another replica may have been faster. `None` if less would be left than `operation` has to
-    /// leave for others.
-    pub(crate) async fn send_unchanged(
-        &self,
-        mut operation: Operation,
-        proofs: Proofs,
-    ) -> Result<Option<Operation>> {
-        operation.state = OperationState::Done;
-        operation.delta = signed(operation.data.sent).saturating_neg();
-        self.transact(move |transaction| {
-            let latest = tables::latest_operation(transaction, &operation.purpose)?;
-            if let Some(latest) = latest.filter(|latest| latest.state != OperationState::Failed) {
-                return Ok(Some(latest));
-            }
-            let mut operation = operation.clone();
-            let data = &operation.data;
-            if !can_spare(transaction, &operation.mint, data.sent, data.reserve)? {
-                return Ok(None);
-            }
-            tables::require_unspent(transaction, &proofs)?;
-            tables::insert_operation(transaction, &mut operation)?;
-            let (state, holder) = (ProofState::PendingSpent, operation.purpose.to_string());
-            tables::assign_proofs(transaction, &proofs, state, &holder)?;
-            Ok(Some(operation))
         })
         .await
     }
