@@ -7,7 +7,7 @@ use crate::health::{CircuitBreaker, RateLimit};
 use crate::http::{JsonClient, ResponseLimits};
 use crate::keyset::longest_active;
 use crate::keyset_owners::MAX_KEYSETS;
-use crate::pace::Pace;
+use crate::pace::{EarlyKeysets, Pace};
 use crate::spent::SpentProofs;
 use crate::state_batch::{BatchAnswer, BatchedToken, NextBatch, StateBatch};
 use backon::Retryable;
@@ -40,7 +40,7 @@ const KEYSETS_MIN_AGE: Duration = Duration::from_millis(500);
 const MAX_KEYS: usize = 128;
 /// Keysets whose keys are loaded in the background after their list was: each is a request…
 const MAX_PRELOADED: usize = 16;
-/// …and one that failed is not loaded so again before.
+/// …and one that failed is not loaded so again before. Nor to check tokens that are not proven.
 const PRELOAD_RETRY: Duration = Duration::from_secs(3_600);
 
 pub(crate) type Result<T> = std::result::Result<T, MintError>;
@@ -66,11 +66,12 @@ pub(crate) struct MintClient {
     keysets: Mutex<Option<CachedKeysets>>,
     /// Since [`MintClient::take_refreshed`].
     is_refreshed: AtomicBool,
+    early_keysets: EarlyKeysets,
     input_fee_ppk: AtomicU64,
     keys: Mutex<HashMap<Id, SharedKeys>>,
     /// Held while keys are loaded in the background.
     preloading: Mutex<()>,
-    not_preloaded: sync::Mutex<Recent<Id>>,
+    not_loaded: sync::Mutex<Recent<Id>>,
 }
 
 impl MintClient {
@@ -87,10 +88,11 @@ impl MintClient {
             next_states: NextBatch::default(),
             keysets: Mutex::default(),
             is_refreshed: AtomicBool::default(),
+            early_keysets: EarlyKeysets::default(),
             input_fee_ppk: AtomicU64::default(),
             keys: Mutex::default(),
             preloading: Mutex::default(),
-            not_preloaded: sync::Mutex::new(Recent::new(MAX_KEYSETS, PRELOAD_RETRY)),
+            not_loaded: sync::Mutex::new(Recent::new(MAX_KEYSETS, PRELOAD_RETRY)),
         }
     }
 
@@ -197,6 +199,26 @@ impl MintClient {
             }
             tokio::time::sleep(wait).await;
         }
+        self.request_keysets().await
+    }
+
+    /// As [`MintClient::keysets`], for a token that anybody may have invented: its order has a slot, and
+    /// does not wait until the list may be requested. What is missing may be newer than the list.
+    pub(crate) async fn keysets_now(
+        &self,
+        is_missing: impl Fn(&[KeySetInfo]) -> bool,
+    ) -> Result<Keysets> {
+        if let Some(cached) = self.keysets.lock().await.as_ref() {
+            let age = cached.fetched_at.elapsed();
+            let is_current = age < KEYSETS_TTL && !is_missing(&cached.keysets);
+            if is_current || (age < KEYSETS_MIN_AGE && !self.early_keysets.may_request()) {
+                return Ok(Arc::clone(&cached.keysets));
+            }
+        }
+        self.request_keysets().await
+    }
+
+    async fn request_keysets(&self) -> Result<Keysets> {
         let mut keysets = self.get::<KeysetResponse>("v1/keysets").await?.keysets;
         keysets.retain(|keyset| keyset.unit == CurrencyUnit::Sat);
         if keysets.len() > MAX_KEYSETS {
@@ -245,6 +267,19 @@ impl MintClient {
         keys.get_or_try_init(|| self.request_keys(id)).await.cloned()
     }
 
+    /// As [`MintClient::keys`]; `None` if they cannot be loaded, or could not lately.
+    pub(crate) async fn loadable_keys(&self, id: Id) -> Option<Arc<KeySet>> {
+        let known = self.known_keys(id).await;
+        if known.is_some() || self.not_loaded().contains(&id) {
+            return known;
+        }
+        let keys = self.keys(id).await;
+        if keys.is_err() {
+            self.not_loaded().insert(&id);
+        }
+        keys.ok()
+    }
+
     async fn request_keys(&self, id: Id) -> Result<Arc<KeySet>> {
         let path = format!("v1/keys/{id}");
         let keyset = self
@@ -262,8 +297,8 @@ impl MintClient {
         Ok(Arc::new(keyset))
     }
 
-    fn not_preloaded(&self) -> sync::MutexGuard<'_, Recent<Id>> {
-        self.not_preloaded.lock().unwrap_or_else(PoisonError::into_inner)
+    fn not_loaded(&self) -> sync::MutexGuard<'_, Recent<Id>> {
+        self.not_loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Loads the keys of some of these keysets that are not known yet, in the background: a token of
@@ -271,7 +306,7 @@ impl MintClient {
     pub(crate) async fn preload_keys(self: &Arc<Self>, keysets: Vec<Id>) {
         let missing: Vec<Id> = {
             let known = self.keys.lock().await;
-            let mut failed = self.not_preloaded();
+            let mut failed = self.not_loaded();
             let is_missing = |id: &Id| {
                 !known.get(id).is_some_and(|keys| keys.initialized()) && !failed.contains(id)
             };
@@ -286,7 +321,7 @@ impl MintClient {
             for id in missing {
                 let Err(error) = client.keys(id).await else { continue };
                 tracing::debug!(mint = %client.url, keyset = %id, %error, "keys were not loaded");
-                client.not_preloaded().insert(&id);
+                client.not_loaded().insert(&id);
                 if matches!(error, MintError::Unavailable(_)) {
                     // Further failures would suspend the mint.
                     return;

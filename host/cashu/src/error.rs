@@ -32,6 +32,13 @@ pub enum MintError {
     },
 }
 
+impl MintError {
+    /// Whether the mint has rejected what was sent to it, and not because of the outputs alone.
+    pub(crate) fn is_about_token(&self) -> bool {
+        matches!(self, Self::Rejected { code, .. } if codes::is_about_inputs(*code))
+    }
+}
+
 /// Why a server has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum UnavailableReason {
@@ -129,6 +136,11 @@ pub(crate) mod codes {
     /// derivation counters that were not used before.
     pub(crate) fn is_about_outputs(code: u32) -> bool {
         matches!(code, TRANSACTION | SIGNED | OUTPUTS_PENDING) || is_about_keysets(code)
+    }
+
+    /// Whether a swap may be rejected so because of the token that it spends.
+    pub(crate) fn is_about_inputs(code: u32) -> bool {
+        (10_000..13_000).contains(&code) && !matches!(code, SIGNED | OUTPUTS_PENDING)
     }
 
     fn is_about_keysets(code: u32) -> bool {

@@ -104,6 +104,19 @@ impl MintWallet {
         is_missing: impl Fn(&[KeySetInfo]) -> bool + Send,
     ) -> Result<MintKeysets> {
         let all = self.client.keysets(is_missing).await?;
+        self.with_owners(all).await
+    }
+
+    /// As [`MintClient::keysets_now`].
+    pub(crate) async fn keysets_now(
+        &self,
+        is_missing: impl Fn(&[KeySetInfo]) -> bool + Send,
+    ) -> Result<MintKeysets> {
+        let all = self.client.keysets_now(is_missing).await?;
+        self.with_owners(all).await
+    }
+
+    async fn with_owners(&self, all: Arc<Vec<KeySetInfo>>) -> Result<MintKeysets> {
         let conflicts = self.owners.conflicts(all.iter().map(|keyset| keyset.id)).await?;
         let keysets = MintKeysets { all, conflicts };
         if self.client.take_refreshed() {
@@ -252,6 +265,19 @@ impl MintWallet {
     async fn are_proven(&self, proofs: &[Proof]) -> bool {
         proofs.iter().all(|proof| proof.dleq.is_some())
             && matches!(self.verify_dleqs(proofs).await, Ok(true))
+    }
+
+    /// The first of these proofs that the mint cannot have signed: its keyset has no key for the amount.
+    /// Those with a DLEQ proof are left to [`MintWallet::verify_dleqs`], and those whose keys cannot be
+    /// loaded to the mint.
+    pub(crate) async fn find_unsignable<'a>(&self, proofs: &'a [Proof]) -> Option<&'a Proof> {
+        for proof in proofs.iter().filter(|proof| proof.dleq.is_none()) {
+            let Some(keyset) = self.client.loadable_keys(proof.keyset_id).await else { continue };
+            if keyset.keys.amount_key(proof.amount).is_none() {
+                return Some(proof);
+            }
+        }
+        None
     }
 
     /// Whether every DLEQ proof is valid for the mint's keys. Proofs without one pass.

@@ -13,9 +13,35 @@ const A_SECOND: u32 = 100;
 /// not known yet (keysets, keys, states, swap).
 const BURST: u32 = 8;
 
+/// Lists of keysets that are requested again at once, since a token may be of a newer keyset: anybody
+/// can invent one. Several rotations in a row…
+const EARLY_KEYSETS: u32 = 4;
+/// …and how many more there may be in a minute.
+const EARLY_KEYSETS_A_MINUTE: u32 = 12;
+
+fn at_least_one(count: u32) -> NonZeroU32 {
+    NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN)
+}
+
 fn quota() -> Quota {
-    let at_least_one = |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
     Quota::per_second(at_least_one(A_SECOND)).allow_burst(at_least_one(BURST))
+}
+
+/// How often a list of keysets is requested before the last one is old enough.
+pub(crate) struct EarlyKeysets(DefaultDirectRateLimiter);
+
+impl Default for EarlyKeysets {
+    fn default() -> Self {
+        let quota = Quota::per_minute(at_least_one(EARLY_KEYSETS_A_MINUTE));
+        Self(RateLimiter::direct(quota.allow_burst(at_least_one(EARLY_KEYSETS))))
+    }
+}
+
+impl EarlyKeysets {
+    /// Whether it may be requested now.
+    pub(crate) fn may_request(&self) -> bool {
+        self.0.check().is_ok()
+    }
 }
 
 /// Locked by the request that starts next: they start in the order in which they came.

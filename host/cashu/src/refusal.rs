@@ -2,6 +2,7 @@
 //! untrusted.
 
 use crate::error::{KeysetConflict, MintError, MintWalletError, UnavailableReason, codes};
+use cdk::nuts::Id;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_store::db::DatabaseError;
 
@@ -22,7 +23,15 @@ pub(crate) fn unusable_secret() -> Refusal {
 }
 
 pub(crate) fn foreign_keys() -> Refusal {
-    invalid_token("the token's keys are not the mint's")
+    invalid_token(
+        "the token's keyset is none of the mint's; if the mint has just made a new one, send the token again in a moment",
+    )
+}
+
+pub(crate) fn no_key(keyset: Id, amount: u64) -> Refusal {
+    invalid_token(format!(
+        "the token is forged: the mint's keyset {keyset} has no key for a proof of {amount} sat"
+    ))
 }
 
 pub(crate) fn not_taken() -> Refusal {

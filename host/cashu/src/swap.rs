@@ -240,8 +240,13 @@ impl MintWallet {
             },
             Err(error) => error,
         };
-        let purpose = &operation.purpose;
-        tracing::warn!(mint = %self.mint, %purpose, %error, "swap was not confirmed");
+        let (mint, purpose) = (&self.mint, &operation.purpose);
+        if !operation.data.has_own_inputs && error.is_about_token() {
+            // Anybody can send such tokens, without end.
+            tracing::debug!(%mint, %purpose, %error, "token was rejected");
+        } else {
+            tracing::warn!(%mint, %purpose, %error, "swap was not confirmed");
+        }
         self.resolve_swap(operation, LastRequest::Failed(error)).await
     }
 

@@ -9,7 +9,7 @@ use crate::operation::held_at;
 use crate::refusal;
 use crate::token_format;
 use crate::wallet::CashuWallet;
-use cdk::nuts::{KeySetInfo, Proofs, PublicKey, State};
+use cdk::nuts::{KeySetInfo, Proof, Proofs, PublicKey, State};
 use paygress_core::backend::policy::Payment;
 use paygress_core::backend::wallet::{TokenInfo, TokenReader};
 use paygress_core::model::ids::MintUrl;
@@ -46,7 +46,7 @@ impl CashuWallet {
         let token = share.compute_sized(effort, parse).await?;
         let is_missing = |keysets: &[KeySetInfo]| proofs_of_keysets(&token, keysets).is_none();
         let refused = |error| refusal::of_wallet_error(&error);
-        let keysets = wallet.keysets(is_missing).await.map_err(refused)?;
+        let keysets = wallet.keysets_now(is_missing).await.map_err(refused)?;
         let mut proofs =
             proofs_of_keysets(&token, &keysets.all).ok_or_else(refusal::foreign_keys)?;
         for proof in &proofs {
@@ -67,10 +67,6 @@ impl CashuWallet {
         dleq_policy: DleqPolicy,
     ) -> Result<Payment, Refusal> {
         let wallet = self.wallet_of(&token_info.mint)?;
-        let mint_refusal = |error: &MintError| {
-            tracing::warn!(mint = %token_info.mint, %error, "token was not verified");
-            refusal::of_mint_error(error)
-        };
         self.require_foreign(token_info).await?;
         // Not before: an order that was paid with it is found again by its proofs.
         if wallet.is_known_spent(token_info) {
@@ -79,24 +75,14 @@ impl CashuWallet {
         self.require_balance_limit(&token_info.mint, token_info.gross).await?;
         self.yield_to_proven(wallet, token, token_info, dleq_policy).await?;
         let proofs = self.spendable_proofs(wallet, token).await?;
-        let lacks_dleq = proofs.iter().any(|proof| proof.dleq.is_none());
-        if dleq_policy == DleqPolicy::Required && lacks_dleq {
-            return Err(refusal::invalid_token(
-                "the token's proofs do not show that the mint has signed them: send it with its DLEQ proofs (NUT-12)",
-            ));
-        }
-        if !wallet.verify_dleqs(&proofs).await.map_err(|error| mint_refusal(&error))? {
-            return Err(refusal::invalid_token(
-                "the token is forged: its proofs are not of the mint's keys",
-            ));
-        }
+        require_signable(wallet, &proofs, dleq_policy).await?;
         let fee = wallet.fee(&proofs).await.map_err(|error| refusal::of_wallet_error(&error))?;
         let net = net_of_fee(token_info.gross, fee)?;
         let outputs = wallet.outputs_for_payment(net.0).await;
         outputs.map_err(|error| refusal::of_wallet_error(&error))?;
         let ys = curve_points(wallet, token_info).await?;
         let states = wallet.client.states_of_token(&ys).await;
-        let states = states.map_err(|error| mint_refusal(&error))?;
+        let states = states.map_err(|error| not_verified(wallet, &error))?;
         if states.contains(&State::Spent) {
             return Err(refusal::spent());
         }
@@ -154,6 +140,35 @@ impl CashuWallet {
     }
 }
 
+/// Refuses proofs of which keys or DLEQ proofs show that the mint has not signed them.
+async fn require_signable(
+    wallet: &MintWallet,
+    proofs: &[Proof],
+    dleq_policy: DleqPolicy,
+) -> Result<(), Refusal> {
+    let lacks_dleq = proofs.iter().any(|proof| proof.dleq.is_none());
+    if dleq_policy == DleqPolicy::Required && lacks_dleq {
+        return Err(refusal::invalid_token(
+            "the token's proofs do not show that the mint has signed them: send it with its DLEQ proofs (NUT-12)",
+        ));
+    }
+    if let Some(proof) = wallet.find_unsignable(proofs).await {
+        return Err(refusal::no_key(proof.keyset_id, proof.amount.to_u64()));
+    }
+    match wallet.verify_dleqs(proofs).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(refusal::invalid_token(
+            "the token is forged: its proofs are not of the mint's keys",
+        )),
+        Err(error) => Err(not_verified(wallet, &error)),
+    }
+}
+
+fn not_verified(wallet: &MintWallet, error: &MintError) -> Refusal {
+    tracing::warn!(mint = %wallet.mint, %error, "token was not verified");
+    refusal::of_mint_error(error)
+}
+
 fn net_of_fee(gross: Sat, fee: u64) -> Result<Sat, Refusal> {
     gross.0.checked_sub(fee).filter(|net| *net > 0).map(Sat).ok_or_else(|| {
         Refusal::new(
@@ -179,17 +194,19 @@ async fn curve_points(
 mod tests {
     use crate::purpose::Purpose;
     use crate::seed::Seed;
-    use crate::testing::{Answer, FakeMint, OneKey};
+    use crate::testing::{Answer, FakeMint, OneKey, Warnings};
     use crate::wallet::{CashuWallet, HealthCheck, Settings};
     use crate::wallet_store::WalletStore;
     use cdk::Amount;
     use cdk::nuts::{CurrencyUnit, Id, Proof, SecretKey, Token};
+    use paygress_core::backend::policy::Payment;
     use paygress_core::backend::wallet::{Payments, ReceiveError, TokenReader};
     use paygress_core::limits;
     use paygress_core::model::ids::{MintUrl, OrderId};
+    use paygress_core::model::refusal::{ErrorType, Refusal};
     use paygress_core::model::secret::Secret;
     use std::path::Path;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::sync::{Arc, Mutex};
     use std::time::{Duration, Instant};
     use tokio::task::JoinSet;
@@ -243,13 +260,135 @@ mod tests {
     }
 
     fn token(mint: &str, proof: Proof) -> Secret {
-        let token = Token::new(mint.parse().unwrap(), vec![proof], None, CurrencyUnit::Sat);
+        token_with(mint, vec![proof])
+    }
+
+    fn token_with(mint: &str, proofs: Vec<Proof>) -> Secret {
+        let token = Token::new(mint.parse().unwrap(), proofs, None, CurrencyUnit::Sat);
         Secret::new(token.to_string())
     }
 
     fn forged(mint: &str, keyset: Id) -> Secret {
-        let c = SecretKey::generate().public_key();
-        token(mint, Proof::new(Amount::from(1), keyset, cdk::secret::Secret::generate(), c))
+        forged_over(mint, keyset, &[1])
+    }
+
+    fn forged_over(mint: &str, keyset: Id, amounts: &[u64]) -> Secret {
+        let proof = |amount: &u64| {
+            let c = SecretKey::generate().public_key();
+            Proof::new(Amount::from(*amount), keyset, cdk::secret::Secret::generate(), c)
+        };
+        token_with(mint, amounts.iter().map(proof).collect())
+    }
+
+    async fn verify(wallet: &CashuWallet, token: &Secret) -> Result<Payment, Refusal> {
+        let token_info = wallet.decode(token).await.unwrap();
+        wallet.verify(token, &token_info).await
+    }
+
+    #[tokio::test]
+    async fn a_forged_token_that_its_keyset_has_no_key_for_is_refused_before_any_swap() {
+        let (key, old) = (OneKey::new(), OneKey::new());
+        let (id, old_id) = (key.keyset.id, old.keyset.id);
+        let old_keys = format!("/v1/keys/{old_id}");
+        let failed = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&failed);
+        let mint = FakeMint::start(move |path, body| match path {
+            // The keys of the old one cannot be loaded.
+            path if path == old_keys => {
+                counted.fetch_add(1, Ordering::SeqCst);
+                ("404 Not Found", "{}".to_owned())
+            }
+            "/v1/keysets" => key.keysets_with(&old),
+            "/v1/checkstate" => OneKey::unspent(body),
+            _ => key.keys(),
+        })
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let wallet = wallet_of(&mint.url, directory.path()).await;
+        for (amounts, named) in [(vec![3], 3), (vec![8], 8), (vec![1, 0], 0)] {
+            let refusal = verify(&wallet, &forged_over(&mint.url, id, &amounts)).await.unwrap_err();
+            assert_eq!(refusal.code, ErrorType::InvalidToken);
+            let reason = format!("{id} has no key for a proof of {named} sat");
+            assert!(refusal.message.contains(&reason), "{refusal}");
+        }
+        verify(&wallet, &forged(&mint.url, id)).await.unwrap();
+        // That is for the mint to say, and no order requests the keys again and again.
+        for _ in 0..20 {
+            verify(&wallet, &forged(&mint.url, old_id)).await.unwrap();
+        }
+        // One of the orders, and one in the background.
+        assert!((1..=2).contains(&failed.load(Ordering::SeqCst)), "{failed:?}");
+    }
+
+    #[tokio::test]
+    async fn tokens_of_invented_keysets_wait_for_no_list_and_a_new_one_is_found_at_once() {
+        let (key, new) = (OneKey::new(), OneKey::new());
+        let (id, honest) = (key.keyset.id, new.proof());
+        let (is_rotated, lists) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (does_list_both, counted) = (Arc::clone(&is_rotated), Arc::clone(&lists));
+        let keys_of_new = format!("/v1/keys/{}", new.keyset.id);
+        let mint = FakeMint::start(move |path, body| match path {
+            "/v1/keysets" => {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let both = does_list_both.load(Ordering::SeqCst);
+                if both { key.keysets_with(&new) } else { key.keysets(0) }
+            }
+            "/v1/checkstate" => OneKey::unspent(body),
+            path if path == keys_of_new => new.keys(),
+            _ => key.keys(),
+        })
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let wallet = wallet_of(&mint.url, directory.path()).await;
+        verify(&wallet, &forged(&mint.url, id)).await.unwrap();
+        is_rotated.store(true, Ordering::SeqCst);
+        verify(&wallet, &token(&mint.url, honest)).await.unwrap();
+        assert_eq!(lists.load(Ordering::SeqCst), 2);
+        let begun = Instant::now();
+        for n in 0..100_u32 {
+            let invented = format!("00{n:014x}").parse().unwrap();
+            let refusal = verify(&wallet, &forged(&mint.url, invented)).await.unwrap_err();
+            assert_eq!(refusal.code, ErrorType::InvalidToken);
+            assert!(refusal.message.contains("keyset is none of the mint's"), "{refusal}");
+        }
+        // Each would have waited for half a second.
+        assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
+        let allowed = begun.elapsed().as_millis() / 500 + begun.elapsed().as_millis() / 5_000 + 8;
+        let lists = lists.load(Ordering::SeqCst);
+        assert!(u128::try_from(lists).unwrap() <= allowed, "{lists} lists");
+    }
+
+    #[tokio::test]
+    async fn forged_tokens_write_no_warning_each() {
+        let key = OneKey::new();
+        let (id, swaps) = (key.keyset.id, Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&swaps);
+        let mint = FakeMint::start(move |path, body| match path {
+            "/v1/keysets" => key.keysets(0),
+            "/v1/swap" => {
+                counted.fetch_add(1, Ordering::SeqCst);
+                ("400 Bad Request", r#"{"code":10001,"detail":"forged"}"#.to_owned())
+            }
+            "/v1/restore" => OneKey::none_signed(),
+            "/v1/checkstate" => OneKey::unspent(body),
+            _ => key.keys(),
+        })
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let wallet = wallet_of(&mint.url, directory.path()).await;
+        let warnings = Arc::default();
+        let _logged = tracing::subscriber::set_default(Warnings(Arc::clone(&warnings)));
+        for _ in 0..5 {
+            let token = forged(&mint.url, id);
+            verify(&wallet, &token).await.unwrap();
+            let token_info = wallet.decode(&token).await.unwrap();
+            let received = wallet.receive(&OrderId::random(), &token, &token_info).await;
+            assert!(
+                matches!(&received, Err(ReceiveError::Refused(refusal)) if refusal.code == ErrorType::InvalidToken),
+                "{received:?}"
+            );
+        }
+        assert_eq!((swaps.load(Ordering::SeqCst), warnings.load(Ordering::SeqCst)), (5, 0));
     }
 
     /// One order after the other, as fast as they are served.
