@@ -13,9 +13,12 @@ pub(crate) const STARTUPS: [usize; 3] = [64, 30, 256];
 /// from there costs nobody elsewhere a connection.
 pub(crate) const STARTUPS_OF_ONE: [usize; 3] = [16, 30, 64];
 /// SSH handshakes a second, and at once, for each of the networks that an address is in: each costs
-/// up to a millisecond of a core. One that comes sooner waits and is not refused: a customer who
-/// shares an address with a flood waits behind at most [`STARTUPS_OF_ONE`] others.
+/// some milliseconds of a core. One that comes sooner waits and is not refused: a customer who
+/// shares an address with a flood waits behind at most [`STARTUPS_OF_ONE`] others…
 pub(crate) const SSH_HANDSHAKES: [[u32; 2]; NETWORKS] = [[32, 256], [128, 512], [256, 1_024]];
+/// …and what a client that has not authenticated sends beyond so much counts as another handshake: russh
+/// takes exchanges of keys again at any time, in half a kilobyte each. Most logins send less.
+pub(crate) const HANDSHAKE_BYTES: u64 = 4 << 10;
 /// A client of the jump host that has not authenticated by then is disconnected, as with OpenSSH's
 /// `LoginGraceTime`.
 pub(crate) const LOGIN_GRACE: Duration = Duration::from_secs(120);

@@ -78,6 +78,7 @@ mod key_options;
 mod keys;
 mod lease_end;
 mod lease_file;
+mod login_reader;
 mod patterns;
 mod process;
 mod progress;

@@ -7,6 +7,7 @@ use crate::forward::ACCEPT_PAUSE;
 use crate::host_keys::HostKeys;
 use crate::ignored_signals;
 use crate::lease_file;
+use crate::login_reader::LoginReader;
 use crate::progress::Stage;
 use crate::session::Peers;
 use crate::startups::{Startup, Startups};
@@ -198,7 +199,8 @@ async fn serve_connection(
     let handler = Connection::new(shared, peers, progress.clone());
     let channels = handler.channels();
     let mut login_failed = pin!(login_failed(tokio::time::sleep(login_grace), startup));
-    let socket = TcpStream::from_std(socket)?;
+    let (reader, writer) = TcpStream::from_std(socket)?.into_split();
+    let socket = tokio::io::join(LoginReader::new(reader, progress.clone()), writer);
     let mut session = tokio::select! {
         session = russh::server::run_stream(config, socket, handler) => session?,
         () = &mut login_failed => return Ok(()),

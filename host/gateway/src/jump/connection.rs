@@ -281,6 +281,7 @@ impl Handler for Connection {
         };
         self.backlog = Backlog::new(permit.place.waiting());
         self.permit = Some(Arc::new(permit));
+        self.progress.reach(Stage::Authenticated);
         self.authenticated.send_replace(Some(named.pod.clone()));
         Ok(())
     }

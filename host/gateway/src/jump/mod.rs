@@ -7,8 +7,9 @@
 //! ```
 //!
 //! A handshake keeps a core busy. A client that sends more than the first bytes of its greeting
-//! therefore waits until the rate limits of its networks allow one more handshake. Connections that
-//! send nothing cost no core, and do not count towards these limits.
+//! therefore waits until the rate limits of its networks allow one more handshake, and again if it
+//! sends much before it has authenticated. Connections that send nothing cost no core, and do not count
+//! towards these limits.
 //!
 //! A client logs in as its pod, by a key or the secret of the lease, and gets connections to the SSH
 //! port of that pod. Nothing else is served: no shell, no command, no listener.
@@ -26,7 +27,7 @@ use crate::shared::Shared;
 use crate::startups::{Startup, Startups};
 use channel_tasks::ChannelTasks;
 use connection::Connection;
-use gated_reader::GatedReader;
+use gated_reader::{Gate, GatedReader};
 use paygress_core::model::ids::PodName;
 use paygress_core::networks::customer_network;
 use paygress_sshd::{EarlyDrop, ShutdownOnDrop, Stage, is_set};
@@ -185,11 +186,16 @@ impl Client {
         Ok(())
     }
 
-    /// Reads on when the rate limits of the client's networks allow one more handshake.
+    /// Reads on when the rate limits of the client's networks allow one more handshake; all, once it has
+    /// authenticated.
     fn gated(&self, socket: TcpStream) -> Join<GatedReader<OwnedReadHalf>, OwnedWriteHalf> {
         let (rates, address) = (Arc::clone(&self.rates), self.address);
+        let gate = move || -> Gate {
+            let rates = Arc::clone(&rates);
+            Box::pin(async move { rates.wait(address).await })
+        };
         let (reader, writer) = socket.into_split();
-        tokio::io::join(GatedReader::new(reader, async move { rates.wait(address).await }), writer)
+        tokio::io::join(GatedReader::new(reader, self.startup.progress.clone(), gate), writer)
     }
 
     fn not_authenticated(&self) {
