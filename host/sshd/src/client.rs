@@ -1,11 +1,13 @@
 //! An SSH client for pods: a login with a password, one command or one terminal.
 
+use crate::client_handler::{ClientHandler, ServerCheck};
+use crate::exchanges::KEY_EXCHANGES;
 use crate::host_key_proof::{HostKeySecret, Nonce};
 use crate::keys::{Error, SIGNATURE_KINDS};
 use crate::socket::ShutdownOnDrop;
 use futures::{Stream, StreamExt};
-use russh::client::{AuthResult, Config, Handle, Handler, KeyboardInteractiveAuthResponse};
-use russh::keys::{Algorithm, PublicKey, PublicKeyOrCertificate};
+use russh::client::{AuthResult, Config, Handle, KeyboardInteractiveAuthResponse};
+use russh::keys::{Algorithm, PublicKey};
 use russh::{AlgorithmKind, ChannelMsg, Disconnect, MethodKind, Preferred};
 use std::borrow::Cow;
 use std::pin::pin;
@@ -57,20 +59,12 @@ impl HostKeyCheck {
     }
 }
 
-impl Handler for HostKeyCheck {
-    type Error = russh::Error;
-
-    async fn check_server_key(
-        &mut self,
-        server: &PublicKeyOrCertificate,
-    ) -> Result<bool, Self::Error> {
-        Ok(match self {
+impl ServerCheck for HostKeyCheck {
+    fn accepts(&mut self, server: &PublicKey) -> bool {
+        match self {
             Self::AcceptAny => true,
-            Self::OneOf(keys) => {
-                let server = server.public_key();
-                keys.iter().any(|key| key.key_data() == server.key_data())
-            }
-        })
+            Self::OneOf(keys) => keys.iter().any(|key| key.key_data() == server.key_data()),
+        }
     }
 }
 
@@ -78,15 +72,10 @@ impl Handler for HostKeyCheck {
 #[derive(Clone, Default)]
 struct ExchangedKey(Arc<OnceLock<PublicKey>>);
 
-impl Handler for ExchangedKey {
-    type Error = russh::Error;
-
-    async fn check_server_key(
-        &mut self,
-        server: &PublicKeyOrCertificate,
-    ) -> Result<bool, Self::Error> {
+impl ServerCheck for ExchangedKey {
+    fn accepts(&mut self, server: &PublicKey) -> bool {
         // There is one exchange in the time of a proof.
-        Ok(self.0.set(server.public_key()).is_ok())
+        self.0.set(server.clone()).is_ok()
     }
 }
 
@@ -144,35 +133,39 @@ pub struct CommandOutput {
 
 /// An authenticated connection.
 pub struct Client {
-    handle: Handle<HostKeyCheck>,
+    handle: Handle<ClientHandler<HostKeyCheck>>,
     _shutdown: ShutdownOnDrop,
 }
 
-/// A connection to a server that has proved a key of these kinds which the handler accepts; nobody
-/// is logged in.
-async fn connect<H: Handler<Error = russh::Error> + 'static>(
+/// A connection to a server that has proved a key of these kinds which passes the check; nobody is
+/// logged in.
+async fn connect<C: ServerCheck>(
     address: impl ToSocketAddrs,
-    handler: H,
+    check: C,
     kinds: Cow<'static, [Algorithm]>,
-) -> Result<(Handle<H>, ShutdownOnDrop), russh::Error> {
+) -> Result<(Handle<ClientHandler<C>>, ShutdownOnDrop), russh::Error> {
     let stream = TcpStream::connect(address).await?;
     let (stream, shutdown) = ShutdownOnDrop::split(stream)?;
-    let handle = exchange_keys(stream, handler, kinds).await?;
+    let handle = exchange_keys(stream, check, kinds).await?;
     Ok((handle, shutdown))
 }
 
 /// As [`connect`], on this connection.
-async fn exchange_keys<H: Handler<Error = russh::Error> + 'static>(
+async fn exchange_keys<C: ServerCheck>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    handler: H,
+    check: C,
     kinds: Cow<'static, [Algorithm]>,
-) -> Result<Handle<H>, russh::Error> {
+) -> Result<Handle<ClientHandler<C>>, russh::Error> {
     let config = Config {
         keepalive_interval: Some(KEEPALIVE),
-        preferred: Preferred { key: kinds, ..Preferred::default() },
+        preferred: Preferred {
+            kex: Cow::Borrowed(&KEY_EXCHANGES),
+            key: kinds,
+            ..Preferred::default()
+        },
         ..Config::default()
     };
-    russh::client::connect_stream(Arc::new(config), stream, handler).await
+    russh::client::connect_stream(Arc::new(config), stream, ClientHandler(check)).await
 }
 
 /// Logs in on this connection as OpenSSH's client does with a password, at a server that passes the
@@ -212,7 +205,7 @@ pub async fn try_login(
 /// Whether the server accepts the password, by itself or as the answer to each question of
 /// `keyboard-interactive`, by which servers with PAM may ask for it.
 async fn authenticate(
-    handle: &mut Handle<HostKeyCheck>,
+    handle: &mut Handle<ClientHandler<HostKeyCheck>>,
     username: &str,
     password: &str,
 ) -> Result<bool, russh::Error> {

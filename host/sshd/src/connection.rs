@@ -2,6 +2,7 @@
 
 use crate::account::Account;
 use crate::channels::Channels;
+use crate::exchanges::{KEY_EXCHANGES, server_limits};
 use crate::forward::Forwards;
 use crate::groups::Groups;
 use crate::host_key_proof::Prover;
@@ -19,7 +20,7 @@ use russh::server::{
     VerifiedPublicKey,
 };
 use russh::{
-    Channel, ChannelId, ChannelOpenFailure, MethodKind, MethodSet, Preferred, Pty, Sig, cipher, kex,
+    Channel, ChannelId, ChannelOpenFailure, MethodKind, MethodSet, Preferred, Pty, Sig, cipher,
 };
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -38,21 +39,6 @@ const REJECTION_DELAY: Duration = Duration::from_millis(10);
 /// Keeps the way through firewalls open; a dead peer is noticed by TCP, which gives it minutes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// OpenSSH's, less its hybrid with NTRU Prime, which russh does not have.
-static KEY_EXCHANGES: [kex::Name; 12] = [
-    kex::MLKEM768X25519_SHA256,
-    kex::CURVE25519,
-    kex::CURVE25519_PRE_RFC_8731,
-    kex::ECDH_SHA2_NISTP256,
-    kex::ECDH_SHA2_NISTP384,
-    kex::ECDH_SHA2_NISTP521,
-    kex::DH_GEX_SHA256,
-    kex::DH_G16_SHA512,
-    kex::DH_G18_SHA512,
-    kex::DH_G14_SHA256,
-    kex::EXTENSION_SUPPORT_AS_SERVER,
-    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
-];
 static CIPHERS: [cipher::Name; 6] = [
     cipher::CHACHA20_POLY1305,
     cipher::AES_128_CTR,
@@ -76,6 +62,7 @@ pub(crate) fn config(host_keys: Vec<PrivateKey>, account: &Account) -> Config {
         keepalive_interval: Some(KEEPALIVE),
         keepalive_max: 0,
         window_size: WINDOW,
+        limits: server_limits(),
         preferred: Preferred {
             kex: Cow::Borrowed(&KEY_EXCHANGES),
             cipher: Cow::Borrowed(&CIPHERS),

@@ -9,10 +9,10 @@ use paygress_sshd::{
     Account, HostKeySecret, HostKeys, Password, PrivateKey, new_host_key, parse_keys,
     password_prompt, serve,
 };
-use russh::Channel;
 use russh::keys::key::safe_rng;
 use russh::keys::{Algorithm, EcdsaCurve};
 use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Response, Session};
+use russh::{Channel, ChannelId};
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -83,6 +83,89 @@ async fn a_mute_server_does_not_keep_a_terminal_open() {
         .expect("the terminal ends")
         .unwrap()
         .unwrap();
+}
+
+/// Opens channels to whoever has logged in, and runs any command.
+struct Opening {
+    /// Whether each of them was rejected.
+    rejected: mpsc::UnboundedSender<bool>,
+}
+
+impl Opening {
+    /// Many of a kind, and one of each other.
+    const CHANNELS: usize = 1_006;
+}
+
+impl Handler for Opening {
+    type Error = russh::Error;
+
+    async fn auth_password(&mut self, _: &str, _: &str) -> Result<Auth, Self::Error> {
+        Ok(Auth::Accept)
+    }
+
+    async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
+        let (client, rejected, host) = (session.handle(), self.rejected.clone(), "127.0.0.1");
+        tokio::spawn(async move {
+            let report = |opened: Result<Channel<Msg>, russh::Error>| {
+                let is_rejected = matches!(opened, Err(russh::Error::ChannelOpenFailure(_)));
+                let _ = rejected.send(is_rejected);
+            };
+            for _ in 0..1_000 {
+                report(client.channel_open_forwarded_tcpip(host, 22, host, 1).await);
+            }
+            report(client.channel_open_forwarded_streamlocal("/socket").await);
+            report(client.channel_open_agent().await);
+            report(client.channel_open_session().await);
+            report(client.channel_open_direct_tcpip(host, 22, host, 1).await);
+            report(client.channel_open_direct_streamlocal("/socket").await);
+            report(client.channel_open_x11(host, 1).await);
+        });
+        Ok(())
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        _: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn exec_request(
+        &mut self,
+        id: ChannelId,
+        _: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        session.channel_success(id)?;
+        session.data(id, "in\n")?;
+        session.exit_status_request(id, 0)?;
+        session.eof(id)?;
+        session.close(id)
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_opens_channels_gets_none() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (rejected, mut rejections) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let config = Arc::new(Config { keys: vec![new_host_key().unwrap()], ..Config::default() });
+        russh::server::run_stream(config, stream, Opening { rejected }).await.unwrap().await
+    });
+    let check = HostKeyCheck::AcceptAny;
+    let client = Client::login(address, "user", "any password", check).await.unwrap();
+    let all = async {
+        for number in 0..Opening::CHANNELS {
+            assert_eq!(rejections.recv().await, Some(true), "channel {number}");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all).await.expect("each has its answer");
+    assert_eq!(client.run("any command").await.unwrap().stdout, "in\n");
 }
 
 /// A server between the client and the pod: it has a key of its own, and wants the password.

@@ -12,7 +12,9 @@ use crate::shared::{SessionPermit, Shared};
 use bytes::Bytes;
 use paygress_core::backend::pod_streams::ByteStream;
 use paygress_core::model::ids::PodName;
-use paygress_sshd::{Progress, SIGNATURE_KINDS, Stage, password_prompt};
+use paygress_sshd::{
+    KEY_EXCHANGES, Progress, SIGNATURE_KINDS, Stage, password_prompt, server_limits,
+};
 use russh::keys::{PrivateKey, PublicKey};
 use russh::server::{
     Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Response, Session,
@@ -55,7 +57,12 @@ pub(super) fn config(host_key: PrivateKey) -> Config {
         window_size: limits::WINDOW,
         maximum_packet_size: limits::PACKET,
         event_buffer_size: limits::QUEUED_PIECES,
-        preferred: Preferred { key: Cow::Borrowed(&SIGNATURE_KINDS), ..Preferred::default() },
+        limits: server_limits(),
+        preferred: Preferred {
+            kex: Cow::Borrowed(&KEY_EXCHANGES),
+            key: Cow::Borrowed(&SIGNATURE_KINDS),
+            ..Preferred::default()
+        },
         ..Config::default()
     }
 }

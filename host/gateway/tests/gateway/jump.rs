@@ -6,7 +6,7 @@ use paygress_gateway::{GatewayHostKey, JumpHost, Rejection, Way};
 use paygress_sshd::new_host_key;
 use russh::client::{Config, Handle, Handler, KeyboardInteractiveAuthResponse, Msg};
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
-use russh::{Channel, ChannelOpenFailure, Disconnect, Error};
+use russh::{AlgorithmKind, Channel, ChannelOpenFailure, Disconnect, Error, Preferred, kex};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -110,6 +110,21 @@ async fn a_lease_s_key_or_secret_reaches_its_pod() {
     echoes(forward(&client, bob().as_str(), 22).await.unwrap(), 3 << 20).await;
 
     assert_eq!(gateway.counts.sessions(Way::JumpHost), 2);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_has_only_slow_key_exchanges_is_refused() {
+    let (address, gateway) = start().await;
+    for slow in [kex::DH_G18_SHA512, kex::DH_G16_SHA512, kex::DH_GEX_SHA256] {
+        let preferred = Preferred { kex: vec![slow].into(), ..Preferred::default() };
+        let config = Arc::new(Config { preferred, ..Config::default() });
+        let stream = TcpStream::connect(address).await.unwrap();
+        let refused = russh::client::connect_stream(config, stream, AnyServer).await.err();
+        let is_negotiated =
+            matches!(refused, Some(Error::NoCommonAlgo { kind: AlgorithmKind::Kex, .. }));
+        assert!(is_negotiated, "{slow:?}: {refused:?}");
+    }
     gateway.stop().await;
 }
 

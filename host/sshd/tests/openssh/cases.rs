@@ -3,7 +3,7 @@
 //! is an empty directory there, `$HERE` one here, `$PORT` the server's, `$SLOW` that of a slow link
 //! to it. `$CONNECT` prints the first bytes from a socket, `$AGENT` is the socket of a security key.
 
-pub(crate) const CASES: [(&str, &str); 106] = [
+pub(crate) const CASES: [(&str, &str); 107] = [
     ("streams and exit code", "$SSH $TO 'echo out; echo err >&2; exit 42'"),
     ("exit code 255", "$SSH $TO 'exit 255'"),
     ("death by SIGKILL", "$SSH $TO 'kill -9 $$'"),
@@ -175,8 +175,13 @@ pub(crate) const CASES: [(&str, &str); 106] = [
     ),
     (
         "key exchanges",
-        "for kex in curve25519-sha256 ecdh-sha2-nistp256 diffie-hellman-group16-sha512; do \
+        "for kex in curve25519-sha256 ecdh-sha2-nistp256 diffie-hellman-group14-sha256; do \
       $SSH -o KexAlgorithms=$kex $TO echo $kex; done",
+    ),
+    (
+        "slow key exchanges",
+        "for kex in diffie-hellman-group16-sha512 diffie-hellman-group18-sha512 \
+      diffie-hellman-group-exchange-sha256; do $SSH -o KexAlgorithms=$kex $TO echo $kex; done",
     ),
     (
         "hybrid key exchange of OpenSSH 9",
@@ -361,7 +366,7 @@ pub(crate) const CASES: [(&str, &str); 106] = [
 ];
 
 /// Cases in which the two servers differ, and why.
-pub(crate) const DIFFERENCES: [(&str, &str); 10] = [
+pub(crate) const DIFFERENCES: [(&str, &str); 11] = [
     (
         "a reader that stops",
         "russh does not pass on eow@openssh.com, by which a client says so; the program waits until the client ends",
@@ -381,6 +386,10 @@ pub(crate) const DIFFERENCES: [(&str, &str); 10] = [
     (
         "host keys that a client asks for",
         "russh cannot send hostkeys-00@openssh.com: a client knows the host key that it has seen",
+    ),
+    (
+        "slow key exchanges",
+        "one in a group of more than 2048 bits costs the server up to 0.4 s before any login; curves and group14 are offered",
     ),
     (
         "hybrid key exchange of OpenSSH 9",
