@@ -176,9 +176,9 @@ fn build(method: Method, url: &str, body: Bytes) -> RequestResult<Request<Bytes>
 
 fn http_error(error: HttpError) -> MintError {
     match error {
-        HttpError::BodyTooLarge { .. } | HttpError::Redirect { .. } => {
-            MintError::InvalidResponse(ResponseError::Http(error))
-        }
+        HttpError::BodyTooLarge { .. }
+        | HttpError::TinyPieces { .. }
+        | HttpError::Redirect { .. } => MintError::InvalidResponse(ResponseError::Http(error)),
         error => MintError::Unavailable(UnavailableReason::Http(error)),
     }
 }

@@ -43,6 +43,9 @@ pub enum HttpError {
     /// The body is longer than the caller allows.
     #[error("the response of {host} has more than {limit} bytes")]
     BodyTooLarge { host: String, limit: usize },
+    /// The body costs more than its bytes: no honest server sends such a one.
+    #[error("the response of {host} has thousands of pieces of a few bytes")]
+    TinyPieces { host: String },
     /// A redirect that the [`RedirectPolicy`](crate::RedirectPolicy) does not allow.
     #[error("a redirect by {host} is not followed")]
     Redirect {

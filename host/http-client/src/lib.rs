@@ -14,7 +14,8 @@
 //!      ▼
 //! Response: status and headers; a redirect is a response like any other
 //!      │
-//!      ├──▶ Response::bytes(limit)        at most `limit` bytes, before the same deadline
+//!      ├──▶ Response::bytes(limit)        at most `limit` bytes, before the same deadline, and not
+//!      │                                  in thousands of tiny pieces (body.rs)
 //!      ├──▶ HttpClient::follow(…)         only on request: https, no private address, no
 //!      │                                  credentials for another server (redirect.rs)
 //!      └──▶ HttpClient::send_from(…)      the same for any other URL in it
@@ -23,6 +24,8 @@
 //! Errors are [`HttpError`]; they keep their source, and name the host but never a header, a path
 //! or a body, which may contain secrets. connect_error.rs names the reason when there is
 //! no connection.
+//!
+//! [`read_body`] reads the bodies of requests as well, for the service's own HTTP server.
 //!
 //! The crate opens TCP connections, reads the system's certificate store and the variables about
 //! certificates and proxies (`SSL_CERT_FILE`, `HTTPS_PROXY` and the like); it touches nothing else. It does not retry: only the caller knows whether a request may be repeated.
@@ -63,6 +66,7 @@
 //! ```
 
 mod address;
+mod body;
 mod client;
 mod connect_error;
 mod error;
@@ -74,6 +78,7 @@ mod tls;
 mod url;
 
 pub use address::{NotPublic, Reach};
+pub use body::{BodyError, read_body};
 pub use client::{HttpClient, Timeouts};
 pub use connect_error::ConnectError;
 pub use error::{HttpError, Phase, SetupError};

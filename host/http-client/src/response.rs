@@ -1,9 +1,9 @@
 //! A response whose body has not been read yet.
 
+use crate::body::{BodyError, read_body};
 use crate::error::{HttpError, Phase};
 use crate::redirect::{Origin, location};
 use crate::url::host;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::HeaderMap;
 use hyper::http::response::Parts;
@@ -69,16 +69,16 @@ impl Response {
         location(self.url(), &self.head.headers)
     }
 
-    /// Reads the body. One of more than `limit` bytes is given up as soon as it is known to be.
+    /// Reads the body. One of more than `limit` bytes is given up as soon as it is known to be, and
+    /// so is one in thousands of tiny pieces.
     pub async fn bytes(self, limit: usize) -> Result<Bytes, HttpError> {
         let host = host(self.url());
-        let reading = Limited::new(self.body, limit).collect();
+        let reading = read_body(self.body, limit);
         match tokio::time::timeout(self.deadline.remaining(), reading).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                Err(HttpError::BodyTooLarge { host, limit })
-            }
-            Ok(Err(source)) => Err(HttpError::Disconnected { host, source }),
+            Ok(Ok(body)) => Ok(body.into()),
+            Ok(Err(BodyError::TooLarge { limit })) => Err(HttpError::BodyTooLarge { host, limit }),
+            Ok(Err(BodyError::TinyPieces)) => Err(HttpError::TinyPieces { host }),
+            Ok(Err(BodyError::Incomplete(source))) => Err(HttpError::Disconnected { host, source }),
             Err(_) => {
                 Err(HttpError::TimedOut { host, phase: Phase::Body, limit: self.deadline.limit })
             }

@@ -91,12 +91,16 @@ async fn a_body_has_a_limit_whether_or_not_it_says_its_length() {
     let chunk = "x".repeat(100);
     let chunked = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n64\r\n{chunk}\r\n");
     let declared = format!("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n{chunk}");
-    let (url, _requests) = server(vec![chunked, declared, FINE.to_owned()]).await;
+    let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    let tiny = format!("{head}{}", "1\r\nx\r\n".repeat(5_000));
+    let (url, _requests) = server(vec![chunked, declared, tiny, FINE.to_owned()]).await;
     let client = client(5_000, 5_000);
     for _ in 0..2 {
         let error = client.send(get(&url)).await.unwrap().bytes(99).await.unwrap_err();
         assert!(matches!(error, HttpError::BodyTooLarge { limit: 99, .. }), "{error}");
     }
+    let error = client.send(get(&url)).await.unwrap().bytes(9_999).await.unwrap_err();
+    assert!(matches!(error, HttpError::TinyPieces { .. }), "{error}");
     assert_eq!(client.send(get(&url)).await.unwrap().bytes(4).await.unwrap(), "fine");
 }
 

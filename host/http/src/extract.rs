@@ -9,12 +9,12 @@ use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::{HeaderMap, HeaderValue, header, request::Parts};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use paygress_core::backend::http_auth::SignedRequest;
 use paygress_core::model::ids::Customer;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::UnixTime;
 use paygress_core::protocol::{describe_field, token_text, without_bom};
+use paygress_http_client::BodyError;
 use serde::de::DeserializeOwned;
 use std::error::Error;
 use std::net::IpAddr;
@@ -93,14 +93,17 @@ impl<S: Send + Sync> FromRequestParts<S> for PathParam {
 }
 
 async fn read_body(body: Body) -> Result<Vec<u8>, Problem> {
-    let limited = Limited::new(body, limits::BODY_BYTES);
-    match tokio::time::timeout(limits::BODY, limited.collect()).await {
-        Ok(Ok(whole)) => Ok(whole.to_bytes().into()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::new(
+    let reading = paygress_http_client::read_body(body, limits::BODY_BYTES);
+    match tokio::time::timeout(limits::BODY, reading).await {
+        Ok(Ok(whole)) => Ok(whole),
+        Ok(Err(BodyError::TooLarge { limit })) => Err(Problem::new(
             ProblemType::PayloadTooLarge,
-            &format!("a body has {} bytes at the most", limits::BODY_BYTES),
+            &format!("a body has {limit} bytes at the most"),
         )),
-        Ok(Err(_)) => Err(Problem::invalid("the body is incomplete")),
+        Ok(Err(BodyError::TinyPieces)) => Err(Problem::invalid(
+            "the body has thousands of pieces of a few bytes; send it with Content-Length, or in larger chunks",
+        )),
+        Ok(Err(BodyError::Incomplete(_))) => Err(Problem::invalid("the body is incomplete")),
         Err(_) => Err(Problem::new(
             ProblemType::RequestTimeout,
             &format!("the body took longer than {} s", limits::BODY.as_secs()),

@@ -29,8 +29,8 @@
 //! - `openapi.rs`: OpenAPI; `assets.rs`: the page, whose files are in `../web`; `router.rs`: all of
 //!   it together.
 //!
-//! It uses `paygress-core` and a socket, nothing else: no rule about orders is here, the order
-//! service has them all. It is the only crate that knows axum.
+//! It uses `paygress-core`, a socket, and `paygress-http-client`'s way to read a body, nothing else: no
+//! rule about orders is here, the order service has them all. It is the only crate that knows axum.
 //!
 //! ```no_run
 //! use paygress_http::{Backends, HttpServer, Settings, bearer_key};

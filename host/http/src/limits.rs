@@ -41,6 +41,8 @@ pub(crate) const UNSENT_BYTES: u32 = 4_096;
 pub(crate) const BODY_BYTES: usize = 128 << 10;
 /// What is read of a body that the answer does not depend on, so that the client sees the answer…
 pub(crate) const UNREAD_BYTES: usize = 1 << 20;
+/// …in so many pieces, each of which costs the same however small it is…
+pub(crate) const UNREAD_PIECES: usize = 4_096;
 /// …and for how long the answer waits for it.
 pub(crate) const UNREAD: Duration = Duration::from_secs(2);
 /// How long a buyer waits for the pod, unless they prefer less; then they fetch the order.

@@ -138,11 +138,12 @@ impl UnreadBody {
 /// Whether this was all of it.
 async fn read(mut body: ClientBody) -> bool {
     let mut left = limits::UNREAD_BYTES;
-    while let Some(frame) = body.frame().await {
+    for _ in 0..limits::UNREAD_PIECES {
+        let Some(frame) = body.frame().await else { return true };
         let Ok(frame) = frame else { return false };
         let bytes = frame.data_ref().map_or(0, Bytes::len);
         let Some(rest) = left.checked_sub(bytes) else { return false };
         left = rest;
     }
-    true
+    false
 }

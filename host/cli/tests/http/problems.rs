@@ -2,10 +2,12 @@
 
 use crate::service::shared;
 use crate::support::customer::TIMEOUT;
+use crate::support::web::Web;
 use crate::text;
 use serde_json::json;
+use std::net::Ipv4Addr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_no_order_is_refused() {
@@ -193,6 +195,50 @@ async fn an_answer_is_seen_although_the_body_was_not_read() {
         assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{head}: {answer}");
         assert_eq!(answer.contains("\r\nconnection: close\r\n"), closes, "{head}: {answer}");
     }
+}
+
+/// A piece costs the service more than its byte, wherever it is read, and more is not read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_in_tiny_pieces_is_refused() {
+    let (_shared, web, _buyer) = shared().await;
+    let flood = (0..32).map(|_| in_pieces(&web, "/spawn-pod", 60_000));
+    for answer in futures::future::join_all(flood).await {
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        assert!(answer.contains("in larger chunks"), "{answer}");
+    }
+    let answer = in_pieces(&web, "/nowhere", 60_000).await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+
+    let answer = in_pieces(&web, "/spawn-pod", 4_000).await;
+    assert!(answer.starts_with("HTTP/1.1 402 "), "{answer}");
+}
+
+/// Sends so many chunks of a space as a body; the answer.
+async fn in_pieces(web: &Web, path: &str, pieces: usize) -> String {
+    let socket = TcpSocket::new_v4().unwrap();
+    // So many connections are no one else's.
+    socket.bind((Ipv4Addr::new(127, 32, 0, 1), 0).into()).unwrap();
+    let mut stream = socket.connect(web.address).await.unwrap();
+    let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n");
+    let body = format!("{head}{}0\r\n\r\n", "1\r\n \r\n".repeat(pieces));
+    let (mut read, mut write) = stream.split();
+    let send = async {
+        // The service may close the connection before all of it is sent.
+        let _ = write.write_all(body.as_bytes()).await;
+        std::future::pending::<()>().await
+    };
+    let mut answer = Vec::new();
+    let receive = async {
+        while !answer.ends_with(b"}") && matches!(read.read_buf(&mut answer).await, Ok(1..)) {}
+    };
+    tokio::select! {
+        () = receive => {}
+        () = send => unreachable!("it waits for ever"),
+        () = tokio::time::sleep(TIMEOUT) => panic!("it is not answered"),
+    }
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// The head of an answer, in lower case.
