@@ -2,16 +2,14 @@
 //! the binary.
 
 use crate::extract::{PathParam, Query, header_items};
+use crate::openapi;
 use crate::problem::{Problem, ProblemType, describe_error};
 use crate::state::App;
-use crate::{limits, openapi};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use qrcode::QrCode;
-use qrcode::render::svg;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -129,13 +127,11 @@ struct QrQuery {
 }
 
 /// A payment request as a QR code.
-async fn qr(Query(QrQuery { text }): Query<QrQuery>) -> Result<Response, Problem> {
-    if text.is_empty() || text.len() > limits::QR_BYTES {
-        return Err(Problem::invalid(&format!("text has 1 to {} bytes", limits::QR_BYTES)));
-    }
-    let code =
-        QrCode::new(text).map_err(|_| Problem::invalid("text does not fit into a QR code"))?;
-    let svg = code.render::<svg::Color<'_>>().min_dimensions(320, 320).build();
+async fn qr(
+    State(app): State<Arc<App>>,
+    Query(QrQuery { text }): Query<QrQuery>,
+) -> Result<Response, Problem> {
+    let svg = app.qr_codes.draw(text).await?;
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("image/svg+xml"))], svg).into_response())
 }
 

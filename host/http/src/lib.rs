@@ -26,8 +26,8 @@
 //!   `metric_families.rs`, `gateway_metrics.rs`: what it shares with the service.
 //! - `sites.rs`: what is the service's and what a pod's, by the host of a request; `apps/`: the HTTP
 //!   ports of pods.
-//! - `openapi.rs`: OpenAPI; `assets.rs`: the page, whose files are in `../web`; `router.rs`: all of
-//!   it together.
+//! - `openapi.rs`: OpenAPI; `assets.rs`: the page, whose files are in `../web`, and `qr.rs`: its QR
+//!   codes; `router.rs`: all of it together.
 //!
 //! It uses `paygress-core`, a socket, and `paygress-http-client`'s way to read a body, nothing else: no
 //! rule about orders is here, the order service has them all. It is the only crate that knows axum.
@@ -90,6 +90,7 @@ mod placed_stream;
 mod places;
 mod pods;
 mod problem;
+mod qr;
 mod rate_limit;
 mod readiness;
 mod request_metrics;

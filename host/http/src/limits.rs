@@ -99,6 +99,11 @@ pub(crate) const FORGET_RATES: Duration = Duration::from_secs(60);
 pub(crate) const ADDRESSES: usize = 100_000;
 /// What a QR code may hold: a payment request.
 pub(crate) const QR_BYTES: usize = 2_048;
+/// QR codes that are drawn at the same time: the longest takes a processor for 10 ms, which is fifty
+/// times as long as another open page…
+pub(crate) const QR_CODES: usize = 1;
+/// …and how long one waits for its turn. The payment request is there as text too.
+pub(crate) const QR_WAIT: Duration = Duration::from_secs(10);
 /// How far back the operator's charts go.
 pub(crate) const CHART_SECONDS: u64 = 14 * 86_400;
 /// How far back the operator's history goes at the most: 2 160 hours are about 200 kB.

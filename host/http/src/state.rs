@@ -2,6 +2,7 @@
 
 use crate::health::ReadinessCache;
 use crate::limits;
+use crate::qr::QrCodes;
 use crate::rate_limit::RequestRates;
 use crate::request_metrics::RequestMetrics;
 use crate::stopping::Stopping;
@@ -75,6 +76,7 @@ pub(crate) struct App {
     pub(crate) terminals: Arc<Semaphore>,
     pub(crate) terminals_of: KeyedLimit<Customer>,
     pub(crate) stops_of: KeyedLimit<Customer>,
+    pub(crate) qr_codes: QrCodes,
     pub(crate) ready: ReadinessCache,
     pub(crate) stopping: Stopping,
 }
@@ -93,6 +95,7 @@ impl App {
             terminals: Arc::new(Semaphore::new(limits::TERMINALS)),
             terminals_of: KeyedLimit::default(),
             stops_of: KeyedLimit::default(),
+            qr_codes: QrCodes::default(),
             ready: ReadinessCache::default(),
             stopping: Stopping::default(),
             settings,
