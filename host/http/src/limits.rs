@@ -104,6 +104,9 @@ pub(crate) const QR_BYTES: usize = 2_048;
 pub(crate) const QR_CODES: usize = 1;
 /// …and how long one waits for its turn. The payment request is there as text too.
 pub(crate) const QR_WAIT: Duration = Duration::from_secs(10);
+/// How long browsers keep the answer to a preflight, which counts as a request: Chromium keeps it no
+/// longer.
+pub(crate) const PREFLIGHT_KEPT: Duration = Duration::from_secs(7_200);
 /// How far back the operator's charts go.
 pub(crate) const CHART_SECONDS: u64 = 14 * 86_400;
 /// How far back the operator's history goes at the most: 2 160 hours are about 200 kB.

@@ -1,6 +1,7 @@
 //! What every request passes: the rate limit, the headers of every response, and the metrics.
 
 use crate::client_address::client;
+use crate::limits;
 use crate::pay;
 use crate::problem::{Problem, ProblemType};
 use crate::server::Peer;
@@ -29,16 +30,22 @@ pub(crate) fn layer(router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(app), answer_in_time))
-        .layer(from_fn_with_state(Arc::clone(app), rate_limit));
-    unlimited(limited, app)
+        .layer(from_fn_with_state(Arc::clone(app), rate_limit))
+        .layer(cors(&app.settings.cors_origins))
+        .layer(from_fn_with_state(Arc::clone(app), limit_preflights));
+    counted(limited, app)
 }
 
 /// The same around routes with answers of their own to what is none of them, and without the rate limit.
 pub(crate) fn unlimited(router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
+    counted(router.layer(cors(&app.settings.cors_origins)), app)
+}
+
+/// With the headers of every response, and the metrics.
+fn counted(router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
     router
         .layer(from_fn_with_state(Arc::clone(app), security_headers))
         .layer(from_fn_with_state(Arc::clone(app), record_metrics))
-        .layer(cors(&app.settings.cors_origins))
 }
 
 /// Which pages may call: those of the operator's origins; and any wallet's may pay, since a payment
@@ -57,12 +64,21 @@ fn cors(origins: &[String]) -> CorsLayer {
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, x_cashu.clone(), key, prefer])
         .expose_headers([x_cashu, header::LOCATION, header::RETRY_AFTER])
+        .max_age(limits::PREFLIGHT_KEPT)
 }
 
 /// Nobody's request is cut when the service is stopped.
 async fn answer_in_time(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let answer = async { Ok(next.run(request).await) };
     app.stopping.in_time(answer).await.unwrap_or_else(Problem::into_response)
+}
+
+/// CORS answers these before the rate limit of all others, whose refusals it lets pages read.
+async fn limit_preflights(app: State<Arc<App>>, request: Request, next: Next) -> Response {
+    match *request.method() {
+        Method::OPTIONS => rate_limit(app, request, next).await,
+        _ => next.run(request).await,
+    }
 }
 
 async fn rate_limit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {

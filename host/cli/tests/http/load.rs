@@ -314,6 +314,20 @@ async fn one_address_sends_so_many_requests(web: &Web) {
     }
     response.is(429, "too_many_requests");
     assert!(response.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
+    // Preflights of web pages count as well.
+    let page = [
+        ("x-forwarded-for", "203.0.113.7"),
+        ("origin", "https://wallet.example"),
+        ("access-control-request-method", "POST"),
+    ];
+    let mut response = web.ask("OPTIONS", "/pay", &page, "").await;
+    assert_eq!(response.status, 200, "{}", response.body);
+    assert_eq!(response.headers["access-control-max-age"], "7200");
+    for _ in 0..40 {
+        response = web.ask("OPTIONS", "/pay", &page, "").await;
+    }
+    response.is(429, "too_many_requests");
+    assert_eq!(response.headers["x-content-type-options"], "nosniff");
     assert_eq!(
         web.ask("GET", "/offers", &[("x-forwarded-for", "203.0.113.6")], "").await.status,
         200
