@@ -86,17 +86,17 @@ async fn a_mute_server_does_not_keep_a_terminal_open() {
 }
 
 /// Opens channels to whoever has logged in, and runs any command.
-struct Opening {
+struct ChannelOpens {
     /// Whether each of them was rejected.
     rejected: mpsc::UnboundedSender<bool>,
 }
 
-impl Opening {
+impl ChannelOpens {
     /// Many of a kind, and one of each other.
     const CHANNELS: usize = 1_006;
 }
 
-impl Handler for Opening {
+impl Handler for ChannelOpens {
     type Error = russh::Error;
 
     async fn auth_password(&mut self, _: &str, _: &str) -> Result<Auth, Self::Error> {
@@ -155,12 +155,12 @@ async fn a_server_that_opens_channels_gets_none() {
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
         let config = Arc::new(Config { keys: vec![new_host_key().unwrap()], ..Config::default() });
-        russh::server::run_stream(config, stream, Opening { rejected }).await.unwrap().await
+        russh::server::run_stream(config, stream, ChannelOpens { rejected }).await.unwrap().await
     });
     let check = HostKeyCheck::AcceptAny;
     let client = Client::login(address, "user", "any password", check).await.unwrap();
     let all = async {
-        for number in 0..Opening::CHANNELS {
+        for number in 0..ChannelOpens::CHANNELS {
             assert_eq!(rejections.recv().await, Some(true), "channel {number}");
         }
     };
