@@ -138,9 +138,9 @@ pub(crate) mod codes {
         matches!(code, TRANSACTION | SIGNED | OUTPUTS_PENDING) || is_about_keysets(code)
     }
 
-    /// Whether a swap may be rejected so because of the token that it spends.
+    /// Whether a swap may be rejected so because of the token that it spends, and of nothing else.
     pub(crate) fn is_about_inputs(code: u32) -> bool {
-        (10_000..13_000).contains(&code) && !matches!(code, SIGNED | OUTPUTS_PENDING)
+        (10_000..11_000).contains(&code) || matches!(code, SPENT | PENDING | TOO_MANY_INPUTS)
     }
 
     fn is_about_keysets(code: u32) -> bool {
@@ -248,6 +248,13 @@ pub enum MintWalletError {
 }
 
 impl MintWalletError {
+    /// Whether the same may succeed later, or may have been begun.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, Self::Unresolved(_) | Self::Store(_) | Self::ProofsTaken)
+    }
+}
+
+impl MintWalletError {
     pub(crate) fn cdk(error: impl Error + Send + Sync + 'static) -> Self {
         Self::Cdk(Box::new(error))
     }
@@ -307,4 +314,15 @@ pub enum LightningAddressError {
     Invoice(#[source] ParseOrSemanticError),
     #[error("invoice is over another amount than requested")]
     WrongAmount,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MintWalletError;
+
+    #[test]
+    fn proofs_that_others_took_pass_and_too_little_does_not() {
+        assert!(MintWalletError::ProofsTaken.is_passing());
+        assert!(!MintWalletError::NotSpared.is_passing());
+    }
 }

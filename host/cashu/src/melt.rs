@@ -50,16 +50,6 @@ impl MintWallet {
         invoice: &Bolt11Invoice,
         kept: u64,
     ) -> Result<OperationOutcome> {
-        for _ in 0..MAX_SELECTIONS {
-            match self.try_melt(invoice, kept).await {
-                Err(MintWalletError::ProofsTaken) => {}
-                outcome => return outcome,
-            }
-        }
-        Err(MintWalletError::ProofsTaken)
-    }
-
-    async fn try_melt(&self, invoice: &Bolt11Invoice, kept: u64) -> Result<OperationOutcome> {
         let purpose = Purpose::Melt { payment_hash: PaymentHash::of(invoice) };
         let request = MeltQuoteBolt11Request {
             request: invoice.clone(),
@@ -67,6 +57,21 @@ impl MintWallet {
             options: None,
         };
         let quote = self.client.melt_quote(&request).await?;
+        for _ in 0..MAX_SELECTIONS {
+            match self.try_melt(&purpose, &quote, kept).await {
+                Err(MintWalletError::ProofsTaken) => {}
+                outcome => return outcome,
+            }
+        }
+        Err(MintWalletError::ProofsTaken)
+    }
+
+    async fn try_melt(
+        &self,
+        purpose: &Purpose,
+        quote: &MeltQuoteBolt11Response<String>,
+        kept: u64,
+    ) -> Result<OperationOutcome> {
         let needed = quote.amount.to_u64().saturating_add(quote.fee_reserve.to_u64());
         let (inputs, fee) = self.select_inputs(needed).await?;
         if kept > 0 && self.max_spendable(kept).await? < needed.saturating_add(fee) {
@@ -81,13 +86,13 @@ impl MintWallet {
             has_own_inputs: true,
             keyset: Some(keyset.info.id),
             amounts: vec![0; blanks],
-            quote: Some(quote.quote),
+            quote: Some(quote.quote.clone()),
             ..OperationData::default()
         };
         let operation = Operation::new(purpose.clone(), &self.mint, data);
         match self.begin(operation, inputs).await? {
             Some(operation) => leave_open(self.perform_payment(&operation).await),
-            None => self.resume_latest(&purpose).await,
+            None => self.resume_latest(purpose).await,
         }
     }
 

@@ -176,8 +176,8 @@ impl MintWallet {
         self.ensure_restored().await?;
         match self.send(purpose, whole, FeeMode::OnTop { reserve }).await {
             Ok(sent) => Ok(Some(sent)),
-            // It may have been begun, and nothing else is before it has ended.
-            Err(error @ (MintWalletError::Unresolved(_) | MintWalletError::Store(_))) => Err(error),
+            // Begun, and nothing else is before that has ended, or others took what was selected.
+            Err(error) if error.is_passing() => Err(error),
             Err(error) => {
                 tracing::debug!(mint = %self.mint, %purpose, %error, "a refund is made without what was added");
                 Ok(None)

@@ -1,34 +1,54 @@
 //! One read for all who want it before it begins: a crowd costs a database few of them.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::OnceCell;
+use tokio::sync::watch;
 
-type Read<T> = Arc<OnceCell<T>>;
+type Answer<T> = watch::Receiver<Option<T>>;
 
-/// Reads of the same, one after the other. Nobody gets what was read before they wanted it,
-/// nor waits for more than the read that runs and their own.
-pub(crate) struct Coalesced<T> {
-    /// The one that has not begun.
-    next: Mutex<Read<T>>,
+/// Reads of the same, one after the other. Nobody gets what was read before they wanted it, nor waits
+/// for more than the read that runs and their own.
+pub(crate) struct Coalesced<T>(Arc<Reads<T>>);
+
+struct Reads<T> {
+    /// Of the read that has not begun.
+    next: Mutex<Option<Answer<T>>>,
     running: tokio::sync::Mutex<()>,
 }
 
 impl<T> Default for Coalesced<T> {
     fn default() -> Self {
-        Self { next: Mutex::default(), running: tokio::sync::Mutex::default() }
+        Self(Arc::new(Reads { next: Mutex::default(), running: tokio::sync::Mutex::default() }))
     }
 }
 
-impl<T: Clone> Coalesced<T> {
-    /// What is read from now on. If who reads stops waiting, another one reads.
-    pub(crate) async fn read<F: Future<Output = T>>(&self, read: impl FnOnce() -> F) -> T {
-        let next = Arc::clone(&self.next.lock().unwrap_or_else(PoisonError::into_inner));
-        let reading = next.get_or_init(async || {
-            let _running = self.running.lock().await;
-            *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
-            read().await
+impl<T: Clone + Send + Sync + 'static> Coalesced<T> {
+    /// What is read from now on, by a task of its own: whoever stops waiting, or is not polled, keeps
+    /// nobody from it. None if that task has panicked, or the runtime ends.
+    pub(crate) async fn read<F>(&self, read: impl FnOnce() -> F) -> Option<T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let mut answer = self.join(read);
+        answer.wait_for(Option::is_some).await.ok()?.clone()
+    }
+
+    fn join<F>(&self, read: impl FnOnce() -> F) -> Answer<T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let mut next = self.0.next.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(answer) = &*next {
+            return answer.clone();
+        }
+        let (sender, answer) = watch::channel(None);
+        *next = Some(answer.clone());
+        let (reads, reading) = (Arc::clone(&self.0), read());
+        tokio::spawn(async move {
+            let _running = reads.running.lock().await;
+            *reads.next.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            sender.send_replace(Some(reading.await));
         });
-        reading.await.clone()
+        answer
     }
 }
 
@@ -51,12 +71,13 @@ mod tests {
 
     impl Source {
         /// Reads in a task of its own, and returns when that has begun to wait.
-        async fn spawn_read(self: &Arc<Self>) -> JoinHandle<u32> {
+        async fn spawn_read(self: &Arc<Self>) -> JoinHandle<Option<u32>> {
             let before = self.wanted.load(Ordering::Relaxed);
             let source = Arc::clone(self);
             let reading = tokio::spawn(async move {
                 source.wanted.fetch_add(1, Ordering::Relaxed);
-                source.coalesced.read(|| source.next()).await
+                let next = Arc::clone(&source);
+                source.coalesced.read(|| async move { next.next().await }).await
             });
             while self.wanted.load(Ordering::Relaxed) == before {
                 yield_now().await;
@@ -82,24 +103,28 @@ mod tests {
             crowd.push(source.spawn_read().await);
         }
         source.may_end.notify_one();
-        assert_eq!(first.await.unwrap(), 0);
+        assert_eq!(first.await.unwrap(), Some(0));
         source.begun.notified().await;
         source.may_end.notify_one();
         for reading in crowd {
-            assert_eq!(reading.await.unwrap(), 1, "what was read before they came");
+            assert_eq!(reading.await.unwrap(), Some(1), "what was read before they came");
         }
     }
 
     #[tokio::test]
-    async fn another_one_reads_when_the_first_stops_waiting() {
+    async fn whoever_stops_waiting_keeps_nobody_from_the_same_read_and_the_next() {
         let source = Arc::new(Source::default());
         let first = source.spawn_read().await;
         source.begun.notified().await;
-        let second = source.spawn_read().await;
-        first.abort();
-        assert!(first.await.unwrap_err().is_cancelled());
+        let same = [source.spawn_read().await, source.spawn_read().await];
+        let [leaves, stays] = same;
+        for gone in [first, leaves] {
+            gone.abort();
+            assert!(gone.await.unwrap_err().is_cancelled());
+        }
+        source.may_end.notify_one();
         source.begun.notified().await;
         source.may_end.notify_one();
-        assert_eq!(second.await.unwrap(), 1);
+        assert_eq!(stays.await.unwrap(), Some(1));
     }
 }

@@ -145,5 +145,5 @@ async fn read(mut body: ClientBody) -> bool {
         let Some(rest) = left.checked_sub(bytes) else { return false };
         left = rest;
     }
-    false
+    body.is_end_stream()
 }

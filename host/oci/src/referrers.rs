@@ -28,13 +28,16 @@ pub(crate) async fn bundles(
     };
     let unreadable = |source: ManifestError| wrong(source.into());
     let listed = Index::parse(&bytes).map_err(unreadable)?.manifests;
-    let listed: Vec<Referrer> = listed.into_iter().filter(may_be_signature).collect();
-    if listed.len() > MAX_SIGNATURES {
-        let (count, limit) = (listed.len(), MAX_SIGNATURES);
-        return Err(wrong(SignaturesError::TooMany { count, limit }));
+    let possible = listed.into_iter().filter(may_be_signature);
+    let (typed, mut untyped): (Vec<Referrer>, Vec<Referrer>) = possible.partition(is_bundle);
+    let (count, limit) = (typed.len().saturating_add(untyped.len()), MAX_SIGNATURES);
+    let too_many = || wrong(SignaturesError::TooMany { count, limit });
+    untyped.truncate(limit.saturating_sub(typed.len()));
+    if typed.len() > limit {
+        return Err(too_many());
     }
     let mut found = Vec::new();
-    for Referrer { digest, artifact_type, .. } in listed {
+    for Referrer { digest, artifact_type, .. } in typed.into_iter().chain(untyped) {
         let bytes = match client.manifest(&digest.to_string()).await {
             // The index at a tag may list what was deleted since.
             Err(Error::NotFound(_)) => continue,
@@ -54,7 +57,15 @@ pub(crate) async fn bundles(
             found.push(String::from_utf8_lossy(&bundle).into_owned());
         }
     }
+    // Among those that were not looked at there may be one.
+    if found.is_empty() && count > limit {
+        return Err(too_many());
+    }
     Ok(found)
+}
+
+fn is_bundle(referrer: &Referrer) -> bool {
+    referrer.artifact_type.as_deref() == Some(BUNDLE)
 }
 
 fn may_be_signature(referrer: &Referrer) -> bool {

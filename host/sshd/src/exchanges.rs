@@ -25,8 +25,9 @@ pub static KEY_EXCHANGES: [kex::Name; 11] = [
 /// OpenSSH's client begins another exchange before it has sent or received so many bytes by AES, and
 /// many fewer by ChaCha20: 2^32 blocks, as RFC 4344 wants it.
 const READ_BYTES: usize = 1 << 36;
-/// A packet of data has at least ten bytes, and one for a window nine: so few are fewer than 2^32 packets,
-/// after which ChaCha20 would use a nonce again.
+/// A packet of data has at least ten bytes, and one for a window nine: so many bytes of them are fewer
+/// than 2^32 packets, after which ChaCha20 would use a nonce again. Answers to requests have less; a
+/// client that makes so many of them, and never begins an exchange, harms nobody but itself.
 const WRITTEN_BYTES: usize = 1 << 35;
 
 /// When a server of ours begins another exchange: as late as is safe. Until a client knows of it, it may
@@ -52,7 +53,7 @@ mod tests {
         const BLOCKS: usize = 1 << 32;
         let limits = server_limits();
         assert!(limits.rekey_read_limit >= 16 * BLOCKS, "OpenSSH's client is first");
-        assert!(limits.rekey_write_limit / 9 < 1 << 32, "packets of nine bytes");
+        assert!(limits.rekey_write_limit / 9 < 1 << 32, "packets of data and windows");
         assert_eq!(limits.rekey_time_limit, Duration::MAX, "no clock cuts uploads");
     }
 }

@@ -1,7 +1,7 @@
 //! What is for sale, and what the cluster has left for it, before money moves.
 
 use super::free_capacity::FreeCapacity;
-use super::{OrderService, StepError, internal};
+use super::{Backends, OrderService, StepError, internal, unread};
 use crate::backend::capacity::{Capacity, NoCapacity, Tier};
 use crate::backend::cluster::{ClusterError, LeasePlan};
 use crate::backend::policy::{Context, Offer, PolicyError, PolicySet};
@@ -67,19 +67,17 @@ impl OrderService {
         })
     }
 
-    /// None where the cluster's capacity is not known. Read once for all of a crowd who ask at the
+    /// None where the cluster's capacity is not known. Read once for all of a crowd who want it at the
     /// same time.
     pub(super) async fn free_capacity(&self) -> Result<Arc<Option<FreeCapacity>>, Refusal> {
-        self.free_capacity.read(|| self.read_free_capacity()).await
-    }
-
-    async fn read_free_capacity(&self) -> Result<Arc<Option<FreeCapacity>>, Refusal> {
-        let Some(capacity) = self.backends.cluster.capacity.capacity().await else {
-            return Ok(Arc::new(None));
+        let Backends { cluster, ledger, .. } = &self.backends;
+        let (source, ledger) = (Arc::clone(&cluster.capacity), Arc::clone(ledger));
+        let read = || async move {
+            let Some(capacity) = source.capacity().await else { return Ok(Arc::new(None)) };
+            let reserved = ledger.reservations().await.map_err(|error| internal(&error))?;
+            Ok(Arc::new(Some(FreeCapacity { capacity, reserved })))
         };
-        let reserved =
-            self.backends.ledger.reservations().await.map_err(|error| internal(&error))?;
-        Ok(Arc::new(Some(FreeCapacity { capacity, reserved })))
+        self.free_capacity.read(read).await.unwrap_or_else(|| Err(unread()))
     }
 
     /// How many pods can be leased at the same time: as many as there are ports, or may be without

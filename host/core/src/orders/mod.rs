@@ -317,6 +317,11 @@ fn internal(error: &LedgerError) -> Refusal {
 /// For a query: it does not say whether anything was taken.
 fn unreadable(error: &LedgerError) -> Refusal {
     tracing::error!(%error, "the ledger failed");
+    unread()
+}
+
+/// What was to be read is not known.
+fn unread() -> Refusal {
     Refusal::new(
         ErrorType::InternalError,
         "the service cannot read its orders right now; try again later",

@@ -1,6 +1,6 @@
 //! What the operator does to the service while it runs: whether it sells, and the end of a lease.
 
-use super::{OrderService, unreadable};
+use super::{OrderService, unread, unreadable};
 use crate::backend::cluster::EndReason;
 use crate::model::ids::PodName;
 use crate::model::order::{LeaseState, Order};
@@ -27,8 +27,9 @@ impl OrderService {
     /// # Errors
     /// `internal_error`: then nothing is to be sold.
     pub async fn sales(&self) -> Result<Sales, Refusal> {
-        let read = async || self.backends.ledger.sales().await.map_err(|error| unreadable(&error));
-        self.stored_sales.read(read).await
+        let ledger = Arc::clone(&self.backends.ledger);
+        let read = || async move { ledger.sales().await.map_err(|error| unreadable(&error)) };
+        self.stored_sales.read(read).await.unwrap_or_else(|| Err(unread()))
     }
 
     /// From now on this is sold, by all replicas and after a restart. What was agreed on before goes

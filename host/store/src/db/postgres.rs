@@ -59,10 +59,12 @@ impl r2d2::ManageConnection for Manager {
 
     fn connect(&self) -> Result<Connection, postgres::Error> {
         let mut client = self.0.connect()?;
-        // Whoever reads a whole table conflicts with all who write to it, however small it is…
+        // Whoever reads a whole table conflicts with all who write to it, however small it is. Without
+        // such reads one plan does for all values of most statements, which Postgres finds out by itself.
         client.batch_execute("SET enable_seqscan = off")?;
-        // …and without such reads one plan does for all values. Before Postgres 12 there is no such setting.
-        let _ = client.batch_execute("SET plan_cache_mode = force_generic_plan");
+        // What has no index is so expensive then that it would be compiled each time. Before Postgres 11
+        // there is no such setting.
+        let _ = client.batch_execute("SET jit = off");
         Ok(Connection { client, prepared: HashMap::new() })
     }
 
