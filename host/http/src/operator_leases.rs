@@ -163,7 +163,8 @@ pub(crate) struct EndedLeaseView {
     pod_name: String,
     /// Why it ended; another reason than `ended-by-operator` if it had ended already.
     end_reason: Option<EndReason>,
-    /// What is due to its customers, or was paid back to them.
+    /// What is due to its customers, or was paid back to them, without the mint's fees that the
+    /// operator bears: these are added.
     refunded_sats: u64,
 }
 

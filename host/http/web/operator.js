@@ -99,7 +99,7 @@ function endLease(pod) {
   if (!confirm(`End ${pod}? All data in it will be lost, and what is left of it is paid back.`)) return;
   attempt('end', async () => {
     const ended = await ask(`/operator/leases/${encodeURIComponent(pod)}`, { method: 'DELETE', bearer: token });
-    $('done').textContent = `${ended.pod_name} has ended; paid back: ${ended.refunded_sats} sat.`;
+    $('done').textContent = `${ended.pod_name} has ended; due to its customers: ${ended.refunded_sats} sat, and the mint's fees where you bear them.`;
     await showLeases();
   });
 }

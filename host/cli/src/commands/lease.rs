@@ -32,7 +32,7 @@ pub async fn lease(config: Option<&Path>, action: LeaseAction) -> Result<ExitCod
         Reply::LeaseEnded(EndedLease { pod_name, end_reason, refunded_sats }) => {
             let reason = end_reason.map_or("for a reason that is not known", EndReason::as_str);
             print_line(format_args!(
-                "{pod_name} has ended ({reason}); paid back: {refunded_sats} sat"
+                "{pod_name} has ended ({reason}); due to its customers: {refunded_sats} sat, and the mint's fees where you bear them"
             ));
         }
         reply => return Err(unexpected(&reply)),

@@ -47,7 +47,11 @@ async fn an_operator_pauses_sales_beyond_a_restart_and_ends_a_lease() {
     assert_eq!(printed(&sandbox, &["sales", "resume"]).await.trim(), "sales: open");
 
     let ended = printed(&sandbox, &["lease", "end", pod]).await;
-    assert!(ended.contains(pod) && ended.contains("(ended-by-operator); paid back: "), "{ended}");
+    assert!(
+        ended.starts_with(&format!("{pod} has ended (ended-by-operator); due to its customers: "))
+            && ended.ends_with(" sat, and the mint's fees where you bear them\n"),
+        "{ended}"
+    );
     let status = buyer.ask(json!({"type": "status", "pod_name": pod})).await;
     assert_eq!(
         (status["status"].as_str(), status["end_reason"].as_str()),

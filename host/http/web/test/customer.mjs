@@ -381,7 +381,7 @@ await confirm(
   operator.getByRole('button', { name: `End ${ended}` }),
   `End ${ended}? All data in it will be lost, and what is left of it is paid back.`,
 );
-await operator.getByText(`${ended} has ended; paid back:`, { exact: false }).waitFor();
+await operator.getByText(`${ended} has ended; due to its customers:`, { exact: false }).waitFor();
 await operator.close();
 await keyed.waitFor({ state: 'detached' });
 
