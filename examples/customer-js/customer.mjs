@@ -7,7 +7,7 @@
 //   node customer.mjs ask RELAY SERVICE REQUEST   sends REQUEST (JSON) to SERVICE (hex or npub), prints the answer
 //   node customer.mjs login ANSWER [COMMAND]      logs in to the pod of ANSWER (JSON) with ssh, if its host key is the pod's
 //
-// CUSTOMER_KEY holds the customer's secret key in hex; pods belong to it. WebSocket is built into Node from version 22.
+// CUSTOMER_KEY holds the customer's secret key, nsec or hex; pods belong to it. WebSocket is built into Node from version 22.
 // SSH_KEY names the file of the private key to log in with; ssh has its own by default.
 import { Wallet, decodePaymentRequest, getEncodedToken } from '@cashu/cashu-ts';
 import { generateSecretKey, getPublicKey, finalizeEvent } from 'nostr-tools/pure';
@@ -79,8 +79,24 @@ async function state(mint, text) {
   return [...new Set(states.map((proof) => proof.state))].join(',');
 }
 
+/** The key of CUSTOMER_KEY, or a new one. */
+function customerKey() {
+  const text = process.env.CUSTOMER_KEY?.trim();
+  if (!text) return generateSecretKey();
+  try {
+    const hex = /^[0-9a-f]{64}$/i.test(text) ? text : '';
+    const key = text.startsWith('nsec1') ? decode(text).data : Uint8Array.from(Buffer.from(hex, 'hex'));
+    // Fails for what is none.
+    getPublicKey(key);
+    return key;
+  } catch {
+    console.error('CUSTOMER_KEY is not a secret key; write nsec1… or 64 hex digits');
+    return process.exit(1);
+  }
+}
+
 async function ask(relayUrl, service, request) {
-  const key = process.env.CUSTOMER_KEY ? Uint8Array.from(Buffer.from(process.env.CUSTOMER_KEY, 'hex')) : generateSecretKey();
+  const key = customerKey();
   const me = getPublicKey(key);
   const to = service.startsWith('npub') ? decode(service).data : service;
   const relay = await Relay.connect(relayUrl);

@@ -2,12 +2,13 @@
 //
 //   node verify.mjs FILE [SERVICE] [--components DIRECTORY]
 //
-// FILE: a receipt, or an answer with one; SERVICE: the signer's key in hex; DIRECTORY: images.wasm, pricing.wasm and
+// FILE: a receipt, or an answer with one; SERVICE: the signer's key, npub or hex; DIRECTORY: images.wasm, pricing.wasm and
 // duration.wasm, with the settings of each as JSON beside it (pricing.json, left out for `{}`).
 //
 // It checks the signature, the form and the amounts; with the components, image, price, time and refund terms too.
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
+import { decode } from 'nostr-tools/nip19';
 import { verifyEvent } from 'nostr-tools/pure';
 import { canonical } from './canonical.mjs';
 
@@ -51,8 +52,20 @@ function parse(json) {
   }
 }
 
+/** The service's key in hex. */
+function hexOf(key) {
+  if (!key?.startsWith('npub1')) return key;
+  try {
+    return decode(key).data;
+  } catch {
+    console.error(`${key} is not an npub`);
+    return process.exit(1);
+  }
+}
+
 const { values, positionals } = parseArgs({ allowPositionals: true, options: { components: { type: 'string' } } });
-const [file, service] = positionals;
+const [file, key] = positionals;
+const service = hexOf(key);
 const read = parse(readFileSync(file ?? '/dev/stdin', 'utf8'));
 const receipt = read.receipt ?? read;
 const found = [...problems(receipt, service)];

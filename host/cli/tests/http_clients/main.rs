@@ -8,6 +8,7 @@ mod support;
 
 use paygress::sandbox::Sandbox;
 use paygress_core::testing::HOST_KEY;
+use paygress_nostr::{Keys, nsec};
 use paygress_sandbox::free_port;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -90,6 +91,36 @@ async fn the_example_in_javascript_logs_in_to_the_pod_and_to_no_other_server() {
     let refused = login(&bought).await;
     assert!(!refused.status.success() && refused.stdout.is_empty());
     assert!(text(&refused.stderr).contains("REMOTE HOST IDENTIFICATION HAS CHANGED"));
+}
+
+/// `CUSTOMER_KEY` may be the file of the client `paygress`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs npm's packages: run `cargo xtask test`"]
+async fn the_example_in_javascript_has_its_key_as_nsec_or_in_hex() {
+    let (sandbox, _running, _web) = opened(&[]).await;
+    let keys = Keys::generate();
+    let relay = sandbox.relay.url().await.to_string();
+    let service = sandbox.config.keys.public_key().to_hex();
+    let ask = async |key: &str, request: Value| {
+        let mut command = Command::new("timeout");
+        command.args(["60", "node"]).arg(root().join("examples/customer-js/customer.mjs"));
+        command.args(["ask", &relay, &service, &request.to_string()]).env("CUSTOMER_KEY", key);
+        run(command).await
+    };
+    let answer = |output: &Output| -> Value {
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let token = Buyer::new(&sandbox).await.token(9).await;
+    let bought = answer(&ask(&nsec(&keys), json!({"cashu_token": token})).await);
+    let request = json!({"type": "status", "pod_name": bought["pod_name"]});
+    let status = answer(&ask(&keys.secret_key().to_secret_hex(), request.clone()).await);
+    assert_eq!(status["status"], "running", "the same customer: {status}");
+    for key in ["nsec1x", "x", &"0".repeat(64)] {
+        let refused = ask(key, request.clone()).await;
+        let reason = "CUSTOMER_KEY is not a secret key; write nsec1… or 64 hex digits\n";
+        assert_eq!((refused.status.code(), text(&refused.stderr).as_str()), (Some(1), reason));
+    }
 }
 
 /// The example of version 0.1.0, with the packages of today's.

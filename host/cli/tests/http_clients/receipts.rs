@@ -10,7 +10,7 @@ use crate::support::web::Web;
 use paygress::sandbox::Sandbox;
 use paygress_core::backend::receipt::ReceiptSigner;
 use paygress_core::model::units::UnixTime;
-use paygress_nostr::{Keys, ServiceReceipts};
+use paygress_nostr::{Keys, ServiceReceipts, npub};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Output};
@@ -67,6 +67,10 @@ async fn nostr_tools_verifies_receipts_and_names_what_is_wrong() {
         assert!(printed.starts_with(&format!("good: {kind} of ")), "{printed}");
         assert!(printed.contains("nothing was recomputed"), "{printed}");
     }
+    let key = npub(&sandbox.config.keys.public_key());
+    let by_npub = verify_json(&sandbox, &bought.to_string(), &key, &[]).await;
+    assert!(by_npub.status.success(), "{}", text(&by_npub.stderr));
+    is_refused(&sandbox, &bought.to_string(), "npub1x", "npub1x is not an npub").await;
     for answer in [&bought, &extended, &stopped] {
         what_is_not_the_services_is_refused(&sandbox, answer).await;
     }
