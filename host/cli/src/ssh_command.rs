@@ -163,7 +163,7 @@ impl KnownHosts {
         if let Some(file) = file {
             checked.extend(["-o", "StrictHostKeyChecking=yes", "-o", &file].map(str::to_owned));
         }
-        let unknown = || format!("the service names no way by {}", via.as_str());
+        let unknown = || format!("the service names no way by {}; leave --via out", via.as_str());
         let (first, host) = match via {
             Via::HostPort => (vec!["-p".to_owned(), port.to_string()], host.to_owned()),
             Via::JumpHost => {
@@ -383,7 +383,7 @@ mod tests {
         assert_eq!(arguments.first().map(String::as_str), Some("-p"));
         assert!(arguments.join(" ").contains(" -i id "), "{arguments:?}");
         let none = known.ssh_arguments(&login, Via::Iroh, &options).unwrap_err();
-        assert!(none.to_string().contains("no way by iroh"), "{none}");
+        assert!(none.to_string().contains("no way by iroh; leave --via out"), "{none}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(crate) struct AuthQuery {
 ///
 /// For a proxy that authorizes requests with a subrequest, as nginx's `auth_request` does: 200 when
 /// the token would buy so much time now, or the customer of the bearer token or the signature has a
-/// pod that still runs; 401 without a token, 403 when it is not good. Nothing is taken, and there is no other status. The token must carry
+/// pod that still runs; 401 without any of these, 403 when it is not good. Nothing is taken, and there is no other status. The token must carry
 /// its DLEQ proofs (NUT-12).
 #[utoipa::path(get, path = "/auth", tag = "customer", params(AuthQuery, ("X-Cashu" = Option<String>, Header, description = "The token")),
     responses((status = 200, description = "Authorized"),
@@ -96,7 +96,8 @@ async fn authorize(app: &App, query: AuthQuery, request: &ApiRequest) -> Result<
         (_, Some(_)) => None,
         (_, None) => {
             return Err(Problem::unauthorized(
-                "there is no token; put it into X-Cashu, Authorization: Cashu, or token",
+                "there is no credential; put a Cashu token into X-Cashu, Authorization: Cashu, or token, \
+                 or a pod's bearer token into Authorization: Bearer",
             ));
         }
     };

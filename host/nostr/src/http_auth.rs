@@ -41,7 +41,7 @@ impl Nip98Verifier for HttpAuth {
         if now.saturating_sub(signed_at) > AGE_SECONDS
             || signed_at.saturating_sub(now) > AHEAD_SECONDS
         {
-            return Err(SignatureError::Expired { seconds: AGE_SECONDS });
+            return Err(SignatureError::Expired { age: AGE_SECONDS, ahead: AHEAD_SECONDS });
         }
         let tag = |name: &str| {
             let mut values = event
@@ -114,8 +114,8 @@ mod tests {
             (SignedRequest { url: "https://b.example/top-up-pod?x=1", ..good }, "tag u"),
             (SignedRequest { url: "https://a.example/top-up-pod", ..good }, "tag u"),
             (SignedRequest { body: b"{ }", ..good }, "payload"),
-            (SignedRequest { now: UnixTime(now.0 + 61), ..good }, "within"),
-            (SignedRequest { now: UnixTime(now.0 - 11), ..good }, "within"),
+            (SignedRequest { now: UnixTime(now.0 + 61), ..good }, "older than 60 s"),
+            (SignedRequest { now: UnixTime(now.0 - 11), ..good }, "more than 10 s ahead"),
         ] {
             let error = HttpAuth.verify(&evidence, &bad).unwrap_err().to_string();
             assert!(error.contains(reason), "{reason}: {error}");

@@ -28,7 +28,10 @@ pub enum StartProblem {
     #[error(transparent)]
     Load(#[from] LoadError),
     /// No service has served from this directory yet.
-    #[error("no service has used {} yet", .0.display())]
+    #[error(
+        "no service has used {} yet; set POLICY_STATE_DIR, or run this in the service's working directory",
+        .0.display()
+    )]
     Unused(PathBuf),
 }
 

@@ -9,7 +9,6 @@ use paygress_cashu::{CashuWallet, HealthCheck, MintStatus};
 use paygress_core::error_chain;
 use paygress_core::model::ids::MintUrl;
 use paygress_core::model::units::Sat;
-use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -89,7 +88,7 @@ async fn restore(wallet: &CashuWallet) -> Result<ExitCode> {
     for mint in mints(wallet).await? {
         match tokio::time::timeout(RESTORE_TIMEOUT, wallet.restore(&mint)).await {
             Ok(Ok(restored)) => {
-                print_line(format_args!("{mint} {}", json!({ "restored_sats": restored })));
+                print_line(format_args!("{mint}: {restored} restored"));
             }
             Ok(Err(error)) => {
                 print_note(format_args!("{mint} not restored: {}", error_chain(&error)));

@@ -149,15 +149,23 @@ fn print_error(error: &ErrorResponse) {
     print_refunds(error.refund.as_ref().and_then(|refund| refund.refund_token.as_ref()));
 }
 
+/// Nothing of a pod that has ended: until when it was paid for may lie ahead.
+fn time_left(status: &StatusResponse) -> String {
+    let until = status.expires_at.as_deref().unwrap_or_default();
+    match status.status {
+        PodStatus::Ended => String::new(),
+        _ => format!(", {} s left, until {until}", status.time_remaining_seconds),
+    }
+}
+
 fn print_status(status: &StatusResponse, known_hosts: &KnownHosts) {
     let reason = status.end_reason.map(|reason| format!(" ({})", reason.as_str()));
     print_line(format_args!(
-        "{}: {}{}, {} s left, until {}",
+        "{}: {}{}{}",
         status.pod_name,
         status.status.as_str(),
         reason.unwrap_or_default(),
-        status.time_remaining_seconds,
-        status.expires_at.as_deref().unwrap_or_default()
+        time_left(status)
     ));
     if let Some(state) = status.image_program {
         print_line(format_args!("the image's own program: {}", state.as_str()));

@@ -48,7 +48,7 @@ async fn yesterdays_copy_brings_back_every_sat() {
     lose_the_disk(&directory);
 
     let restored = run(&installation, &directory, &documented(SECTION, 1)).await;
-    assert!(restored.contains("restored_sats"), "{restored}");
+    assert!(restored.contains(" sat restored"), "{restored}");
     let after = customer.account(&installation).await;
     assert_eq!(after, before, "the wallet holds what it held: {restored}");
 

@@ -143,7 +143,8 @@ async fn a_gate_lets_through_what_would_buy_or_has_bought() {
     let good = gate("", &[("x-cashu", &token)]).await;
     assert_eq!((good.status, &good.headers["x-paygress-auth"]), (200, &"token".parse().unwrap()));
     gate(&format!("?token={token}&duration_minutes=6"), &[]).await.is(403, "insufficient_payment");
-    gate("", &[]).await.is(401, "unauthorized");
+    let nobody = gate("", &[]).await.is(401, "unauthorized");
+    assert!(text(&nobody, "detail").ends_with("a pod's bearer token into Authorization: Bearer"));
     // Who invents proofs shows no signature for them; who changes what they are worth shows a wrong
     // one.
     gate("", &[("x-cashu", &without_dleq(&token).unwrap())]).await.is(403, "invalid_token");

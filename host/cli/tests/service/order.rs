@@ -110,6 +110,9 @@ async fn a_pod_is_kept_until_the_budget_is_spent() {
     assert_eq!(states, ["used", "used", "unused"]);
     // Without tokens those of the record are sent; and a pod that is over ends it.
     paygress(&sandbox, &["order", "--service", &service, "stop", pod], "").await;
+    let status = paygress(&sandbox, &["order", "--service", &service, "status", pod], "").await;
+    let first = format!("{pod}: ended (stopped)\n");
+    assert!(text(&status.stdout).starts_with(&first), "{}", text(&status.stdout));
     let keep = ["order", "--service", &service, "keep", pod, "--budget", "100"];
     let ended = paygress(&sandbox, &keep, "").await;
     assert_eq!(ended.status.code(), Some(4), "{}", text(&ended.stderr));

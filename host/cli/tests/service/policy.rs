@@ -151,6 +151,15 @@ async fn orders_so_far_are_replayed(sandbox: &Sandbox) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replay_where_no_service_has_run_names_the_setting() {
+    let sandbox = Sandbox::new(&[], "").await.unwrap();
+    let pricing = built("plugins/pricing.wasm");
+    let replay = ["policy", "replay", "--since", "1d", "pricing", &pricing];
+    let reason = refusal(&sandbox, &replay).await;
+    assert!(reason.contains(" yet; set POLICY_STATE_DIR, or run this in"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_changes_in_the_directory_is_active_a_moment_later() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);

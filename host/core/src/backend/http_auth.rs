@@ -29,9 +29,9 @@ pub enum SignatureError {
     #[error("its id or signature is wrong")]
     Forged(#[source] Box<dyn Error + Send + Sync>),
     #[error(
-        "it was not made within the last {seconds} s; sign each request anew, and set your clock"
+        "it is older than {age} s, or more than {ahead} s ahead; sign each request anew, and set your clock"
     )]
-    Expired { seconds: u64 },
+    Expired { age: u64, ahead: u64 },
     #[error("its tag u must be {url}")]
     WrongUrl { url: String },
     #[error("its tag method must be {method}")]
