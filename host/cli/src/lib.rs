@@ -12,6 +12,7 @@
 //! - `output.rs`: what commands print. `log.rs`: the log. `telemetry.rs`: traces. `terminal.rs`: SSH for terminals in
 //!   the browser.
 //! - `compiler.rs`: the process that compiles policies. `heap.rs`: the memory of the gateway's process.
+//!   `open_files.rs`: the limit of file descriptors.
 //! - `doctor/`: what the service needs, checked before and beside it.
 //! - `commands/`, `audit.rs`: ledger and wallet, leases and sales, for the operator.
 //! - `policy/`: arguments of `paygress policy`.
@@ -32,6 +33,7 @@ pub mod doctor;
 pub mod gateway;
 pub mod heap;
 pub mod log;
+mod open_files;
 pub mod order;
 pub mod output;
 pub mod policy;

@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::config::{self, Config, GatewayProcess, Reader, UnknownVariable, part};
 use crate::gateway::StandaloneGateway;
+use crate::open_files;
 use anyhow::{Context, Result, anyhow, ensure};
 use paygress_cluster::{Kubernetes, PodRoot, Settings};
 use paygress_core::backend::cluster::{CapacitySource, ClusterHealth};
@@ -113,6 +114,7 @@ async fn stopped_by(terminate: &mut Signal) -> Result<()> {
 /// # Errors
 /// What keeps it from serving, and what to do.
 pub async fn serve(config: Config) -> Result<()> {
+    open_files::raise_limit(open_files::needed_by_service(&config));
     let key = config.keys.public_key();
     tracing::info!(npub = paygress_nostr::npub(&key), "service key");
     let cluster = connect(&config, &key).await?;
@@ -170,6 +172,7 @@ pub async fn serve_gateway(config: Config) -> Result<()> {
         settings.process == GatewayProcess::Own,
         "GATEWAY_IN_SERVICE is true: `paygress serve` serves the gateway; set it to false for both"
     );
+    open_files::raise_limit(open_files::needed_by_gateway());
     let url = config
         .database
         .as_ref()

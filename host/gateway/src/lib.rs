@@ -55,6 +55,7 @@ pub use endpoint::{
 pub use gateway::Gateway;
 pub use host_key::{GatewayHostKey, HostKeyError};
 pub use jump::JumpHost;
+pub use limits::FILE_DESCRIPTORS;
 pub use metrics::{Counts, Rejection, Way};
 pub use paygress_core::backend::pod_streams::{ByteStream, OpenError, PodPort, PodStreams};
 pub use russh::keys::PublicKey;

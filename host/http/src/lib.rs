@@ -108,6 +108,7 @@ pub use gateway_server::{GatewayServer, GatewayServerSettings};
 pub use http_server::{Error, HttpServer};
 pub use identity::bearer_key;
 pub use ipnet::IpNet;
+pub use limits::FILE_DESCRIPTORS;
 pub use openapi::openapi;
 pub use responder::{PolledResponder, TRANSPORT};
 pub use state::{AppBackends, Backends, Settings};

@@ -135,6 +135,8 @@ pub(crate) const APP_VISITS_OF_ONE: [usize; NETWORKS] = [16, 64, 96];
 /// How many times `REQUESTS_PER_MINUTE` an address has there, and a pod's customer: a page loads many
 /// files.
 pub(crate) const APP_ALLOWANCE: u32 = 10;
+/// The file descriptors of all connections, terminals and requests to pods that there may be.
+pub const FILE_DESCRIPTORS: usize = CONNECTIONS + OVERFLOW + TERMINALS + 2 * APP_REQUESTS;
 /// How long it may take to reach a pod.
 pub(crate) const APP_OPEN: Duration = Duration::from_secs(10);
 /// A pod that sends and takes nothing for so long is cut off, a WebSocket too.

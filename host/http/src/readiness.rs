@@ -13,8 +13,9 @@ use std::sync::Arc;
     responses((status = 200, description = "It can", body = Readiness), (status = 503, description = "It cannot, and why", body = Readiness)))]
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Readiness>) {
     let unready_reasons = unready_reasons(&app).await;
-    let warnings = app.orders.probe_warning().into_iter().chain(app.orders.network_warning());
-    Readiness::of(&unready_reasons, warnings)
+    let orders = &app.orders;
+    let warnings = [orders.probe_warning(), orders.network_warning(), orders.gateway_warning()];
+    Readiness::of(&unready_reasons, warnings.into_iter().flatten())
 }
 
 /// Why orders are not served, as it was found a moment ago.

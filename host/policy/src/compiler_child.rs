@@ -13,6 +13,9 @@ use wasmtime::{Engine, OutOfMemory};
 /// The largest component, and what its snapshot is made of: it has some more exports.
 const INPUT_BYTES: usize = COMPONENT_BYTES * 2;
 
+/// Beside standard input and output it has hardly any.
+const OPEN_FILES: u64 = 64;
+
 /// Compiles the component on standard input, within these limits, and prints the code. Only for a
 /// process that does nothing else: it stays limited.
 #[must_use]
@@ -67,6 +70,8 @@ fn confine(limits: CompileLimits) -> io::Result<()> {
     limit(Resource::Core, 0)?;
     // It writes no file.
     limit(Resource::Fsize, 0)?;
+    // The service's own limit is for its connections.
+    limit(Resource::Nofile, OPEN_FILES)?;
     // Not the address space: an allocator reserves more of it than it ever uses.
     limit(Resource::Data, limits.memory_bytes)?;
     // SIGKILL at the hard limit, and before that SIGXCPU, by which the parent knows the reason.

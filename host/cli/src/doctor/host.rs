@@ -2,6 +2,7 @@
 
 use super::report::{Area, Check, Group};
 use crate::config::{Config, GatewayProcess};
+use crate::open_files;
 use paygress_core::limits;
 use paygress_core::listen_addresses;
 use paygress_core::model::units::ClockOffset;
@@ -14,6 +15,7 @@ use tokio::time::timeout;
 
 const SERVICE: Area = Area::new(Group::Host, "service");
 const PORTS: Area = Area::new(Group::Host, "ports");
+const FILES: Area = Area::new(Group::Host, "open files");
 const DISK: Area = Area::new(Group::Host, "disk");
 const CLOCK: Area = Area::new(Group::Host, "clock");
 
@@ -49,7 +51,9 @@ pub(super) fn checks(config: &Config, served: Served) -> Vec<Check> {
         Served::Yes => vec![PORTS.ok("the service has them")],
         Served::No => own_ports(config),
     };
-    [vec![service], ports, vec![disk(config)]].concat()
+    let needed = open_files::needed_by_service(config);
+    let files = file_limit(open_files::limit_below(needed), needed);
+    [vec![service], ports, vec![files, disk(config)]].concat()
 }
 
 /// The sockets that the service is going to open.
@@ -81,6 +85,18 @@ fn free(setting: &str, address: SocketAddr, bound: std::io::Result<()>) -> Check
         Err(error) => PORTS.fail(
             format!("{setting}: {address} cannot be listened on: {error}"),
             format!("end what has it, or set {setting} to another one"),
+        ),
+    }
+}
+
+/// What it means that the limit is lower than what is needed. A service that is started as this program
+/// was has the same.
+fn file_limit(lower: Option<u64>, needed: u64) -> Check {
+    match lower {
+        None => FILES.ok(format!("the limit of file descriptors is at least {needed}")),
+        Some(limit) => FILES.warn(
+            format!("{limit} file descriptors are the limit, and all connections need {needed}"),
+            "raise the hard limit where the service is started: LimitNOFILE in a unit of systemd",
         ),
     }
 }
@@ -168,6 +184,14 @@ mod tests {
         let check = free("BIND_ADDR", address, bind(address));
         assert_eq!(check.outcome, Outcome::Fail);
         assert!(check.text.starts_with(&format!("BIND_ADDR: {address}")), "{check:?}");
+    }
+
+    #[test]
+    fn a_limit_of_file_descriptors_that_is_low_is_a_warning() {
+        assert_eq!(file_limit(None, 4_000).outcome, Outcome::Ok);
+        let low = file_limit(Some(1_024), 4_000);
+        assert_eq!(low.outcome, Outcome::Warn);
+        assert!(low.text.contains("1024") && low.text.contains("4000"), "{low:?}");
     }
 
     #[test]

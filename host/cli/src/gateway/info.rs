@@ -2,8 +2,11 @@
 
 use paygress_core::backend::gateway::{GatewayCounts, GatewayInfo, RejectionCount, SessionCount};
 use paygress_core::model::gateway::{GatewayWays, IrohAddress, JumpHostAddress};
+use paygress_core::readiness::UnreadyReason;
 use paygress_gateway::{Counts, GatewayTicket, IrohEndpoint, PROTOCOL_PREFIX, Rejection, Way};
 use std::sync::Arc;
+
+const NO_RELAY: &str = "the endpoint of iroh has none of its relays: only customers who reach it directly find it; check GATEWAY_IROH_RELAYS";
 
 /// Where the endpoint's ticket comes from.
 pub(super) enum Tickets {
@@ -36,6 +39,16 @@ impl Tickets {
     }
 }
 
+impl KnownGateway {
+    /// The endpoint of this process.
+    fn endpoint(&self) -> Option<&IrohEndpoint> {
+        match self.tickets.as_ref()? {
+            Tickets::Endpoint(endpoint) => Some(endpoint),
+            Tickets::Configured(_) => None,
+        }
+    }
+}
+
 impl GatewayInfo for KnownGateway {
     fn ways(&self) -> GatewayWays {
         GatewayWays {
@@ -46,6 +59,14 @@ impl GatewayInfo for KnownGateway {
 
     fn counts(&self) -> Option<GatewayCounts> {
         self.counts.as_deref().map(counted)
+    }
+
+    fn unready_reason(&self) -> Option<UnreadyReason> {
+        self.endpoint()?.is_closed().then_some(UnreadyReason::EndpointClosed)
+    }
+
+    fn warning(&self) -> Option<&'static str> {
+        self.endpoint()?.lacks_relay().then_some(NO_RELAY)
     }
 }
 

@@ -1,6 +1,6 @@
 //! `paygress gateway`: the gateway in a process of its own, with health and metrics.
 
-use super::info::{KnownGateway, Tickets};
+use super::info::KnownGateway;
 use super::open::OpenGateway;
 use crate::config::{Config, GatewayConfig};
 use anyhow::{Context, Result};
@@ -14,8 +14,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-const NO_RELAY: &str = "the endpoint of iroh has none of its relays: only customers who reach it directly find it; check GATEWAY_IROH_RELAYS";
-
 /// The health of the gateway, and of what it depends on.
 struct StandaloneHealth {
     ledger: Arc<dyn Ledger>,
@@ -27,19 +25,12 @@ struct StandaloneHealth {
 impl GatewayHealth for StandaloneHealth {
     async fn unready_reasons(&self) -> Vec<UnreadyReason> {
         let mut reasons = unready_backends(&*self.ledger, &*self.cluster).await;
-        if let Some(Tickets::Endpoint(endpoint)) = &self.known.tickets
-            && endpoint.is_closed()
-        {
-            reasons.push(UnreadyReason::EndpointClosed);
-        }
+        reasons.extend(self.known.unready_reason());
         reasons
     }
 
     fn warnings(&self) -> Vec<&'static str> {
-        match &self.known.tickets {
-            Some(Tickets::Endpoint(endpoint)) if endpoint.lacks_relay() => vec![NO_RELAY],
-            Some(Tickets::Endpoint(_) | Tickets::Configured(_)) | None => Vec::new(),
-        }
+        self.known.warning().into_iter().collect()
     }
 
     fn counts(&self) -> GatewayCounts {

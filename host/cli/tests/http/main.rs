@@ -5,6 +5,7 @@ mod access;
 mod apps;
 mod attack;
 mod load;
+mod open_files;
 mod operator;
 mod pages;
 mod payment;

@@ -14,6 +14,16 @@ pub trait GatewayInfo: Send + Sync {
     fn counts(&self) -> Option<GatewayCounts> {
         None
     }
+
+    /// Why it cannot connect customers with their pods now; none where another process serves it.
+    fn unready_reason(&self) -> Option<UnreadyReason> {
+        None
+    }
+
+    /// What else the operator should know of it; none where another process serves it.
+    fn warning(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// A gateway in a process of its own, as its operator watches it.

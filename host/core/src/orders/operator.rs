@@ -32,7 +32,8 @@ pub struct Overview {
     pub login_times: LoginTimes,
     /// Whether the disks have room for new orders.
     pub has_disk_room: bool,
-    /// What probe pods have shown to be wrong, or that the first has not ended.
+    /// What probe pods have shown to be wrong, or that the first has not ended, and what the gateway
+    /// lacks.
     pub warnings: Vec<&'static str>,
 }
 
@@ -100,6 +101,8 @@ impl OrderService {
             self.probe_unready_reason(),
             self.probe_warning(),
             self.network_warning(),
+            self.gateway_unready_reason().map(UnreadyReason::as_str),
+            self.gateway_warning(),
         ];
         let warnings = warnings.into_iter().flatten().collect();
         Ok(Overview {
@@ -128,6 +131,7 @@ impl OrderService {
             );
         }
         unready_reasons.extend(self.probe_unready_reason());
+        unready_reasons.extend(self.gateway_unready_reason().map(UnreadyReason::as_str));
         if !self.has_room().await {
             unready_reasons.push("a disk is nearly full: new orders are refused");
         }
