@@ -6,10 +6,10 @@
 //! It has no capability, cannot get one, and is not root outside.
 //!
 //! ```text
-//! as root         bwrap … ─────────────────────────┬─▶ setpriv --reuid … ─▶ paygress-pod serve
+//! as root         bwrap … ─▶ paygress-pod init ────┬─▶ setpriv --reuid … ─▶ paygress-pod serve
 //!                 unshare … ─▶ paygress-pod enter ─┘
-//! as anybody else bwrap --unshare-user … ──────────────┬─▶ paygress-pod serve
-//!                 unshare --user … ─▶ paygress-pod enter ┘
+//! as anybody else bwrap --unshare-user … ─▶ paygress-pod init ─┬─▶ paygress-pod serve
+//!                 unshare --user … ─▶ paygress-pod enter ──────┘
 //! ```
 //! Programs are started with vectors of arguments, never by a shell; none of them is a secret.
 
@@ -184,6 +184,9 @@ impl Isolation {
         }
         line.files(&self.program, pod);
         line.options(&format!("--hostname {name} --chdir {HOME} --"));
+        if self.means == Means::Bubblewrap {
+            line.options(&format!("{PROGRAM_INSIDE} init"));
+        }
         if let Some(owner) = pod.owner() {
             line.as_user(owner);
         }
@@ -268,7 +271,7 @@ impl Arguments {
 
     fn bubblewrap(&mut self, owner: Option<u32>) {
         self.options("bwrap --unshare-ipc --unshare-pid --unshare-net --unshare-uts");
-        self.options("--die-with-parent --new-session");
+        self.options("--as-pid-1 --die-with-parent --new-session");
         if owner.is_none() {
             self.options(&format!("--unshare-user --uid {USER_INSIDE} --gid {USER_INSIDE}"));
         }

@@ -258,8 +258,38 @@ async fn is_kept_apart(isolation: Isolation) {
     assert_ne!(pod.run(&format!("bash -c '{connect}'")).await.exit_status, 0);
     let interfaces = pod.prints("tail -n +3 /proc/net/dev | cut -d: -f1").await;
     assert_eq!(interfaces.trim(), "lo");
+    takes_nothing_from_others(&pod).await;
     is_unprivileged(&pod).await;
     ends_with_all_that_it_started(pod).await;
+}
+
+/// Tries to get the standard input of each other process, which is the listener of the pod's server, and
+/// prints how many it got.
+const TAKE: &str = r#"
+import ctypes, os
+call = ctypes.CDLL(None).syscall
+pidfd_open, pidfd_getfd = 434, 438
+others = {int(name) for name in os.listdir("/proc") if name.isdigit()} - {os.getpid()}
+opened = [call(pidfd_open, process, 0) for process in others]
+taken = [fd for fd in opened if fd >= 0 and call(pidfd_getfd, fd, 0, 0) >= 0]
+print(min(len(others), 2), len(taken))
+"#;
+/// Prints the number of the session's keyring; -1 if there is none, or it is not permitted.
+const KEYRING: &str = r#"
+import ctypes, os
+keyctl = {"x86_64": 250, "aarch64": 219}[os.uname().machine]
+print(ctypes.CDLL(None).syscall(keyctl, 0, -3, 0))
+"#;
+
+/// Neither the server's listener, in the machine's network, nor the keys of whoever started it.
+async fn takes_nothing_from_others(pod: &Pod) {
+    let run = async |program: &str| pod.prints(&format!("exec python3 -c '{program}'")).await;
+    assert_eq!(run(TAKE).await, "2 0", "process 1 and the server keep what they have");
+    let own = run(KEYRING).await;
+    let outside = Command::new("python3").args(["-c", KEYRING]).output().unwrap();
+    let outside = String::from_utf8(outside.stdout).unwrap();
+    assert!(own == "-1" || own != outside.trim_end(), "it has the keyring {own}");
+    assert!(!own.is_empty() && !outside.is_empty(), "python3 is missing");
 }
 
 /// As the machine sees it.
@@ -398,6 +428,7 @@ async fn without_namespaces_a_pod_is_an_unprivileged_user() {
     }
     assert_ne!(pod.run(&format!("kill -KILL {}", victim.0.id())).await.exit_status, 0);
     assert!(victim.0.try_wait().unwrap().is_none());
+    takes_nothing_from_others(&pod).await;
     is_unprivileged(&pod).await;
     ends_with_all_that_it_started(pod).await;
     let is_left = |process: &Process| {

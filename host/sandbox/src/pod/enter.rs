@@ -54,6 +54,19 @@ pub(crate) fn enter(arguments: &[OsString]) -> Result<ExitCode, EnterError> {
     let directory = fill(&mut arguments)?;
     take_root().map_err(during("take the new root"))?;
     raise_loopback().map_err(during("raise the loopback interface"))?;
+    run(arguments, directory)
+}
+
+/// Runs the command as process 1 until it ends, in a root that is there already. bubblewrap's own process
+/// 1 has the pod's user, unless root has started it, and what it has open could be taken from it.
+pub(crate) fn init(arguments: &[OsString]) -> Result<ExitCode, EnterError> {
+    run(arguments.iter(), Path::new("."))
+}
+
+fn run<'a>(
+    mut arguments: impl Iterator<Item = &'a OsString>,
+    directory: &Path,
+) -> Result<ExitCode, EnterError> {
     // What was needed for the mounts is not inherited by the command, nor taken from this process.
     clear_ambient_capability_set()
         .and_then(|()| set_no_new_privs(true))

@@ -2,14 +2,17 @@
 //!
 //! ```text
 //! paygress-pod enter OPTIONS… -- COMMAND…   process 1: gives the pod its files, runs the command
+//! paygress-pod init COMMAND…                process 1 where bubblewrap has given the pod its files
 //! paygress-pod serve LOGIN LEASE HOME       the SSH server; its listener is the standard input
 //! paygress-pod check LOGIN LEASE HOME       whether a pod can run as it was started
 //! ```
 
 mod enter;
+mod keyring;
 
 use paygress_sandbox::{HOST_KEY, READY};
 use paygress_sshd::{Account, Image, PrivateKey};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::error::Error;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -36,6 +39,7 @@ fn run(arguments: &[OsString]) -> Result<ExitCode, Box<dyn Error>> {
     let (role, arguments) = arguments.split_first().ok_or("it is started by the local runtime")?;
     match (role.to_str(), arguments) {
         (Some("enter"), arguments) => Ok(enter::enter(arguments)?),
+        (Some("init"), arguments) => Ok(enter::init(arguments)?),
         (Some("serve"), [login, lease, home]) => {
             serve(Path::new(login), Path::new(lease), Path::new(home))
         }
@@ -48,8 +52,11 @@ fn run(arguments: &[OsString]) -> Result<ExitCode, Box<dyn Error>> {
 
 /// Until it is killed; by SIGTERM it ends the programs of its sessions as well.
 fn serve(login: &Path, lease: &Path, home: &Path) -> Result<ExitCode, Box<dyn Error>> {
+    // Its listener is a socket of the machine's network, and the programs of its sessions have the same
+    // user: they must not take it, nor read the host key.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    keyring::leave_session_keyring()?;
     // Not in the session of the terminal that the runtime was started from: a pod could type there.
-    // It has one already where bubblewrap has started it.
     let _ = rustix::process::setsid();
     let image = Image::find(None, Some(SHELL.into()), Some(home.to_owned()));
     let account = Account::read(login, &image)?;
