@@ -246,6 +246,11 @@ fn it_is_the_first_that_the_kernel_kills_and_is_started_again() {
     let first = compiling(&mut command, None);
     let score = || std::fs::read_to_string(format!("/proc/{first}/oom_score_adj")).unwrap();
     until("its score stays", || (score().trim() == "1000").then_some(()));
+    let limits = || std::fs::read_to_string(format!("/proc/{first}/limits")).unwrap();
+    let few = ["Max", "open", "files", "64", "64", "files"];
+    until("it may open as many files as the service", || {
+        limits().lines().any(|line| line.split_whitespace().eq(few)).then_some(())
+    });
     let killed = Command::new("kill").args(["-9", &first.to_string()]).status().unwrap();
     assert!(killed.success());
     let second = compiling(&mut command, Some(first));
