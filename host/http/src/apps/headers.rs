@@ -26,13 +26,21 @@ const HOP_BY_HOP: [&str; 9] = [
 ];
 /// Headers that programs trust if they are behind a proxy, besides [`FORWARDED`] ones. What the client
 /// itself has sent in them is not passed on. `Proxy` is the variable `HTTP_PROXY` to a program of CGI.
-const OF_PROXIES: [&str; 8] = [
+const OF_PROXIES: [&str; 16] = [
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "cf-pseudo-ipv4",
     "client-ip",
+    "do-connecting-ip",
+    "fastly-client-ip",
     "forwarded",
+    "forwarded-for",
     "proxy",
     "true-client-ip",
+    "x-appengine-user-ip",
     "x-client-ip",
     "x-cluster-client-ip",
+    "x-forwarded",
     "x-original-forwarded-for",
     "x-real-ip",
 ];
@@ -125,16 +133,21 @@ fn set_websocket(headers: &mut HeaderMap) {
 /// Whether a page of another site makes the request, other than by a link that is followed: the
 /// browser sends the cookie with it all the same, where both are below one domain.
 pub(super) fn is_of_other_page(method: &Method, headers: &HeaderMap, host: &str) -> bool {
-    let is_own = |origin: &HeaderValue| origin.as_bytes() == format!("https://{host}").as_bytes();
-    if !headers.get_all(ORIGIN).iter().all(is_own) {
-        return true;
-    }
     let is = |name: &str, expected: &str| {
         headers.get(name).is_some_and(|value| value.as_bytes() == expected.as_bytes())
     };
-    let is_own_page = !headers.contains_key("sec-fetch-site")
-        || is("sec-fetch-site", "same-origin")
-        || is("sec-fetch-site", "none");
+    let is_same_origin = is("sec-fetch-site", "same-origin");
+    // A page with `Referrer-Policy: no-referrer` does not name itself when it posts a form. What else
+    // has no origin, a sandboxed frame for instance, is another site to the browser.
+    let is_own = |origin: &HeaderValue| {
+        origin.as_bytes() == format!("https://{host}").as_bytes()
+            || (is_same_origin && origin.as_bytes() == b"null")
+    };
+    if !headers.get_all(ORIGIN).iter().all(is_own) {
+        return true;
+    }
+    let is_own_page =
+        !headers.contains_key("sec-fetch-site") || is_same_origin || is("sec-fetch-site", "none");
     let is_link = matches!(*method, Method::GET | Method::HEAD)
         && is("sec-fetch-mode", "navigate")
         && is("sec-fetch-dest", "document");
@@ -303,6 +316,13 @@ mod tests {
             "client-ip",
             "true_client_ip",
             "proxy",
+            "X-Forwarded",
+            "forwarded_for",
+            "CF-Connecting-IP",
+            "cf_connecting_ipv6",
+            "Fastly-Client-IP",
+            "x-client-ip",
+            "x-cluster-client-ip",
         ] {
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
             let mut sent =
@@ -375,6 +395,14 @@ mod tests {
             (Method::POST, vec![("origin", &*own)], false),
             (Method::POST, vec![("origin", "https://ssh-pod-bbbbbbbbbb.apps.example")], true),
             (Method::POST, vec![("origin", "null")], true),
+            (Method::POST, vec![("origin", "null"), ("sec-fetch-site", "same-origin")], false),
+            (Method::POST, vec![("origin", "null"), ("sec-fetch-site", "cross-site")], true),
+            (Method::POST, vec![("origin", "null"), ("sec-fetch-site", "none")], true),
+            (
+                Method::POST,
+                vec![("origin", "https://evil.example"), ("sec-fetch-site", "same-origin")],
+                true,
+            ),
             (Method::GET, vec![("sec-fetch-site", "none")], false),
             (Method::GET, vec![cross], true),
             (Method::GET, vec![cross, link[0], link[1]], false),
