@@ -8,7 +8,7 @@ use crate::ssh_server::server_port;
 use crate::status::is_ready;
 use crate::stream_permits::StreamPermits;
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use kube::api::{Api, ListParams};
 use kube::core::Request;
 use paygress_core::backend::cluster::ClusterError;
@@ -69,7 +69,8 @@ impl PodRoute {
 /// The pod's name in the cluster, and the port to connect to.
 struct Target {
     name: String,
-    ip: Option<IpAddr>,
+    /// One of each family that the pod has.
+    ips: Vec<IpAddr>,
     port: u16,
 }
 
@@ -84,7 +85,7 @@ impl KubernetesPods {
         let listed = request(self.pods.list(&params)).await.map_err(OpenError::new)?;
         let found = chosen(listed.items).ok_or_else(|| OpenError::new(NoConnection::NoPod))?;
         let target = target(&found, port)?;
-        if target.ip.is_some() {
+        if !target.ips.is_empty() {
             self.recent.insert(pod.clone(), Arc::new(found));
         }
         Ok(target)
@@ -94,7 +95,7 @@ impl KubernetesPods {
     async fn addressed_target(&self, pod: &PodName, port: PodPort) -> Result<Target, OpenError> {
         let mut target = self.target(pod, port).await?;
         for _ in 0..ADDRESS_READS {
-            if target.ip.is_some() {
+            if !target.ips.is_empty() {
                 break;
             }
             tokio::time::sleep(ADDRESS_PAUSE).await;
@@ -140,7 +141,7 @@ impl PodStreams for KubernetesPods {
         match (connected, self.route) {
             (Ok(stream), _) => Ok(Box::new(stream)),
             (Err(error), PodRoute::PodNetwork) => Err(error),
-            // It was reached, and nothing listens: nothing would by the API server either.
+            // All of it was reached, and nothing listens: nothing would by the API server either.
             (Err(error), _) if port != PodPort::Ssh && is_refused(&error) => Err(error),
             (Err(_), _) => self.forward(pod, port, &target).await,
         }
@@ -152,9 +153,22 @@ fn is_refused(error: &OpenError) -> bool {
     source.is_some_and(|source| source.kind() == io::ErrorKind::ConnectionRefused)
 }
 
+/// By the first address that connects: a server may listen on IPv4 alone. One that refuses is the
+/// reason only where all do.
 async fn direct(target: &Target) -> Result<TcpStream, OpenError> {
-    let ip = target.ip.ok_or_else(|| OpenError::new(NoConnection::NoAddress))?;
-    let connecting = TcpStream::connect(SocketAddr::new(ip, target.port));
+    let mut reason: Option<OpenError> = None;
+    for ip in &target.ips {
+        match connect(SocketAddr::new(*ip, target.port)).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) if reason.as_ref().is_none_or(is_refused) => reason = Some(error),
+            Err(_) => {}
+        }
+    }
+    Err(reason.unwrap_or_else(|| OpenError::new(NoConnection::NoAddress)))
+}
+
+async fn connect(address: SocketAddr) -> Result<TcpStream, OpenError> {
+    let connecting = TcpStream::connect(address);
     let connected = tokio::time::timeout(DIRECT_TIMEOUT, connecting).await;
     let stream = connected.map_err(|_| OpenError::new(NoConnection::Silent))?;
     let stream = stream.map_err(OpenError::new)?;
@@ -180,12 +194,23 @@ fn target(pod: &Pod, port: PodPort) -> Result<Target, OpenError> {
         PodPort::Ssh => pod.spec.iter().flat_map(|spec| &spec.containers).find_map(ssh_port),
         PodPort::Tcp(port) => Some(port.get()),
     };
-    let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse().ok());
     Ok(Target {
         name: pod.metadata.name.clone().unwrap_or_default(),
-        ip,
+        ips: pod.status.as_ref().map(addresses).unwrap_or_default(),
         port: port.ok_or_else(|| OpenError::new(NoConnection::NoPort))?,
     })
+}
+
+/// `podIP` is the first of `podIPs`, which a cluster may leave out.
+fn addresses(status: &PodStatus) -> Vec<IpAddr> {
+    let all = status.pod_ips.iter().flatten().map(|it| &it.ip).chain(&status.pod_ip);
+    let mut ips: Vec<IpAddr> = Vec::new();
+    for ip in all.filter_map(|ip| ip.parse::<IpAddr>().ok()) {
+        if !ips.contains(&ip) {
+            ips.push(ip);
+        }
+    }
+    ips
 }
 
 /// The port of a node is SSH's; else the one on which the host's server listens, or the first of the
@@ -218,7 +243,8 @@ mod tests {
         let other = target(&pod, PodPort::Tcp(NonZeroU16::MIN)).unwrap();
         assert_eq!(other.port, 1, "whatever the template names");
         let found = target(&pod, PodPort::Ssh).ok()?;
-        assert_eq!((found.name.as_str(), found.ip), ("ssh-pod-a-x", "10.88.0.7".parse().ok()));
+        let expected: IpAddr = "10.88.0.7".parse().unwrap();
+        assert_eq!((found.name.as_str(), found.ips), ("ssh-pod-a-x", vec![expected]));
         Some(found.port)
     }
 
@@ -261,12 +287,38 @@ mod tests {
     async fn a_pod_that_listens_is_reached_by_its_own_address() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let target = |port| Target { name: String::new(), ip: Some(address.ip()), port };
+        let target = |port| Target { name: String::new(), ips: vec![address.ip()], port };
         assert!(direct(&target(address.port())).await.is_ok());
         drop(listener);
         assert!(is_refused(&direct(&target(address.port())).await.unwrap_err()));
-        let unknown = Target { ip: None, ..target(address.port()) };
+        let unknown = Target { ips: Vec::new(), ..target(address.port()) };
         assert_eq!(direct(&unknown).await.unwrap_err().code(), "pod-unreachable");
+    }
+
+    #[tokio::test]
+    async fn a_server_on_one_family_is_reached_whichever_address_is_first() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = NonZeroU16::new(listener.local_addr().unwrap().port()).unwrap();
+        let status = json!({"podIP": "::1", "podIPs": [{"ip": "::1"}, {"ip": "127.0.0.1"}]});
+        let pod = json!({"metadata": {"name": "a"}, "spec": {"containers": []}, "status": status});
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let target = target(&pod, PodPort::Tcp(port)).unwrap();
+        assert_eq!(target.ips.len(), 2, "{:?}", target.ips);
+        let stream = direct(&target).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), listener.local_addr().unwrap());
+        drop((stream, listener));
+        // A group, to which no TCP connects: the API server may know a way.
+        let [refusing, unreachable] =
+            ["127.0.0.1", "224.0.0.1"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        for (ips, expected) in [
+            (vec![unreachable, refusing], false),
+            (vec![refusing, unreachable], false),
+            (vec![refusing, refusing], true),
+        ] {
+            let target = Target { name: String::new(), ips, port: port.get() };
+            let error = direct(&target).await.unwrap_err();
+            assert_eq!(is_refused(&error), expected, "{:?}", target.ips);
+        }
     }
 
     #[tokio::test]

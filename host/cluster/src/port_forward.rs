@@ -13,7 +13,7 @@ use futures::{SinkExt, StreamExt};
 use kube_tungstenite::WebSocketStream;
 use kube_tungstenite::tungstenite::Message;
 use kube_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::slice;
 use std::task::{Context, Poll, ready};
@@ -33,8 +33,9 @@ const SENT_BYTES: usize = 8 << 10;
 /// What the library holds at most of what is sent: a message, and answers to pings.
 const UNSENT_BYTES: usize = 32 << 10;
 
-/// It ends when the API server closes it, reports anything, or does not keep to the protocol. There
-/// is no end of one direction alone: one that is shut down is closed.
+/// It ends when the API server closes it, and fails when the API server is gone without that, reports
+/// anything, or does not keep to the protocol: what was read is not all then. There is no end of one
+/// direction alone: one that is shut down is closed.
 pub(crate) struct PortForward<S> {
     socket: WebSocketStream<S>,
     port: u16,
@@ -69,32 +70,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PortForward<S> {
     }
 
     /// The next bytes of the port; nothing at the end.
-    fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         loop {
             let mut message = match ready!(self.socket.poll_next_unpin(context)) {
                 Some(Ok(Message::Binary(message))) => message,
                 // To be polled again: the library answers then.
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-                _ => return Poll::Ready(None),
+                // Without the first, it was closed here.
+                Some(Ok(Message::Close(_))) | None => return Poll::Ready(Ok(None)),
+                Some(Ok(_)) => return Poll::Ready(Err(cut())),
+                Some(Err(error)) => {
+                    return Poll::Ready(Err(io::Error::new(ErrorKind::ConnectionReset, error)));
+                }
             };
             let Some((&channel, bytes)) = message.split_first().filter(|it| !it.1.is_empty())
             else {
                 continue;
             };
             let Some(has_begun) = self.begun.get_mut(usize::from(channel)) else {
-                return Poll::Ready(None);
+                return Poll::Ready(Err(cut()));
             };
             match (*has_begun, channel) {
                 (false, _) if *bytes == self.port.to_le_bytes() => *has_begun = true,
                 (true, BYTES) => {
                     message.advance(1);
-                    return Poll::Ready(Some(message));
+                    return Poll::Ready(Ok(Some(message)));
                 }
                 // Nobody listens to reports, and the port is of no use then.
-                _ => return Poll::Ready(None),
+                _ => return Poll::Ready(Err(cut())),
             }
         }
     }
+}
+
+fn cut() -> io::Error {
+    io::Error::new(ErrorKind::UnexpectedEof, "the API server ends the connection to the port")
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for PortForward<S> {
@@ -105,10 +115,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for PortForward<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.received.is_empty() && !this.has_ended {
-            match ready!(this.poll_bytes(context)) {
-                Some(bytes) => this.received = bytes,
-                None => this.has_ended = true,
-            }
+            let read = ready!(this.poll_bytes(context));
+            this.has_ended = !matches!(read, Ok(Some(_)));
+            this.received = read?.unwrap_or_default();
         }
         let count = this.received.len().min(buffer.remaining());
         buffer.put_slice(this.received.get(..count).unwrap_or_default());
@@ -168,8 +177,8 @@ mod tests {
         vec![message(BYTES, &bytes.to_le_bytes()), message(REPORTS, &reports.to_le_bytes())]
     }
 
-    /// What is read of these.
-    async fn read(messages: Vec<Message>, size: usize) -> Vec<u8> {
+    /// What is read of these, and how it ends.
+    async fn read(messages: Vec<Message>, size: usize) -> (Vec<u8>, Option<ErrorKind>) {
         let (mut forward, mut server) = ends(size).await;
         let sending = tokio::spawn(async move {
             for message in messages {
@@ -182,10 +191,10 @@ mod tests {
             server
         });
         let mut received = Vec::new();
-        forward.read_to_end(&mut received).await.unwrap();
+        let end = forward.read_to_end(&mut received).await.err().map(|error| error.kind());
         drop(forward);
         drop(sending.await.unwrap());
-        received
+        (received, end)
     }
 
     #[tokio::test]
@@ -202,38 +211,58 @@ mod tests {
         let sent = [opened(PORT, PORT), sent].concat();
         let expected = [GREETING, &[8; 300][..], &[9; 70_000][..]].concat();
         for size in [1, 64, 4_096, 1 << 20] {
-            assert!(read(sent.clone(), size).await == expected, "in pieces of {size}");
+            let (received, end) = read(sent.clone(), size).await;
+            assert!(received == expected && end.is_none(), "in pieces of {size}: {end:?}");
         }
     }
 
     #[tokio::test]
     async fn a_stream_ends_with_what_nobody_expects_of_the_api_server() {
         let then = |message: Message| [opened(PORT, PORT), vec![message]].concat();
-        for (what, mut messages) in [
-            ("another port", opened(PORT + 1, PORT)),
-            ("another port of reports", opened(PORT, PORT + 1)),
-            ("no port", Vec::new()),
-            ("a report", then(message(REPORTS, b"refused"))),
-            ("a channel of no port", then(message(2, &PORT.to_le_bytes()))),
-            ("its end", then(Message::Close(None))),
-            ("text", then(Message::text("SSH"))),
-            ("a long message", then(message(BYTES, &[0; MESSAGE_BYTES]))),
+        let (cut, reset) = (Some(ErrorKind::UnexpectedEof), Some(ErrorKind::ConnectionReset));
+        for (what, mut messages, end) in [
+            ("another port", opened(PORT + 1, PORT), cut),
+            ("another port of reports", opened(PORT, PORT + 1), cut),
+            ("no port", Vec::new(), cut),
+            ("a report", then(message(REPORTS, b"refused")), cut),
+            ("a channel of no port", then(message(2, &PORT.to_le_bytes())), cut),
+            ("its end", then(Message::Close(None)), None),
+            ("text", then(Message::text("SSH")), cut),
+            ("a long message", then(message(BYTES, &[0; MESSAGE_BYTES])), reset),
         ] {
             messages.push(message(BYTES, GREETING));
-            assert_eq!(read(messages, 1 << 20).await, b"", "{what}");
+            assert_eq!(read(messages, 1 << 20).await, (Vec::new(), end), "{what}");
         }
     }
 
+    /// An answer that ends with its connection would else be taken for a whole one.
     #[tokio::test]
-    async fn a_stream_ends_with_its_connection() {
-        let (mut forward, mut server) = ends(64).await;
+    async fn a_stream_whose_connection_is_cut_has_no_end() {
+        let (mut forward, mut server) = ends(1 << 10).await;
         for message in [opened(PORT, PORT), vec![message(BYTES, GREETING)]].concat() {
             server.send(message).await.unwrap();
         }
         drop(server);
         let mut received = Vec::new();
-        forward.read_to_end(&mut received).await.unwrap();
+        let error = forward.read_to_end(&mut received).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         assert_eq!(received, GREETING);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_was_closed_here_has_ended() {
+        let (mut forward, mut server) = ends(1 << 10).await;
+        let closing = async {
+            while let Some(Ok(message)) = server.next().await {
+                if message.is_close() {
+                    break;
+                }
+            }
+            server.close(None).await
+        };
+        let (closed, _) = tokio::join!(forward.shutdown(), closing);
+        closed.unwrap();
+        assert_eq!(forward.read(&mut [0]).await.unwrap(), 0);
     }
 
     #[tokio::test]
