@@ -132,6 +132,14 @@ pub(crate) const APP_REQUESTS_OF_ONE: [usize; NETWORKS] = [22, 88, 352];
 /// of what the lease has. A visitor who reads as slowly as possible, or holds WebSockets open, leaves
 /// some for all others, from however many networks they come.
 pub(crate) const APP_VISITS_OF_ONE: [usize; NETWORKS] = [16, 64, 96];
+/// How long a customer's request waits for one of these to be free, by a trusted proxy: browsers send a
+/// hundred at once there (HTTP/2), and do not repeat what is refused. Connections without a proxy do not
+/// wait, so that an address has no more of them than above…
+pub(crate) const APP_WAIT: Duration = Duration::from_secs(5);
+/// …how many wait at the same time, each of which holds a connection…
+pub(crate) const APP_WAITING: usize = 256;
+/// …and of these, of one address or /64: a [share](paygress_core::keyed_limit::share) of all.
+pub(crate) const APP_WAITING_OF_ONE: usize = 128;
 /// How many times `REQUESTS_PER_MINUTE` an address has there, and a pod's customer: a page loads many
 /// files.
 pub(crate) const APP_ALLOWANCE: u32 = 10;

@@ -250,6 +250,41 @@ async fn a_flood_from_the_same_address_does_not_slow_a_customer() {
     assert_eq!(logged_in.status, 303, "{}", logged_in.body);
 }
 
+/// Browsers send up to a hundred requests at once by a proxy with HTTP/2.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_many_files_is_whole_behind_a_proxy() {
+    /// Of one address at the same time.
+    const AT_ONCE: usize = 22;
+    let settings = [DOMAIN, ("TRUSTED_PROXIES", "127.0.0.1")];
+    let (_sandbox, _running, web, buyer) = opened(&settings, "").await;
+    let program = PodProgram::start().await;
+    let mine = Bought::new(&web, &buyer, program.port, None).await;
+    let cookie = mine.log_in().await;
+    let of_page = [("host", &*mine.host), ("cookie", &cookie), ("x-forwarded-for", "203.0.113.9")];
+    let mut begun = Vec::new();
+    for _ in 0..AT_ONCE {
+        let mut stream = web.open("GET", "/stream", &of_page, "").await;
+        assert_eq!(stream.frame().await.unwrap().unwrap().into_data().unwrap(), "begun");
+        begun.push(stream);
+    }
+    let ask = || web.ask("GET", "/stream", &of_page, "");
+    let others = futures::future::join_all((AT_ONCE..60).map(|_| ask()));
+    let elsewhere = async {
+        let headers = [("cookie", &*cookie), ("x-forwarded-for", "198.51.100.7")];
+        let answer = mine.ask("GET", "/", &headers, "").await;
+        program.go_on.send_replace(true);
+        answer.status
+    };
+    let (others, elsewhere) = tokio::join!(others, elsewhere);
+    assert_eq!(elsewhere, 200);
+    for answer in others {
+        assert_eq!((answer.status, &*answer.body), (200, "begundone"));
+    }
+    for stream in begun {
+        assert_eq!(stream.collect().await.unwrap().to_bytes(), "done");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_public_port_streams_and_carries_websockets_until_the_end_of_the_lease() {
     let (_sandbox, _running, web, buyer) = opened(&[DOMAIN], "").await;

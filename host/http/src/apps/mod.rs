@@ -43,7 +43,7 @@ use paygress_core::model::ids::{MessageId, PodName};
 use paygress_core::model::order::Lease;
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::UnixTime;
-use permits::{AppPermits, Visitor};
+use permits::{AppPermit, AppPermits, Visitor};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -266,8 +266,7 @@ impl AppProxy {
         mut parts: Parts,
         body: Body,
     ) -> Result<Response, Problem> {
-        let permit = self.permits.try_acquire(&visit.pod, visit.client, visit.visitor);
-        let permit = permit.ok_or_else(too_many)?;
+        let permit = self.permit(&visit).await.ok_or_else(too_many)?;
         let operator = self.app.settings.operator_token.as_ref();
         let credentials = Credentials { customer: visit.lease.customer.as_ref(), operator };
         to_pod(&mut parts.headers, &visit.host, visit.client, &credentials);
@@ -279,6 +278,18 @@ impl AppProxy {
         let mut answer = answer.map_err(|error| failed(&visit.pod, visit.http, &error))?;
         to_client(answer.headers_mut(), &visit.host, visit.http.access());
         Ok(answer)
+    }
+
+    /// A proxy sends at once what a page needs, and its connections are not limited by their address.
+    async fn permit(&self, visit: &Visit) -> Option<AppPermit> {
+        let Visit { pod, client, visitor, .. } = visit;
+        let proxies = &self.app.settings.trusted_proxies;
+        let is_proxy = |peer: &Peer| proxies.iter().any(|network| network.contains(&peer.address));
+        if *visitor == Visitor::Customer && visit.peer.as_ref().is_some_and(is_proxy) {
+            self.permits.acquire(pod, *client, *visitor).await
+        } else {
+            self.permits.try_acquire(pod, *client, *visitor)
+        }
     }
 
     async fn open(&self, visit: &Visit) -> Result<Box<dyn ByteStream>, Problem> {

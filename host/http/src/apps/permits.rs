@@ -7,8 +7,8 @@ use paygress_core::model::ids::PodName;
 use paygress_core::networks::{NETWORKS, networks};
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Who sends a request to a pod's site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +29,11 @@ pub(super) struct AppPermits {
     of_leases: KeyedLimit<PodName>,
     of_networks: KeyedLimit<(Visitor, IpNet)>,
     of_visitors: KeyedLimit<(PodName, IpNet)>,
+    /// Held while one is taken: who fails has taken some meanwhile, for which no other one fails.
+    taking: Mutex<()>,
+    released: Arc<Notify>,
+    waiting: Arc<Semaphore>,
+    waiting_of_networks: KeyedLimit<IpNet>,
 }
 
 /// Held until the last byte of the answer is sent, or as long as a WebSocket is open.
@@ -37,6 +42,17 @@ pub(super) struct AppPermit {
     _of_lease: Permit<PodName>,
     _of_networks: Vec<Permit<(Visitor, IpNet)>>,
     _of_visitor: Vec<Permit<(PodName, IpNet)>>,
+    /// The last one: the others are free by then.
+    _released: Released,
+}
+
+/// Wakes those who wait.
+struct Released(Arc<Notify>);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        self.0.notify_waiters();
+    }
 }
 
 impl AppPermits {
@@ -47,7 +63,38 @@ impl AppPermits {
             of_leases: KeyedLimit::default(),
             of_networks: KeyedLimit::default(),
             of_visitors: KeyedLimit::default(),
+            taking: Mutex::default(),
+            released: Arc::default(),
+            waiting: Arc::new(Semaphore::new(limits::APP_WAITING)),
+            waiting_of_networks: KeyedLimit::default(),
         }
+    }
+
+    /// Waits for a while where there are too many. None: there still are, or too many wait.
+    pub(super) async fn acquire(
+        &self,
+        pod: &PodName,
+        client: IpAddr,
+        visitor: Visitor,
+    ) -> Option<AppPermit> {
+        if let Some(permit) = self.try_acquire(pod, client, visitor) {
+            return Some(permit);
+        }
+        let (_of_all, free) = try_acquire_of_all(&self.waiting)?;
+        let most = share(limits::APP_WAITING_OF_ONE, free, limits::APP_WAITING);
+        let [network, _, _] = networks(client);
+        let _of_network = self.waiting_of_networks.try_acquire(network, most)?;
+        let acquiring = async {
+            loop {
+                // It notices what is released from here on.
+                let released = self.released.notified();
+                if let Some(permit) = self.try_acquire(pod, client, visitor) {
+                    return permit;
+                }
+                released.await;
+            }
+        };
+        tokio::time::timeout(limits::APP_WAIT, acquiring).await.ok()
     }
 
     /// None: there are too many. What is wide is counted first: of several at once each sees the others.
@@ -61,6 +108,7 @@ impl AppPermits {
             Visitor::Customer => &self.of_customers,
             Visitor::Anybody => &self.of_others,
         };
+        let _taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
         let (of_all, free) = try_acquire_of_all(all)?;
         let share_of_all = |most| share(most, free, limits::APP_REQUESTS);
         let most_of_lease = share_of_all(limits::APP_REQUESTS_OF_LEASE);
@@ -78,6 +126,7 @@ impl AppPermits {
             _of_lease: of_lease,
             _of_networks: of_networks,
             _of_visitor: of_visitor,
+            _released: Released(Arc::clone(&self.released)),
         })
     }
 
@@ -108,6 +157,7 @@ fn of_each_network<K: Eq + Hash>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::{FutureExt, poll};
     use std::net::Ipv4Addr;
 
     const POD: &str = "ssh-pod-aaaaaaaaaa";
@@ -183,6 +233,31 @@ mod tests {
             let customers = held(&permits, POD, Visitor::Customer, std::iter::once(0x0b00_0001));
             assert!(!customers.is_empty());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_waits_for_another_one_to_end_but_not_for_long() {
+        let permits = AppPermits::new();
+        let (pod, client) = (PodName::parse(POD).unwrap(), IpAddr::from(Ipv4Addr::from_bits(7)));
+        let acquire = || permits.acquire(&pod, client, Visitor::Customer);
+        let mut held = held(&permits, POD, Visitor::Customer, std::iter::once(7));
+        assert!(acquire().await.is_none(), "none ends");
+        let mut waiting = Box::pin(acquire());
+        assert!(poll!(&mut waiting).is_pending());
+        held.pop();
+        let permit = waiting.await;
+        assert!(permit.is_some());
+        // There is an end to how many wait.
+        let mut all: Vec<_> =
+            (0..limits::APP_WAITING_OF_ONE).map(|_| Box::pin(acquire())).collect();
+        for waiting in &mut all {
+            assert!(poll!(waiting).is_pending());
+        }
+        assert!(acquire().now_or_never().is_some_and(|permit| permit.is_none()));
+        let other = IpAddr::from(Ipv4Addr::from_bits(7 << 16));
+        assert!(permits.acquire(&pod, other, Visitor::Customer).await.is_some());
+        drop(permit);
+        assert!(all.swap_remove(0).await.is_some());
     }
 
     /// Each has thousands of addresses, and takes all that it may.
