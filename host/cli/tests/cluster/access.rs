@@ -57,7 +57,8 @@ fn as_its_customer(testbed: &Testbed, answer: &Value) -> String {
     assert!(refused.starts_with("HTTP/1.1 403 ") && refused.contains("not_owner"), "{refused}");
     let status = testbed.ask(&json!({"type": "status", "pod_name": answer["pod_name"]}));
     let link = status["http_login_url"].as_str().expect("a link to log in");
-    let entered = testbed.get(host, link.strip_prefix(url).unwrap());
+    let path = link.strip_prefix(url).unwrap();
+    let entered = testbed.get_with(host, path, "Sec-Fetch-Mode: navigate\r\n");
     let cookie = entered.lines().find_map(|line| line.strip_prefix("set-cookie: "));
     let cookie = cookie.expect("a cookie").split(';').next().unwrap();
     format!("Cookie: {cookie}\r\n")

@@ -20,6 +20,8 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 const DOMAIN: (&str, &str) = ("APPS_DOMAIN", "apps.example");
+/// What a browser sends with a link that is opened.
+const OPENED: (&str, &str) = ("sec-fetch-mode", "navigate");
 
 /// What a customer runs in their pod: pods of these tests share the machine's network.
 struct PodProgram {
@@ -141,7 +143,7 @@ impl Bought {
 
     /// The cookie of a browser that has opened the link.
     async fn log_in(&self) -> String {
-        let answer = self.ask("GET", &self.login_path().await, &[], "").await;
+        let answer = self.ask("GET", &self.login_path().await, &[OPENED], "").await;
         assert_eq!(answer.status, 303, "{}", answer.body);
         assert_eq!(answer.headers["location"], "/");
         let cookie = answer.headers["set-cookie"].to_str().unwrap();
@@ -166,10 +168,23 @@ async fn a_port_is_its_customers_alone_once_a_browser_has_opened_their_link() {
     mine.ask("GET", "/", &[("authorization", &bearer)], "").await.is(403, "not_owner");
     let link = mine.login_path().await;
     other.ask("GET", &link, &[], "").await.is(403, "not_owner");
+    other.ask("GET", &link, &[OPENED], "").await.is(403, "not_owner");
     mine.ask("HEAD", &link, &[], "").await;
-    let logged_in = mine.ask("GET", &link, &[], "").await;
+    // Programs that preview links do not use them.
+    for headers in [vec![], vec![("sec-fetch-mode", "no-cors")]] {
+        let preview = mine.ask("GET", &link, &headers, "").await;
+        assert_eq!(preview.status, 200, "{}", preview.body);
+        assert!(preview.body.contains("<form method=\"post\">"), "{}", preview.body);
+        assert!(!preview.headers.contains_key("set-cookie"));
+    }
+    let logged_in = mine.ask("GET", &link, &[OPENED], "").await;
     assert_eq!(logged_in.status, 303, "{}", logged_in.body);
-    mine.ask("GET", &link, &[], "").await.is(403, "not_owner");
+    mine.ask("GET", &link, &[OPENED], "").await.is(403, "not_owner");
+    let by_form = mine.login_path().await;
+    let logged_in = mine.ask("POST", &by_form, &[("origin", "null")], "").await;
+    assert_eq!(logged_in.status, 303, "{}", logged_in.body);
+    assert!(logged_in.headers.contains_key("set-cookie"));
+    mine.ask("POST", &by_form, &[], "").await.is(403, "not_owner");
 
     let cookie = mine.log_in().await;
     let with_more = format!("theme=dark; {cookie}");
@@ -246,7 +261,7 @@ async fn a_flood_from_the_same_address_does_not_slow_a_customer() {
     }
     let answer = mine.ask("GET", "/", &[("cookie", &cookie)], "").await;
     assert_eq!(answer.status, 200, "{}", answer.body);
-    let logged_in = mine.ask("GET", &link, &[], "").await;
+    let logged_in = mine.ask("GET", &link, &[OPENED], "").await;
     assert_eq!(logged_in.status, 303, "{}", logged_in.body);
 }
 
@@ -420,7 +435,7 @@ async fn a_customer_of_nostr_logs_a_browser_in() {
     let status = buyer.ask(json!({"type": "status", "pod_name": pod})).await;
     let path = text(&status, "http_login_url").strip_prefix(url).unwrap();
     let host = url.strip_prefix("https://").unwrap();
-    let headers = [("host", host)];
+    let headers = [("host", host), OPENED];
     let open = web.ask("GET", path, &headers, "");
     let opened = tokio::time::timeout(TIMEOUT, open).await.unwrap();
     assert_eq!(opened.status, 303, "{}", opened.body);

@@ -307,7 +307,7 @@ async fn a_port_of_a_pod_is_its_customers_alone_behind_nginx() {
     let pod = format!("/pods/{}", bought["pod_name"].as_str().unwrap());
     let status = outside.get(&pod, bought["bearer_token"].as_str().unwrap()).await.good();
     let link = status["http_login_url"].as_str().unwrap().strip_prefix(url).unwrap();
-    let logged_in = visit(link, &[]).await;
+    let logged_in = visit(link, &[("sec-fetch-mode", "navigate")]).await;
     assert_eq!(logged_in.status, 303, "{}", logged_in.body);
     let cookie = logged_in.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap();
     let page = visit("/", &[("cookie", cookie)]).await;

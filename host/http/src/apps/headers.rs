@@ -130,13 +130,19 @@ fn set_websocket(headers: &mut HeaderMap) {
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
 }
 
+fn is(headers: &HeaderMap, name: &str, expected: &str) -> bool {
+    headers.get(name).is_some_and(|value| value.as_bytes() == expected.as_bytes())
+}
+
+/// Whether a browser says that it opens a page.
+pub(super) fn is_navigation(headers: &HeaderMap) -> bool {
+    is(headers, "sec-fetch-mode", "navigate")
+}
+
 /// Whether a page of another site makes the request, other than by a link that is followed: the
 /// browser sends the cookie with it all the same, where both are below one domain.
 pub(super) fn is_of_other_page(method: &Method, headers: &HeaderMap, host: &str) -> bool {
-    let is = |name: &str, expected: &str| {
-        headers.get(name).is_some_and(|value| value.as_bytes() == expected.as_bytes())
-    };
-    let is_same_origin = is("sec-fetch-site", "same-origin");
+    let is_same_origin = is(headers, "sec-fetch-site", "same-origin");
     // A page with `Referrer-Policy: no-referrer` does not name itself when it posts a form. What else
     // has no origin, a sandboxed frame for instance, is another site to the browser.
     let is_own = |origin: &HeaderValue| {
@@ -146,11 +152,12 @@ pub(super) fn is_of_other_page(method: &Method, headers: &HeaderMap, host: &str)
     if !headers.get_all(ORIGIN).iter().all(is_own) {
         return true;
     }
-    let is_own_page =
-        !headers.contains_key("sec-fetch-site") || is_same_origin || is("sec-fetch-site", "none");
+    let is_own_page = !headers.contains_key("sec-fetch-site")
+        || is_same_origin
+        || is(headers, "sec-fetch-site", "none");
     let is_link = matches!(*method, Method::GET | Method::HEAD)
-        && is("sec-fetch-mode", "navigate")
-        && is("sec-fetch-dest", "document");
+        && is_navigation(headers)
+        && is(headers, "sec-fetch-dest", "document");
     !is_own_page && !is_link
 }
 

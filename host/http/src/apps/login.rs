@@ -17,6 +17,16 @@ use sha2::Sha256;
 
 /// The path that a link names. Nothing below `/.paygress/` is the pod's.
 pub(super) const LOGIN_PATH: &str = "/.paygress/login";
+/// For browsers that do not say that somebody opens the link (Safari before 16.4): the form sends the same
+/// URL.
+pub(super) const LOGIN_PAGE: &str = r#"<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Log in</title>
+<form method="post"><button>Log in to this pod</button></form>
+</html>
+"#;
 /// The prefix `__Host-` makes browsers accept it from this host alone, and only over HTTPS.
 pub(super) const COOKIE: &str = "__Host-paygress-app";
 /// The longest code or cookie that is verified: the service makes no longer ones.

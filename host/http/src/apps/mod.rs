@@ -24,12 +24,12 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use forward::{Exchange, ForwardError, PodConnection, forward};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use headers::{Credentials, is_of_other_page, to_client, to_pod};
-use login::{AppLogins, LOGIN_PATH};
+use headers::{Credentials, is_navigation, is_of_other_page, to_client, to_pod};
+use login::{AppLogins, LOGIN_PAGE, LOGIN_PATH};
 use paygress_core::backend::apps::AppLinks;
 use paygress_core::backend::pod_streams::{ByteStream, OpenError, PodPort, PodStreams};
 use paygress_core::backend::store::{MessageLog, USED_LOGIN};
@@ -206,15 +206,18 @@ impl AppProxy {
         if is_customer { Visitor::Customer } else { Visitor::Anybody }
     }
 
-    /// Gives the browser a cookie for the code that it has.
+    /// Gives the browser a cookie for the code that it has. Whoever only looks at a link, to preview it
+    /// for instance, does not use its code: they are no browser, and press no button.
     async fn log_in(&self, visit: &Visit, parts: &Parts) -> Result<Response, Problem> {
-        // Whoever only looks at a link, to preview it for instance, does not use its code.
-        if parts.method != Method::GET {
+        if !matches!(parts.method, Method::GET | Method::POST) {
             return Err(Problem::new(ProblemType::MethodNotAllowed, "open this link in a browser"));
         }
         let now = UnixTime::now();
-        let id = self.logins.verify_code(&visit.pod, code(parts), now);
-        self.use_code(id.ok_or_else(bad_code)?, now).await?;
+        let id = self.logins.verify_code(&visit.pod, code(parts), now).ok_or_else(bad_code)?;
+        if parts.method == Method::GET && !is_navigation(&parts.headers) {
+            return Ok(own_response(Html(LOGIN_PAGE).into_response()));
+        }
+        self.use_code(id, now).await?;
         let cookie = self.logins.set_cookie(&visit.pod, now);
         let cookie = cookie.ok_or_else(|| Problem::internal("no cookie can be made"))?;
         let mut response = own_response(StatusCode::SEE_OTHER.into_response());
