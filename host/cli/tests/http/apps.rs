@@ -167,24 +167,11 @@ async fn a_port_is_its_customers_alone_once_a_browser_has_opened_their_link() {
     let bearer = format!("Bearer {}", text(&mine.answer, "bearer_token"));
     mine.ask("GET", "/", &[("authorization", &bearer)], "").await.is(403, "not_owner");
     let link = mine.login_path().await;
-    other.ask("GET", &link, &[], "").await.is(403, "not_owner");
     other.ask("GET", &link, &[OPENED], "").await.is(403, "not_owner");
     mine.ask("HEAD", &link, &[], "").await;
-    // Programs that preview links do not use them.
-    for headers in [vec![], vec![("sec-fetch-mode", "no-cors")]] {
-        let preview = mine.ask("GET", &link, &headers, "").await;
-        assert_eq!(preview.status, 200, "{}", preview.body);
-        assert!(preview.body.contains("<form method=\"post\">"), "{}", preview.body);
-        assert!(!preview.headers.contains_key("set-cookie"));
-    }
     let logged_in = mine.ask("GET", &link, &[OPENED], "").await;
     assert_eq!(logged_in.status, 303, "{}", logged_in.body);
     mine.ask("GET", &link, &[OPENED], "").await.is(403, "not_owner");
-    let by_form = mine.login_path().await;
-    let logged_in = mine.ask("POST", &by_form, &[("origin", "null")], "").await;
-    assert_eq!(logged_in.status, 303, "{}", logged_in.body);
-    assert!(logged_in.headers.contains_key("set-cookie"));
-    mine.ask("POST", &by_form, &[], "").await.is(403, "not_owner");
 
     let cookie = mine.log_in().await;
     let with_more = format!("theme=dark; {cookie}");
@@ -220,6 +207,25 @@ async fn a_port_is_its_customers_alone_once_a_browser_has_opened_their_link() {
     let origin = format!("https://{}", other.host);
     let headers = [("cookie", &*cookie), ("origin", &origin)];
     mine.ask("POST", "/", &headers, "").await.is(403, "not_owner");
+}
+
+/// Programs preview links; no button is pressed there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preview_of_a_link_does_not_use_it() {
+    let (_sandbox, _running, web, buyer) = opened(&[DOMAIN], "").await;
+    let program = PodProgram::start().await;
+    let mine = Bought::new(&web, &buyer, program.port, None).await;
+    let link = mine.login_path().await;
+    for headers in [vec![], vec![("sec-fetch-mode", "no-cors")]] {
+        let preview = mine.ask("GET", &link, &headers, "").await;
+        assert_eq!(preview.status, 200, "{}", preview.body);
+        assert!(preview.body.contains("<form method=\"post\">"), "{}", preview.body);
+        assert!(!preview.headers.contains_key("set-cookie"));
+    }
+    let logged_in = mine.ask("POST", &link, &[("origin", "null")], "").await;
+    assert_eq!(logged_in.status, 303, "{}", logged_in.body);
+    assert!(logged_in.headers.contains_key("set-cookie"));
+    mine.ask("POST", &link, &[], "").await.is(403, "not_owner");
 }
 
 #[tokio::test(flavor = "multi_thread")]
