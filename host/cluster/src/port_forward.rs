@@ -252,15 +252,17 @@ mod tests {
     #[tokio::test]
     async fn a_stream_that_was_closed_here_has_ended() {
         let (mut forward, mut server) = ends(1 << 10).await;
-        let closing = async {
+        let closing = async move {
             while let Some(Ok(message)) = server.next().await {
                 if message.is_close() {
                     break;
                 }
             }
-            server.close(None).await
+            let _ = server.close(None).await;
+            // The client waits until the connection is gone.
+            drop(server);
         };
-        let (closed, _) = tokio::join!(forward.shutdown(), closing);
+        let (closed, ()) = tokio::join!(forward.shutdown(), closing);
         closed.unwrap();
         assert_eq!(forward.read(&mut [0]).await.unwrap(), 0);
     }

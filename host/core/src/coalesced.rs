@@ -1,7 +1,9 @@
 //! One read for all who want it before it begins: a crowd costs a database few of them.
 
+use crate::limits;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 type Answer<T> = watch::Receiver<Option<T>>;
 
@@ -23,7 +25,7 @@ impl<T> Default for Coalesced<T> {
 
 impl<T: Clone + Send + Sync + 'static> Coalesced<T> {
     /// What is read from now on, by a task of its own: whoever stops waiting, or is not polled, keeps
-    /// nobody from it. None if that task has panicked, or the runtime ends.
+    /// nobody from it. None if it takes too long, that task has panicked, or the runtime ends.
     pub(crate) async fn read<F>(&self, read: impl FnOnce() -> F) -> Option<T>
     where
         F: Future<Output = T> + Send + 'static,
@@ -46,7 +48,9 @@ impl<T: Clone + Send + Sync + 'static> Coalesced<T> {
         tokio::spawn(async move {
             let _running = reads.running.lock().await;
             *reads.next.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            sender.send_replace(Some(reading.await));
+            if let Ok(read) = timeout(limits::SHARED_READ, reading).await {
+                sender.send_replace(Some(read));
+            }
         });
         answer
     }
@@ -109,6 +113,18 @@ mod tests {
         for reading in crowd {
             assert_eq!(reading.await.unwrap(), Some(1), "what was read before they came");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_never_ends_is_given_up() {
+        let source = Arc::new(Source::default());
+        let [stuck, next] = [source.spawn_read().await, {
+            source.begun.notified().await;
+            source.spawn_read().await
+        }];
+        assert_eq!(stuck.await.unwrap(), None);
+        source.may_end.notify_one();
+        assert_eq!(next.await.unwrap(), Some(1));
     }
 
     #[tokio::test]

@@ -129,7 +129,13 @@ impl Fixture {
     /// Attaches bundles as cosign does: each an artifact that refers to the component, and an index
     /// of them at a tag if the registry lists none.
     fn attach(&self, bundles: &[(Value, Value)]) {
-        let mut index = Vec::new();
+        self.attach_behind(0, bundles);
+    }
+
+    /// As [`Self::attach`], behind so many of which the list does not say what they are.
+    fn attach_behind(&self, untyped: u32, bundles: &[(Value, Value)]) {
+        let gone = |number: u32| json!({"digest": Digest::of(&number.to_le_bytes()), "size": 4, "mediaType": "application/vnd.oci.image.manifest.v1+json"});
+        let mut index: Vec<Value> = (0..untyped).map(gone).collect();
         for (bundle, annotations) in bundles {
             let (bundle, empty) = (bundle.to_string(), "{}");
             let descriptor = |kind: &str, bytes: &str| json!({"mediaType": kind, "digest": Digest::of(bytes.as_bytes()), "size": bytes.len()});
@@ -240,6 +246,11 @@ async fn bundles_are_bounded_and_older_signatures_do_not_depend_on_them() {
     fixture.attach(&many(51));
     let too_many = fixture.client.signatures(&fixture.reference, &fixture.digest).await;
     assert!(matches!(too_many, Err(Error::Signatures { .. })));
+    fixture.attach_behind(60, &many(1));
+    assert_eq!(fixture.verified(&known(&ours)).await.unwrap(), "ours");
+    fixture.attach_behind(60, &[]);
+    let not_looked_at = fixture.client.signatures(&fixture.reference, &fixture.digest).await;
+    assert!(matches!(not_looked_at, Err(Error::Signatures { .. })));
     fixture.attach(&[(json!("x".repeat((256 << 10) + 1)), json!({}))]);
     let too_large = fixture.client.signatures(&fixture.reference, &fixture.digest).await;
     assert!(matches!(too_large, Err(Error::TooLarge { .. })));

@@ -15,7 +15,7 @@ const FEW: usize = 12;
 const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 /// How long one of hundreds waits for it: of a service that is not optimised, beside other programs.
 /// `docs/testing.md` has the figures of release builds.
-const REFUSED_OF_CROWD_WITHIN: Duration = Duration::from_secs(10);
+const REFUSED_OF_CROWD_WITHIN: Duration = Duration::from_secs(20);
 /// How long probe pods may take, and what comes after them.
 const PROBES: Duration = Duration::from_secs(120);
 /// How many pods of this much CPU fit on each of the fake nodes.

@@ -4,8 +4,10 @@
 use crate::support::customer::{TIMEOUT, until};
 use paygress::sandbox::Sandbox;
 use paygress_sandbox::free_port;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -59,8 +61,13 @@ async fn is_answered(service: SocketAddr, from: Ipv4Addr) -> bool {
         && &status == b"HTTP/1.1 200"
 }
 
+/// How long a connection may take to send its head.
+const HEAD: Duration = Duration::from_secs(10);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_leave_the_service_file_descriptors() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let kubeconfig = directory.path().join("kubeconfig");
     std::fs::write(&kubeconfig, KUBECONFIG).unwrap();
@@ -76,19 +83,28 @@ async fn idle_connections_leave_the_service_file_descriptors() {
     let [soft, hard] = running.limits();
     assert_eq!(soft, hard);
 
-    // No address and no network has more than its share.
-    let mut held = Vec::new();
-    for network in 20..30 {
-        for _ in 0..32 {
-            held.push(connect(service, Ipv4Addr::new(127, 0, network, 1)).await.unwrap());
+    let mut more_tries = 0..2;
+    loop {
+        let begun = Instant::now();
+        // No address and no network has more than its share.
+        let mut held = Vec::new();
+        for network in 20..30 {
+            for _ in 0..32 {
+                held.push(connect(service, Ipv4Addr::new(127, 0, network, 1)).await.unwrap());
+            }
+        }
+        let newcomer = is_answered(service, Ipv4Addr::new(127, 40, 0, 1));
+        assert!(timeout(TIMEOUT, newcomer).await.expect("a newcomer is answered"));
+        // So it has not waited until the service gave up one of these.
+        let is_open = |stream: &TcpStream| {
+            let read = stream.try_read(&mut [0]);
+            read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+        };
+        let are_open = held.iter().all(is_open);
+        // On a busy machine their time may be over.
+        if are_open || begun.elapsed() < HEAD || more_tries.next().is_none() {
+            assert!(are_open, "some were cut off");
+            return;
         }
     }
-    let newcomer = is_answered(service, Ipv4Addr::new(127, 40, 0, 1));
-    assert!(timeout(TIMEOUT, newcomer).await.expect("a newcomer is answered"));
-    // So it has not waited until the service gave up one of these.
-    let is_open = |stream: &TcpStream| {
-        let read = stream.try_read(&mut [0]);
-        read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
-    };
-    assert!(held.iter().all(is_open), "some were cut off");
 }
