@@ -46,6 +46,8 @@ pub(crate) struct PortForward<S> {
     /// long as the longest message ever was.
     received: Bytes,
     has_ended: bool,
+    /// It is shut down: however it ends now is its end.
+    is_shut: bool,
     _permit: Option<StreamPermit>,
 }
 
@@ -65,6 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PortForward<S> {
             begun: [false; CHANNELS],
             received: Bytes::new(),
             has_ended: false,
+            is_shut: false,
             _permit: permit,
         }
     }
@@ -76,8 +79,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PortForward<S> {
                 Some(Ok(Message::Binary(message))) => message,
                 // To be polled again: the library answers then.
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-                // Without the first, it was closed here.
                 Some(Ok(Message::Close(_))) | None => return Poll::Ready(Ok(None)),
+                Some(Err(_)) if self.is_shut => return Poll::Ready(Ok(None)),
                 Some(Ok(_)) => return Poll::Ready(Err(cut())),
                 Some(Err(error)) => {
                     return Poll::Ready(Err(io::Error::new(ErrorKind::ConnectionReset, error)));
@@ -148,7 +151,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for PortForward<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().socket.poll_close_unpin(context).map_err(io::Error::other)
+        let this = self.get_mut();
+        this.is_shut = true;
+        this.socket.poll_close_unpin(context).map_err(io::Error::other)
     }
 }
 
@@ -258,7 +263,6 @@ mod tests {
                     break;
                 }
             }
-            let _ = server.close(None).await;
             // The client waits until the connection is gone.
             drop(server);
         };
