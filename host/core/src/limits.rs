@@ -233,9 +233,9 @@ pub const SHOW_END_ATTEMPTS: usize = 8;
 pub const SHOW_END_PAUSE: Duration = Duration::from_secs(30);
 /// Pods that are looked at after a start, at the same time, whether they show their ends.
 pub const ENDS_SHOWN_AT_ONCE: usize = 8;
+
 /// How long a read of the ledger may take that many wait for.
 pub const SHARED_READ: Duration = Duration::from_secs(30);
-
 /// How long ledger and cluster may take to answer a readiness check.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a stop waits for its refund; after that `status` returns it.

@@ -69,13 +69,13 @@ impl OrderService {
 
     /// None where the cluster's capacity is not known. Read once for all of a crowd who want it at the
     /// same time.
-    pub(super) async fn free_capacity(&self) -> Result<Arc<Option<FreeCapacity>>, Refusal> {
+    pub(super) async fn free_capacity(&self) -> Result<Option<Arc<FreeCapacity>>, Refusal> {
         let Backends { cluster, ledger, .. } = &self.backends;
         let (source, ledger) = (Arc::clone(&cluster.capacity), Arc::clone(ledger));
         let read = || async move {
-            let Some(capacity) = source.capacity().await else { return Ok(Arc::new(None)) };
+            let Some(capacity) = source.capacity().await else { return Ok(None) };
             let reserved = ledger.reservations().await.map_err(|error| internal(&error))?;
-            Ok(Arc::new(Some(FreeCapacity { capacity, reserved })))
+            Ok(Some(Arc::new(FreeCapacity { capacity, reserved })))
         };
         self.free_capacity.read(read).await.unwrap_or_else(|| Err(unread()))
     }
@@ -150,8 +150,8 @@ impl OrderService {
 
     /// Why a new pod of this tier has no place by now. None: it may have one.
     pub(super) async fn sold_out(&self, order: &Order, tier: &Tier) -> Option<NoCapacity> {
-        let free = self.free_capacity().await.ok()?;
-        (*free).as_ref()?.fits_beside(&LeaseId::of(&order.id), tier).err()
+        let free = self.free_capacity().await.ok()??;
+        free.fits_beside(&LeaseId::of(&order.id), tier).err()
     }
 
     /// Reserves what pods of this tier have needed, for a lease that has its port or place.

@@ -189,7 +189,7 @@ pub struct OrderService {
     double_spends: DoubleSpends,
     sold_out: SoldOut,
     stored_sales: Coalesced<Result<Sales, Refusal>>,
-    free_capacity: Coalesced<Result<Arc<Option<FreeCapacity>>, Refusal>>,
+    free_capacity: Coalesced<Result<Option<Arc<FreeCapacity>>, Refusal>>,
     /// Payments whose answer was lost.
     unknown: Arc<UnknownPayments>,
     /// Tokens that are verified at a mint without being redeemed.

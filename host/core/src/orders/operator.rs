@@ -69,7 +69,7 @@ impl OrderService {
         let ports_in_use =
             self.backends.ledger.ports_in_use().await.map_err(|error| unreadable(&error))?;
         let free = self.free_capacity().await?;
-        Ok(self.capacity_leases(ports_in_use, (*free).as_ref()))
+        Ok(self.capacity_leases(ports_in_use, free.as_deref()))
     }
 
     /// The leases that are not over, for the operator.
@@ -106,7 +106,7 @@ impl OrderService {
         ];
         let warnings = warnings.into_iter().flatten().collect();
         Ok(Overview {
-            capacity: self.capacity_leases(ports_in_use, (*free).as_ref()),
+            capacity: self.capacity_leases(ports_in_use, free.as_deref()),
             ports_in_use,
             leases: self.leases().await?,
             revenue: ledger.revenue(since).await.map_err(failed)?,

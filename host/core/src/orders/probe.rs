@@ -224,10 +224,9 @@ impl OrderService {
 
     /// How many of two such pods find a place that is not sold.
     async fn room_of_two(&self, plan: &LeasePlan) -> u32 {
-        let free = self.free_capacity().await.ok();
-        match free.as_deref().and_then(Option::as_ref) {
-            Some(free) => free.count(&Tier::from(plan), 2),
-            None => 2,
+        match self.free_capacity().await {
+            Ok(Some(free)) => free.count(&Tier::from(plan), 2),
+            Ok(None) | Err(_) => 2,
         }
     }
 
@@ -285,9 +284,10 @@ impl OrderService {
 
     /// Whether a probe pod would take a place that is sold, or find none.
     async fn is_full(&self, plan: &LeasePlan) -> bool {
-        let free = self.free_capacity().await.ok();
-        let free = free.as_deref().and_then(Option::as_ref);
-        free.is_some_and(|free| free.fits(&Tier::from(plan)).is_err())
+        match self.free_capacity().await {
+            Ok(Some(free)) => free.fits(&Tier::from(plan)).is_err(),
+            Ok(None) | Err(_) => false,
+        }
     }
 
     /// The pod that these policies give an order without a customer and without options.

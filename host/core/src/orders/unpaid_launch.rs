@@ -88,7 +88,7 @@ impl OrderService {
         // Whoever pays still finds a place.
         let free = self.free_capacity().await.ok()?;
         let tier = Tier::from(&unpaid.agreement.decision.quote);
-        self.check_for_sale(&tier, (*free).as_ref()).await.ok()?;
+        self.check_for_sale(&tier, free.as_deref()).await.ok()?;
         is_proven.then_some(permits)
     }
 
