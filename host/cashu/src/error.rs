@@ -252,9 +252,7 @@ impl MintWalletError {
     pub(crate) fn is_passing(&self) -> bool {
         matches!(self, Self::Unresolved(_) | Self::Store(_) | Self::ProofsTaken)
     }
-}
 
-impl MintWalletError {
     pub(crate) fn cdk(error: impl Error + Send + Sync + 'static) -> Self {
         Self::Cdk(Box::new(error))
     }

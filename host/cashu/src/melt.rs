@@ -4,7 +4,7 @@ use crate::error::{MintError, MintWalletError, Unresolved, codes};
 use crate::mint_wallet::{MintWallet, Result, leave_open};
 use crate::operation::{Operation, OperationData, OperationOutcome, total};
 use crate::purpose::{PaymentHash, Purpose};
-use crate::send::{FeeMode, MAX_SELECTIONS, Selection};
+use crate::send::{FeeMode, Selection, select_anew};
 use cdk::lightning_invoice::Bolt11Invoice;
 use cdk::nuts::{
     CurrencyUnit, MeltQuoteBolt11Request, MeltQuoteBolt11Response, MeltQuoteState, MeltRequest,
@@ -37,19 +37,14 @@ impl MintWallet {
         kept: u64,
     ) -> Result<OperationOutcome> {
         self.ensure_restored().await?;
-        let outcome = self.select_and_melt(invoice, kept).await?;
+        let outcome = self.quote_and_melt(invoice, kept).await?;
         match self.prepare_retry(&outcome).await? {
-            true => self.select_and_melt(invoice, kept).await,
+            true => self.quote_and_melt(invoice, kept).await,
             false => Ok(outcome),
         }
     }
 
-    /// As [`MintWallet::try_melt`], with other proofs as long as others take the selected ones.
-    async fn select_and_melt(
-        &self,
-        invoice: &Bolt11Invoice,
-        kept: u64,
-    ) -> Result<OperationOutcome> {
+    async fn quote_and_melt(&self, invoice: &Bolt11Invoice, kept: u64) -> Result<OperationOutcome> {
         let purpose = Purpose::Melt { payment_hash: PaymentHash::of(invoice) };
         let request = MeltQuoteBolt11Request {
             request: invoice.clone(),
@@ -57,13 +52,7 @@ impl MintWallet {
             options: None,
         };
         let quote = self.client.melt_quote(&request).await?;
-        for _ in 0..MAX_SELECTIONS {
-            match self.try_melt(&purpose, &quote, kept).await {
-                Err(MintWalletError::ProofsTaken) => {}
-                outcome => return outcome,
-            }
-        }
-        Err(MintWalletError::ProofsTaken)
+        select_anew(|| self.try_melt(&purpose, &quote, kept)).await
     }
 
     async fn try_melt(

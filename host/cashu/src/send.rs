@@ -18,7 +18,7 @@ use paygress_store::db::Transaction;
 /// Attempts with new outputs, or with other inputs, each.
 const MAX_ATTEMPTS: usize = 3;
 /// Selections for one of them: each time another operation has taken a selected proof, and is begun.
-pub(crate) const MAX_SELECTIONS: usize = 64;
+const MAX_SELECTIONS: usize = 64;
 
 /// What the mint's fee for making a token is taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +196,7 @@ impl MintWallet {
         let latest = self.store.latest(purpose).await?;
         if latest.is_none_or(|latest| latest.state == OperationState::Failed) {
             for _ in 0..MAX_ATTEMPTS {
-                match self.select_and_send(purpose, amount, fee_mode).await? {
+                match select_anew(|| self.try_send(purpose, amount, fee_mode)).await? {
                     Attempt::ProofsWereSpent => {}
                     Attempt::Ended(outcome) => {
                         let is_retryable = matches!(outcome, OperationOutcome::SpentElsewhere)
@@ -218,22 +218,6 @@ impl MintWallet {
                 Err(MintWalletError::Unfinished)
             }
         }
-    }
-
-    /// As [`MintWallet::try_send`], with other proofs as long as others take the selected ones.
-    async fn select_and_send(
-        &self,
-        purpose: &Purpose,
-        amount: u64,
-        fee_mode: FeeMode,
-    ) -> Result<Attempt> {
-        for _ in 0..MAX_SELECTIONS {
-            match self.try_send(purpose, amount, fee_mode).await {
-                Err(MintWalletError::ProofsTaken) => {}
-                attempt => return attempt,
-            }
-        }
-        Err(MintWalletError::ProofsTaken)
     }
 
     async fn try_send(&self, purpose: &Purpose, amount: u64, fee_mode: FeeMode) -> Result<Attempt> {
@@ -325,6 +309,21 @@ impl MintWallet {
     }
 }
 
+/// Makes an attempt, and another one with other proofs as long as others take those that it has
+/// selected.
+pub(crate) async fn select_anew<T, F>(attempt: impl Fn() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    for _ in 0..MAX_SELECTIONS {
+        match attempt().await {
+            Err(MintWalletError::ProofsTaken) => {}
+            ended => return ended,
+        }
+    }
+    Err(MintWalletError::ProofsTaken)
+}
+
 impl WalletStore {
     /// Sends these proofs as they are. Returns the operation that has sent for this purpose:
     /// another replica may have been faster.
@@ -403,9 +402,8 @@ mod tests {
         Purpose::Refund { order: OrderId::random() }
     }
 
-    #[tokio::test]
-    async fn refunds_that_are_made_at_once_select_others_where_their_proofs_are_taken() {
-        const REFUNDS: usize = 12;
+    /// At which nothing is spent, and nothing was signed.
+    async fn mint_of_one_key() -> (Arc<OneKey>, FakeMint) {
         let key = Arc::new(OneKey::new());
         let answers = Arc::clone(&key);
         let mint = FakeMint::start(move |path, body| match path {
@@ -413,13 +411,25 @@ mod tests {
             "/v1/restore" => OneKey::none_signed(),
             "/v1/checkstate" => OneKey::unspent(body),
             _ => answers.keys(),
-        })
-        .await;
+        });
+        (key, mint.await)
+    }
+
+    /// Gives a wallet so many proofs of this key.
+    async fn fill(wallet: &MintWallet, key: &OneKey, count: u32) {
+        let found =
+            (0..count).map(|counter| RestoredProof { counter, proof: key.proof() }).collect();
+        let counter = NextCounter { keyset: key.keyset.id, next: count };
+        wallet.store.add_restored(&wallet.mint, found, counter).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn refunds_that_are_made_at_once_select_others_where_their_proofs_are_taken() {
+        const REFUNDS: usize = 12;
+        let (key, mint) = mint_of_one_key().await;
         let directory = tempfile::tempdir().unwrap();
         let wallet = mint.wallet(directory.path()).await;
-        let found = (0..20).map(|counter| RestoredProof { counter, proof: key.proof() }).collect();
-        let counter = NextCounter { keyset: key.keyset.id, next: 20 };
-        wallet.store.add_restored(&wallet.mint, found, counter).await.unwrap();
+        fill(&wallet, &key, 20).await;
         let purposes: Vec<Purpose> = (0..REFUNDS).map(|_| refund()).collect();
         let sends = purposes.iter().map(|purpose| wallet.send(purpose, 1, FeeMode::FromAmount));
         for sent in futures::future::join_all(sends).await {
@@ -451,20 +461,10 @@ mod tests {
     #[tokio::test]
     async fn what_can_be_spared_for_one_refund_is_not_spared_by_two_replicas() {
         const RESERVE: u64 = 5;
-        let key = Arc::new(OneKey::new());
-        let answers = Arc::clone(&key);
-        let mint = FakeMint::start(move |path, body| match path {
-            "/v1/keysets" => answers.keysets(0),
-            "/v1/restore" => OneKey::none_signed(),
-            "/v1/checkstate" => OneKey::unspent(body),
-            _ => answers.keys(),
-        })
-        .await;
+        let (key, mint) = mint_of_one_key().await;
         let directory = tempfile::tempdir().unwrap();
         let (a, b) = (mint.wallet(directory.path()).await, mint.wallet(directory.path()).await);
-        let found = (0..10).map(|counter| RestoredProof { counter, proof: key.proof() }).collect();
-        let counter = NextCounter { keyset: key.keyset.id, next: 10 };
-        a.store.add_restored(&a.mint, found, counter).await.unwrap();
+        fill(&a, &key, 10).await;
         let unspent = a.store.unspent(&a.mint).await.unwrap();
         let (of_a, of_b) = (unspent[..3].to_vec(), unspent[3..6].to_vec());
         let sent = a.send_exact(&refund(), 3, RESERVE, of_a).await;
