@@ -395,15 +395,7 @@ pub(crate) mod tests {
         keys: impl Into<HostKeys>,
     ) -> watch::Sender<bool> {
         let listener = TcpListener::bind(address).await.unwrap();
-        let account = Account {
-            username: "alice".to_owned(),
-            aliases: Vec::new(),
-            password: Password::none(),
-            keys: Vec::new(),
-            shell: "/bin/sh".into(),
-            home: "/".into(),
-            environment: Vec::new(),
-        };
+        let account = Account::new("alice", Password::none(), "/");
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(serve(listener, account, keys.into(), stopped));
         stop

@@ -110,15 +110,7 @@ async fn a_pod_is_ready_with_a_proof_that_comes_in_time() {
     // As the service's own: the settings have the seed.
     let secret = HostKeySecret::derive(b"of a test", POD);
     let host_keys = HostKeys::proved(directory.path(), secret).unwrap();
-    let account = Account {
-        username: "alice".to_owned(),
-        aliases: Vec::new(),
-        password: Password::none(),
-        keys: Vec::new(),
-        shell: "/bin/sh".into(),
-        home: "/".into(),
-        environment: Vec::new(),
-    };
+    let account = Account::new("alice", Password::none(), "/");
     let (_stop, stopped) = watch::channel(false);
     tokio::spawn(serve(server, account, host_keys, stopped));
     let ready = tokio::time::timeout(SOON, waiting).await.unwrap().unwrap().unwrap();

@@ -429,15 +429,9 @@ async fn wait_until_free(port: u16) {
 
 fn account(login: &Login, home: PathBuf) -> Result<Account, paygress_sshd::Error> {
     let password = login.password.as_ref();
-    Ok(Account {
-        username: login.username.to_string(),
-        aliases: Vec::new(),
-        password: password.map_or(Password::none(), |password| Password::new(password.expose())),
-        keys: parse_keys(login.public_key.as_deref().unwrap_or_default())?,
-        shell: PathBuf::from("/bin/sh"),
-        home,
-        environment: Vec::new(),
-    })
+    let password = password.map_or(Password::none(), |password| Password::new(password.expose()));
+    let keys = parse_keys(login.public_key.as_deref().unwrap_or_default())?;
+    Ok(Account { keys, ..Account::new(login.username.as_str(), password, home) })
 }
 
 /// Waits until the time is over or the pod is stopped.

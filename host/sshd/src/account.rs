@@ -66,6 +66,20 @@ impl std::fmt::Debug for Password {
 }
 
 impl Account {
+    /// A user of `/bin/sh` without keys, other names and variables.
+    #[must_use]
+    pub fn new(username: impl Into<String>, password: Password, home: impl Into<PathBuf>) -> Self {
+        Self {
+            username: username.into(),
+            aliases: Vec::new(),
+            password,
+            keys: Vec::new(),
+            shell: "/bin/sh".into(),
+            home: home.into(),
+            environment: Vec::new(),
+        }
+    }
+
     /// Reads the files `username`, `password` and, if it exists, `authorized_key` of a directory.
     /// The whole content of the first two counts, a newline at its end included; the last one has a
     /// key in each line. With a key the password may be missing. All else is the image's.

@@ -36,15 +36,7 @@
 //!
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 //! let address = listener.local_addr()?;
-//! let account = Account {
-//!     username: "alice".to_owned(),
-//!     aliases: Vec::new(),
-//!     password: Password::new("correct horse"),
-//!     keys: Vec::new(),
-//!     shell: "/bin/sh".into(),
-//!     home: std::env::temp_dir(),
-//!     environment: Vec::new(),
-//! };
+//! let account = Account::new("alice", Password::new("correct horse"), std::env::temp_dir());
 //! let (stop, stopped) = tokio::sync::watch::channel(false);
 //! let host_key = new_host_key()?;
 //! let known = HostKeyCheck::OneOf(vec![host_key.public_key().clone()]);

@@ -242,13 +242,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let account = Account {
-            username: "alice".to_owned(),
-            aliases: Vec::new(),
-            password: Password::none(),
             keys: parse_keys(keys).unwrap(),
-            shell: "/bin/sh".into(),
-            home: home.to_owned(),
-            environment: Vec::new(),
+            ..Account::new("alice", Password::none(), home)
         };
         let mut config = connection::config(vec![new_host_key().unwrap()], &account);
         config.keepalive_interval = Some(keepalive);

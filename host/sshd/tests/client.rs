@@ -240,15 +240,8 @@ async fn proving(
 ) -> (SocketAddr, watch::Sender<bool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let account = Account {
-        username: "alice".to_owned(),
-        aliases: Vec::new(),
-        password,
-        keys: parse_keys(keys).unwrap(),
-        shell: "/bin/sh".into(),
-        home: "/".into(),
-        environment: Vec::new(),
-    };
+    let account =
+        Account { keys: parse_keys(keys).unwrap(), ..Account::new("alice", password, "/") };
     let host_keys = HostKeys::proved(directory, secret.clone()).unwrap();
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(serve(listener, account, host_keys, stopped));

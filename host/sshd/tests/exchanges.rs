@@ -53,15 +53,7 @@ impl Handler for Counter {
 async fn start(home: &Path) -> (SocketAddr, watch::Sender<bool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let account = Account {
-        username: "alice".to_owned(),
-        aliases: Vec::new(),
-        password: Password::new(PASSWORD),
-        keys: Vec::new(),
-        shell: "/bin/sh".into(),
-        home: home.to_owned(),
-        environment: Vec::new(),
-    };
+    let account = Account::new("alice", Password::new(PASSWORD), home);
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(serve(listener, account, new_host_key().unwrap(), stopped));
     (address, stop)

@@ -129,15 +129,7 @@ async fn a_server_with_another_host_key_than_the_pod_gets_no_terminal() {
     assert_eq!(bought["ssh_host"], NODE);
     assert_eq!(bought["known_hosts"], json!(format!("[{NODE}]:{port} {}", testing::HOST_KEY)));
     // It would let the customer in.
-    let account = Account {
-        username: "user".to_owned(),
-        aliases: Vec::new(),
-        password: Password::new(PASSWORD),
-        keys: Vec::new(),
-        shell: "/bin/sh".into(),
-        home: sandbox.directory.path().to_owned(),
-        environment: Vec::new(),
-    };
+    let account = Account::new("user", Password::new(PASSWORD), sandbox.directory.path());
     let (_stop, stopped) = watch::channel(false);
     tokio::spawn(serve(listener, account, new_host_key().unwrap(), stopped));
     let (code, reason) = refusal(&web, &bought).await;

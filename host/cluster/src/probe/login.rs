@@ -154,15 +154,7 @@ mod tests {
     async fn start(login: &Login, password: &str) -> (SocketAddr, watch::Sender<bool>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let account = Account {
-            username: login.username.as_str().to_owned(),
-            aliases: Vec::new(),
-            password: Password::new(password),
-            keys: Vec::new(),
-            shell: "/bin/sh".into(),
-            home: "/".into(),
-            environment: Vec::new(),
-        };
+        let account = Account::new(login.username.as_str(), Password::new(password), "/");
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(serve(listener, account, new_host_key().unwrap(), stopped));
         (address, stop)

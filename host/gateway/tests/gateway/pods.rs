@@ -22,15 +22,7 @@ impl SshPod {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let home = tempfile::tempdir().unwrap();
-        let account = Account {
-            username: "alice".to_owned(),
-            aliases: Vec::new(),
-            password: Password::new(SECRET),
-            keys,
-            shell: "/bin/sh".into(),
-            home: home.path().to_owned(),
-            environment: Vec::new(),
-        };
+        let account = Account { keys, ..Account::new("alice", Password::new(SECRET), home.path()) };
         let key = new_host_key().unwrap();
         let host_key = key.public_key().to_openssh().unwrap();
         let (stop, stopped) = watch::channel(false);

@@ -200,13 +200,8 @@ mod tests {
     /// That of `alice`, who is also `admin`.
     fn sftp(home: &Path) -> Sftp {
         let account = Account {
-            username: "alice".to_owned(),
             aliases: vec!["admin".to_owned()],
-            password: Password::none(),
-            keys: Vec::new(),
-            shell: "/bin/sh".into(),
-            home: home.to_owned(),
-            environment: Vec::new(),
+            ..Account::new("alice", Password::none(), home)
         };
         Sftp::new(Arc::new(account), listing::Names::default())
     }

@@ -259,13 +259,9 @@ impl Ours {
         let listener = listen_on_both_families(0).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let account = Account {
-            username: user.name.clone(),
-            aliases: Vec::new(),
-            password: Password::new(PASSWORD),
             keys: parse_keys(&std::fs::read_to_string(files.join("authorized")).unwrap()).unwrap(),
             shell: user.shell.clone(),
-            home: user.home.clone(),
-            environment: Vec::new(),
+            ..Account::new(user.name.clone(), Password::new(PASSWORD), user.home.clone())
         };
         if user.has_own_files {
             let own = user.home.join(".ssh");

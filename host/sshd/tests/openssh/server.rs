@@ -72,15 +72,12 @@ impl Server {
         let port = listener.local_addr().unwrap().port();
         let (stop, stopped) = watch::channel(false);
         let account = Account {
-            username: "alice".to_owned(),
             aliases: vec!["admin".to_owned()],
-            password: Password::new(PASSWORD),
             keys: parse_keys(keys.unwrap_or_default()).unwrap(),
-            shell: PathBuf::from("/bin/sh"),
-            home: home.path().to_owned(),
             environment: [("OF_IMAGE", "its own"), ("HOME", "/of/image")]
                 .map(|(name, value)| (name.into(), value.into()))
                 .to_vec(),
+            ..Account::new("alice", Password::new(PASSWORD), home.path())
         };
         (Self { port, stop, home }, listener, account, stopped)
     }

@@ -31,13 +31,8 @@ impl Imposter {
     async fn start(key: &LoginKey) -> Self {
         let home = tempfile::tempdir().unwrap();
         let account = Account {
-            username: "alice".to_owned(),
-            aliases: Vec::new(),
-            password: Password::new(PASSWORD),
             keys: parse_keys(&key.public()).unwrap(),
-            shell: "/bin/sh".into(),
-            home: home.path().to_owned(),
-            environment: Vec::new(),
+            ..Account::new("alice", Password::new(PASSWORD), home.path())
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
