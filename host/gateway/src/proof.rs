@@ -3,6 +3,7 @@
 //! gives a client to log in. Bytes alone prove nothing: whoever exchanges keys sends as many.
 
 use crate::limits;
+use paygress_sshd::poll_read_count;
 use std::future::pending;
 use std::io;
 use std::pin::Pin;
@@ -61,9 +62,8 @@ impl<R: AsyncRead + Unpin> AsyncRead for ProofReader<R> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let room = buffer.remaining();
-        ready!(Pin::new(&mut this.reader).poll_read(context, buffer))?;
-        this.left = this.left.saturating_sub(room.saturating_sub(buffer.remaining()));
+        let count = ready!(poll_read_count(&mut this.reader, context, buffer))?;
+        this.left = this.left.saturating_sub(count);
         if this.left == 0
             && let Some(notify) = this.notify.take()
         {

@@ -57,6 +57,7 @@ mod channels;
 pub mod client;
 mod client_handler;
 mod connection;
+mod counted_read;
 mod date;
 mod early_drop;
 mod exchanges;
@@ -88,6 +89,7 @@ mod terminals;
 
 pub use account::{Account, Password};
 pub use connection::password_prompt;
+pub use counted_read::poll_read_count;
 pub use early_drop::EarlyDrop;
 pub use exchanges::{KEY_EXCHANGES, server_limits};
 pub use host_key_proof::{HOST_KEY_SECRET, HostKeySecret};

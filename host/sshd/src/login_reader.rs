@@ -1,5 +1,6 @@
 //! A reader of what a client sends, which is not much before it has logged in.
 
+use crate::counted_read::poll_read_count;
 use crate::progress::{Progress, Stage};
 use std::io;
 use std::pin::Pin;
@@ -39,9 +40,8 @@ impl<R: AsyncRead + Unpin> AsyncRead for LoginReader<R> {
                 "the client sends too much before its login",
             )));
         }
-        let room = buffer.remaining();
-        ready!(Pin::new(&mut this.reader).poll_read(context, buffer))?;
-        this.left = this.left.saturating_sub(room.saturating_sub(buffer.remaining()));
+        let count = ready!(poll_read_count(&mut this.reader, context, buffer))?;
+        this.left = this.left.saturating_sub(count);
         Poll::Ready(Ok(()))
     }
 }

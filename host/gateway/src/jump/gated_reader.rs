@@ -2,7 +2,7 @@
 //! completed: another one for each handshake that the client may have sent before it has authenticated.
 
 use crate::limits::HANDSHAKE_BYTES;
-use paygress_sshd::{Progress, Stage};
+use paygress_sshd::{Progress, Stage, poll_read_count};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -50,11 +50,8 @@ impl<R: AsyncRead + Unpin> GatedReader<R> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<u64>> {
-        let room = buffer.remaining();
-        let mut some = (&mut self.reader).take(most);
-        ready!(Pin::new(&mut some).poll_read(context, buffer))?;
-        let read = room.saturating_sub(buffer.remaining());
-        Poll::Ready(Ok(u64::try_from(read).unwrap_or(u64::MAX)))
+        let count = ready!(poll_read_count((&mut self.reader).take(most), context, buffer))?;
+        Poll::Ready(Ok(u64::try_from(count).unwrap_or(u64::MAX)))
     }
 }
 
