@@ -124,7 +124,8 @@ impl Service {
     pub(crate) async fn stop(mut self) {
         let pid = i32::try_from(self.child.id().unwrap()).unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
-        assert!(self.child.wait().await.unwrap().success());
+        let status = self.child.wait().await.unwrap();
+        assert!(status.success(), "the service ended with {status}");
     }
 
     pub(crate) async fn kill_9(mut self) {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -20,6 +20,8 @@ const VARIABLES: [&str; 4] =
 const FIELDS: [&str; 2] = ["ssh_password", "bearer_token"];
 /// …and files beside the ledger.
 const GATEWAY_KEYS: [&str; 2] = ["gateway_host_key", "gateway_endpoint_key"];
+/// Of the log of a service whose test has failed.
+const SHOWN_LINES: usize = 100;
 /// What is shorter may be in a log by chance.
 const SHORTEST: usize = 8;
 
@@ -52,7 +54,18 @@ pub fn assert_none(what: &str, log: &str) {
     }
 }
 
-/// The log of a service, which is searched when this is dropped.
+/// The end of a log, without the lines that hold one of them.
+fn end_without(log: &str) -> String {
+    let secrets = SECRETS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let has_one = |line: &&str| {
+        secrets.iter().map(String::as_str).chain(PREFIXES).any(|secret| line.contains(secret))
+    };
+    let lines: Vec<&str> = log.lines().filter(|line| !has_one(line)).collect();
+    lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
+}
+
+/// The log of a service, which is searched when this is dropped; where the test has failed, its end is
+/// printed.
 pub struct SearchedLog {
     log: File,
     /// Where the service stores the secrets that it makes.
@@ -71,22 +84,26 @@ impl SearchedLog {
         Self { log, files: mnemonic.into_iter().chain(keys.into_iter().flatten()).collect() }
     }
 
-    fn search(&mut self) {
+    fn read(&mut self) -> std::io::Result<String> {
         for file in &self.files {
             let text = std::fs::read_to_string(file).unwrap_or_default();
             text.lines().filter(|line| !line.starts_with("-----")).for_each(add);
         }
         let mut log = Vec::new();
-        self.log.read_to_end(&mut log).unwrap();
-        assert_none("the log of a service", &String::from_utf8_lossy(&log));
+        self.log.rewind()?;
+        self.log.read_to_end(&mut log)?;
+        Ok(String::from_utf8_lossy(&log).into_owned())
     }
 }
 
 impl Drop for SearchedLog {
     fn drop(&mut self) {
-        // A test that has failed shows why.
-        if !std::thread::panicking() {
-            self.search();
+        let log = self.read();
+        if std::thread::panicking() {
+            let end = end_without(&log.unwrap_or_default());
+            eprintln!("the end of the log of a service:\n{end}");
+        } else {
+            assert_none("the log of a service", &log.unwrap());
         }
     }
 }
