@@ -11,8 +11,6 @@ use tokio::time::timeout;
 pub enum UnreadyReason {
     Ledger,
     Cluster,
-    /// A gateway's endpoint of iroh does not come back by itself.
-    EndpointClosed,
 }
 
 impl UnreadyReason {
@@ -22,7 +20,6 @@ impl UnreadyReason {
         match self {
             Self::Ledger => "the ledger does not answer",
             Self::Cluster => "the cluster does not answer, or does not permit listing pods",
-            Self::EndpointClosed => "the endpoint of iroh is closed: restart the gateway",
         }
     }
 }

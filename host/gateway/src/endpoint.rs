@@ -10,10 +10,13 @@ use iroh::{
     Endpoint, EndpointAddr, KeyParsingError, RelayMode, RelayUrl, RelayUrlParseError, SecretKey,
     Watcher,
 };
+use paygress_core::backoff::doubling;
+use paygress_core::error_chain;
 use paygress_core::model::secret::Secret;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The endpoint's key, which the operator has: tickets name it. It is never printed.
 #[derive(Clone)]
@@ -156,12 +159,12 @@ impl EndpointError {
     }
 }
 
-/// An endpoint that listens.
+/// An endpoint that listens. A gateway that serves it opens it again when it has failed.
 #[derive(Clone, Debug)]
 pub struct IrohEndpoint {
-    endpoint: Endpoint,
-    external: Vec<SocketAddr>,
-    relays: Vec<Relay>,
+    options: Arc<EndpointOptions>,
+    /// None: it was closed or has failed, and is not open again yet.
+    open: Arc<Mutex<Option<Endpoint>>>,
 }
 
 impl IrohEndpoint {
@@ -170,61 +173,103 @@ impl IrohEndpoint {
     /// # Errors
     /// [`EndpointError`].
     pub async fn bind(options: EndpointOptions) -> Result<Self, EndpointError> {
-        let EndpointOptions { key, udp, external, relays } = options;
-        let mut builder = Endpoint::builder(presets::Minimal)
-            .secret_key(key.0)
-            .relay_mode(relay_mode(relays.iter().map(|relay| relay.0.clone())))
-            .transport_config(transport());
-        if !udp.is_empty() {
-            builder = builder.clear_ip_transports();
-        }
-        for address in udp {
-            builder = builder.bind_addr(address).map_err(EndpointError::Address)?;
-        }
-        for address in &external {
-            builder = builder.external_addr(*address);
-        }
-        let bound = Box::pin(builder.bind()).await;
-        let endpoint = bound.map_err(|error| EndpointError::Bind(Box::new(error)))?;
-        Ok(Self { endpoint, external, relays })
+        let open = Some(bind(&options).await?);
+        Ok(Self { options: Arc::new(options), open: Arc::new(Mutex::new(open)) })
     }
 
-    /// Its addresses as they are known now. They grow when a relay is found, and change with the
-    /// machine's.
+    /// Its addresses as they are known now; none while it is closed. They grow when a relay is found,
+    /// and change with the machine's.
     #[must_use]
-    pub fn ticket(&self) -> GatewayTicket {
-        let mut addr = self.endpoint.addr();
-        let bound = self.endpoint.bound_sockets().into_iter();
+    pub fn ticket(&self) -> Option<GatewayTicket> {
+        let endpoint = self.endpoint()?;
+        let mut addr = endpoint.addr();
+        let bound = endpoint.bound_sockets().into_iter();
         let own = bound.filter(|address| !address.ip().is_unspecified());
-        for address in own.chain(self.external.iter().copied()) {
+        for address in own.chain(self.options.external.iter().copied()) {
             addr = addr.with_ip_addr(address);
         }
         // Which one is nearest is not known before one answers.
         if addr.relay_urls().next().is_none() {
-            for relay in &self.relays {
+            for relay in &self.options.relays {
                 addr = addr.with_relay_url(relay.0.clone());
             }
         }
-        GatewayTicket::new(addr)
+        Some(GatewayTicket::new(addr))
     }
 
-    /// Whether it is closed for good: only a restart of the process opens it again.
+    /// Whether it is closed: nobody reaches it until it is open again.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.endpoint.is_closed()
+        self.endpoint().is_none()
     }
 
     /// Whether relays are configured and it is connected to none of them: clients that cannot reach
     /// it directly cannot reach it at all.
     #[must_use]
     pub fn lacks_relay(&self) -> bool {
-        let statuses = self.endpoint.home_relay_status().get();
-        !self.relays.is_empty() && !statuses.iter().any(RelayStatus::is_connected)
+        let Some(endpoint) = self.endpoint() else { return false };
+        let statuses = endpoint.home_relay_status().get();
+        !self.options.relays.is_empty() && !statuses.iter().any(RelayStatus::is_connected)
     }
 
-    pub(crate) fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+    /// Closes it, and its sessions with it. A gateway that serves it opens it again.
+    pub async fn close(&self) {
+        let endpoint = self.lock().take();
+        if let Some(endpoint) = endpoint {
+            endpoint.close().await;
+        }
     }
+
+    pub(crate) fn endpoint(&self) -> Option<Endpoint> {
+        self.lock().clone()
+    }
+
+    /// Lets go of one that accepts nothing any more: its sockets are closed with its last owner.
+    pub(crate) fn forget(&self) {
+        *self.lock() = None;
+    }
+
+    /// Opens it again, however often that has to be tried.
+    pub(crate) async fn reopen(&self) {
+        self.forget();
+        for pause in doubling(limits::REOPEN_FIRST, limits::REOPEN_LONGEST) {
+            tokio::time::sleep(pause).await;
+            match bind(&self.options).await {
+                Ok(endpoint) => {
+                    tracing::info!("the endpoint of iroh is open again");
+                    *self.lock() = Some(endpoint);
+                    return;
+                }
+                Err(error) => {
+                    let error = error_chain(&error);
+                    tracing::warn!(error, "the endpoint of iroh cannot be opened again yet");
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Endpoint>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn bind(options: &EndpointOptions) -> Result<Endpoint, EndpointError> {
+    let EndpointOptions { key, udp, external, relays } = options;
+    let mut builder = Endpoint::builder(presets::Minimal)
+        .secret_key(key.0.clone())
+        .relay_mode(relay_mode(relays.iter().map(|relay| relay.0.clone())))
+        .transport_config(transport());
+    if !udp.is_empty() {
+        builder = builder.clear_ip_transports();
+    }
+    for address in udp {
+        builder = builder.bind_addr(*address).map_err(EndpointError::Address)?;
+    }
+    for address in external {
+        builder = builder.external_addr(*address);
+    }
+    let bound = Box::pin(builder.bind()).await;
+    bound.map_err(|error| EndpointError::Bind(Box::new(error)))
 }
 
 /// Uses these relays, and no default ones.

@@ -127,13 +127,28 @@ struct Gate {
     endpoints: KeyedLimit<EndpointId>,
 }
 
-/// Serves until `stop` is set, then closes the endpoint.
+/// Serves until `stop` is set, then closes the endpoint. One that fails is opened again: the gateway's
+/// other ways go on meanwhile.
 pub(crate) async fn serve(
     endpoint: IrohEndpoint,
     shared: Arc<Shared>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let gate = Arc::new(Gate::new(endpoint.endpoint().clone(), shared));
+    loop {
+        if let Some(open) = endpoint.endpoint() {
+            let gate = Arc::new(Gate::new(open, Arc::clone(&shared)));
+            serve_open(&endpoint, gate, stop.clone()).await;
+        }
+        tokio::select! {
+            biased;
+            () = is_set(&mut stop) => return,
+            () = endpoint.reopen() => {}
+        }
+    }
+}
+
+/// Serves until the endpoint fails or `stop` is set, then closes it.
+async fn serve_open(endpoint: &IrohEndpoint, gate: Arc<Gate>, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
         let incoming = tokio::select! {
@@ -141,10 +156,13 @@ pub(crate) async fn serve(
             Some(_) = connections.join_next() => continue,
             incoming = gate.endpoint.accept() => incoming,
         };
-        let Some(incoming) = incoming else { break };
+        let Some(incoming) = incoming else {
+            tracing::error!("the endpoint of iroh has failed; it is opened again");
+            endpoint.forget();
+            break;
+        };
         let Some((incoming, handshake)) = gate.admit(incoming) else { continue };
-        let gate = Arc::clone(&gate);
-        connections.spawn(gate.serve(incoming, handshake, stop.clone()));
+        connections.spawn(Arc::clone(&gate).serve(incoming, handshake, stop.clone()));
     }
     let ended = async { while connections.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(limits::STOP_GRACE, ended).await;

@@ -130,6 +130,9 @@ pub(crate) const DISCONNECT: Duration = Duration::from_secs(1);
 pub(crate) const STOP_GRACE: Duration = Duration::from_secs(5);
 /// After a failed `accept`, most likely because the process is out of file descriptors.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Before an endpoint of iroh that has failed is opened again, and the longest pause between attempts.
+pub(crate) const REOPEN_FIRST: Duration = Duration::from_millis(500);
+pub(crate) const REOPEN_LONGEST: Duration = Duration::from_secs(60);
 
 /// How long our client tries to connect.
 pub(crate) const CONNECT: Duration = Duration::from_secs(15);

@@ -2,10 +2,10 @@
 
 use paygress_core::backend::gateway::{GatewayCounts, GatewayInfo, RejectionCount, SessionCount};
 use paygress_core::model::gateway::{GatewayWays, IrohAddress, JumpHostAddress};
-use paygress_core::readiness::UnreadyReason;
 use paygress_gateway::{Counts, GatewayTicket, IrohEndpoint, PROTOCOL_PREFIX, Rejection, Way};
 use std::sync::Arc;
 
+const CLOSED: &str = "the endpoint of iroh is closed, and answers do not name it until it is open again: the log says why";
 const NO_RELAY: &str = "the endpoint of iroh has none of its relays: only customers who reach it directly find it; check GATEWAY_IROH_RELAYS";
 
 /// Where the endpoint's ticket comes from.
@@ -26,16 +26,17 @@ pub(super) struct KnownGateway {
 }
 
 impl Tickets {
-    fn address(&self) -> IrohAddress {
+    /// None while the endpoint is closed.
+    fn address(&self) -> Option<IrohAddress> {
         let ticket = match self {
-            Self::Endpoint(endpoint) => endpoint.ticket(),
+            Self::Endpoint(endpoint) => endpoint.ticket()?,
             Self::Configured(ticket) => ticket.clone(),
         };
-        IrohAddress {
+        Some(IrohAddress {
             ticket: ticket.to_string(),
             endpoint_id: ticket.endpoint_id(),
             protocol_prefix: PROTOCOL_PREFIX.to_owned(),
-        }
+        })
     }
 }
 
@@ -53,7 +54,7 @@ impl GatewayInfo for KnownGateway {
     fn ways(&self) -> GatewayWays {
         GatewayWays {
             jump_host: self.jump_host.clone(),
-            iroh: self.tickets.as_ref().map(Tickets::address),
+            iroh: self.tickets.as_ref().and_then(Tickets::address),
         }
     }
 
@@ -61,12 +62,12 @@ impl GatewayInfo for KnownGateway {
         self.counts.as_deref().map(counted)
     }
 
-    fn unready_reason(&self) -> Option<UnreadyReason> {
-        self.endpoint()?.is_closed().then_some(UnreadyReason::EndpointClosed)
-    }
-
     fn warning(&self) -> Option<&'static str> {
-        self.endpoint()?.lacks_relay().then_some(NO_RELAY)
+        let endpoint = self.endpoint()?;
+        if endpoint.is_closed() {
+            return Some(CLOSED);
+        }
+        endpoint.lacks_relay().then_some(NO_RELAY)
     }
 }
 
@@ -84,5 +85,23 @@ fn counted(counts: &Counts) -> GatewayCounts {
     GatewayCounts {
         sessions: Way::ALL.map(session).to_vec(),
         rejections: Rejection::ALL.map(rejection).to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use paygress_gateway::{EndpointKey, EndpointOptions};
+
+    #[tokio::test]
+    async fn an_endpoint_that_is_closed_is_a_warning_and_no_way() {
+        let mut options = EndpointOptions::new(EndpointKey::generate());
+        options.udp = vec!["127.0.0.1:0".parse().unwrap()];
+        let endpoint = IrohEndpoint::bind(options).await.unwrap();
+        let tickets = Some(Tickets::Endpoint(endpoint.clone()));
+        let known = KnownGateway { tickets, ..KnownGateway::default() };
+        assert!(known.ways().iroh.is_some() && known.warning().is_none());
+        endpoint.close().await;
+        assert_eq!((known.ways().iroh, known.warning()), (None, Some(CLOSED)));
     }
 }

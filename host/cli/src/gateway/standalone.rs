@@ -24,9 +24,7 @@ struct StandaloneHealth {
 #[async_trait]
 impl GatewayHealth for StandaloneHealth {
     async fn unready_reasons(&self) -> Vec<UnreadyReason> {
-        let mut reasons = unready_backends(&*self.ledger, &*self.cluster).await;
-        reasons.extend(self.known.unready_reason());
-        reasons
+        unready_backends(&*self.ledger, &*self.cluster).await
     }
 
     fn warnings(&self) -> Vec<&'static str> {

@@ -20,12 +20,16 @@ const OF_ENDPOINT: u64 = 32;
 /// Sessions of one lease that have not proved themselves.
 const UNPROVEN: usize = 48;
 
-async fn start() -> (GatewayTicket, Running) {
+async fn bind() -> IrohEndpoint {
     let mut options = EndpointOptions::new(EndpointKey::generate());
     options.udp = vec!["127.0.0.1:0".parse().unwrap()];
-    let endpoint = IrohEndpoint::bind(options).await.unwrap();
+    IrohEndpoint::bind(options).await.unwrap()
+}
+
+async fn start() -> (GatewayTicket, Running) {
+    let endpoint = bind().await;
     // As customers get it.
-    let ticket = endpoint.ticket().to_string().parse().unwrap();
+    let ticket = endpoint.ticket().unwrap().to_string().parse().unwrap();
     (ticket, Running::start(|gateway| gateway.with_endpoint(endpoint)))
 }
 
@@ -191,6 +195,23 @@ async fn who_holds_all_places_of_a_pod_keeps_no_customer_out() {
         client.echoes(GREETING).await;
     }
     customer.echoes(GREETING).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_has_failed_is_opened_again() {
+    let endpoint = bind().await;
+    let served = endpoint.clone();
+    let gateway = Running::start(|gateway| gateway.with_endpoint(served));
+    let before = endpoint.ticket().unwrap();
+    let mut cut = Client::connect(&before, &alice()).await;
+    cut.echoes(GREETING).await;
+    endpoint.close().await;
+    cut.end().await.unwrap_err();
+    until("it is open again", || !endpoint.is_closed()).await;
+    let ticket = endpoint.ticket().unwrap();
+    assert_eq!(ticket.endpoint_id(), before.endpoint_id());
+    Client::connect(&ticket, &alice()).await.echoes(GREETING).await;
     gateway.stop().await;
 }
 

@@ -95,7 +95,7 @@ impl Site {
         options.udp = vec!["127.0.0.1:0".parse().unwrap()];
         options.relays = vec![relay.url.parse().unwrap()];
         let endpoint = IrohEndpoint::bind(options).await.unwrap();
-        let ticket = endpoint.ticket();
+        let ticket = endpoint.ticket().unwrap();
         let servers = Pods::of(pods.iter().map(|(name, pod)| (name.clone(), pod.address)));
         let gateway = Running::start_before(servers, |gateway| {
             gateway.with_jump_host(JumpHost::new(listener, key)).with_endpoint(endpoint)

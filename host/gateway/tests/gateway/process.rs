@@ -178,7 +178,7 @@ async fn gateway() {
     answer(|name| match name {
         "jump" => jump.to_string(),
         "host-key" => pod.host_key.clone(),
-        "ticket" => endpoint.ticket().to_string(),
+        "ticket" => endpoint.ticket().unwrap().to_string(),
         "not-authenticated" => running.counts.rejections(Rejection::NotAuthenticated).to_string(),
         other => unknown(other),
     })

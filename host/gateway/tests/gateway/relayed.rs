@@ -17,7 +17,7 @@ async fn endpoint(relay: &str) -> (GatewayTicket, IrohEndpoint) {
     options.udp = vec!["127.0.0.1:0".parse().unwrap()];
     options.relays = vec![relay.parse().unwrap()];
     let endpoint = IrohEndpoint::bind(options).await.unwrap();
-    (endpoint.ticket(), endpoint)
+    (endpoint.ticket().unwrap(), endpoint)
 }
 
 #[tokio::test(flavor = "multi_thread")]
