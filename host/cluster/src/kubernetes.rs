@@ -23,7 +23,7 @@ use crate::recent_pods::RecentPods;
 use crate::requests::{Result, cluster_error, is_gone, request};
 use crate::settings::{RunImage, Settings, SshServerVolume};
 use crate::ssh_server::{PodForm, PodUser, ServerVolume, SshServer};
-use crate::status::{UNSCHEDULABLE, ended, finished, program_state, startup_phase};
+use crate::status::{UNSCHEDULABLE, ended, finished, is_ready, program_state, startup_phase};
 use crate::stream_permits::StreamPermits;
 use async_trait::async_trait;
 use k8s_openapi::api::batch::v1::Job;
@@ -377,6 +377,14 @@ impl PodProgress for Kubernetes {
 
     async fn image_program(&self, pod: &PodName) -> Result<Option<ProgramState>> {
         Ok(self.pods_of(pod).await?.first().and_then(program_state))
+    }
+
+    async fn running_pod(&self, pod: &PodName) -> Result<Option<ReadyPod>> {
+        let pods = self.pods_of(pod).await?;
+        match pods.iter().find(|pod| is_ready(pod)) {
+            Some(running) => self.ready_pod(pod, running).await.map(Some),
+            None => Ok(None),
+        }
     }
 }
 

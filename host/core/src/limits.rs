@@ -223,10 +223,11 @@ pub const CLOCK_CHECK: Duration = Duration::from_secs(5);
 /// How long the list of images is published as the policy gave it: it may depend on what is leased,
 /// and whoever reads offers has paid nothing.
 pub const IMAGE_LIST_KEPT: Duration = Duration::from_secs(60);
-/// How long it is known how an image's own program is: the cluster lists pods to find it out…
-pub const PROGRAM_STATE_KEPT: Duration = Duration::from_secs(1);
+/// How long it is known how an image's own program is, or that a pod was to prove its host keys: the
+/// cluster lists pods to find it out…
+pub const POD_CACHE_KEPT: Duration = Duration::from_secs(1);
 /// …and of how many pods it is known.
-pub const PROGRAM_STATES: usize = 1_000;
+pub const POD_CACHE: usize = 1_000;
 /// Attempts to let a pod's terminals show its end, and the longest pause between them: the last of
 /// the default notices is a minute before the end.
 pub const SHOW_END_ATTEMPTS: usize = 8;

@@ -17,6 +17,7 @@ use axum::extract::{Extension, State};
 use axum::response::Response;
 use paygress_core::backend::terminal::{Input, Session, ShellError, ShellLogin, Size};
 use paygress_core::model::ids::Customer;
+use paygress_core::model::secret::Secret;
 use paygress_core::orders::RunningLogin;
 use paygress_core::orders::pod_named;
 use serde::Deserialize;
@@ -124,18 +125,26 @@ async fn serve(
     let customer = Customer::of_bearer(&bearer);
     let pod = pod_named(pod).map_err(|refusal| refused(&refusal.message))?;
     let full = || failed("too many terminals are open; use ssh");
-    let RunningLogin { host, port, login, host_keys } =
+    let known =
         app.orders.login(&pod, &customer).await.map_err(|refusal| refused(&refusal.message))?;
     // The customer's key is not here, and no password was requested.
     let no_password = || refused("this pod has no password; log in with ssh and your key");
-    let password = login.password.as_ref().ok_or_else(no_password)?;
-    let (host, username, host_keys) = (&*host, &login.username, &*host_keys);
-    let login = ShellLogin { host, port, username, password, host_keys };
-    let _of_customer =
-        app.terminals_of.try_acquire(customer, limits::TERMINALS_OF_ONE).ok_or_else(full)?;
+    let password = known.login.password.as_ref().ok_or_else(no_password)?;
+    let of_customer = app.terminals_of.try_acquire(customer.clone(), limits::TERMINALS_OF_ONE);
+    let _of_customer = of_customer.ok_or_else(full)?;
     let _permit = app.terminals.try_acquire().map_err(|_| full())?;
     drop(waited_for);
-    let opening = app.shell.open(login, hello.size.size());
+    let size = hello.size.size();
+    let opening = async {
+        match open(app, &known, password, size).await {
+            // By now its server may prove them.
+            Err(ShellError::UnknownHostKeys) => {
+                let proved = app.orders.proved_login(&pod, &customer).await;
+                open(app, proved.as_ref().unwrap_or(&known), password, size).await
+            }
+            opened => opened,
+        }
+    };
     let session = match tokio::time::timeout(limits::TERMINAL_LOGIN, opening).await {
         Ok(Ok(session)) => session,
         Ok(Err(error)) => {
@@ -152,6 +161,18 @@ async fn serve(
     };
     forward(socket, session).await;
     Ok(())
+}
+
+/// Logs in as it is known.
+async fn open(
+    app: &App,
+    known: &RunningLogin,
+    password: &Secret,
+    size: Size,
+) -> Result<Session, ShellError> {
+    let RunningLogin { host, port, login, host_keys } = known;
+    let login = ShellLogin { host, port: *port, username: &login.username, password, host_keys };
+    app.shell.open(login, size).await
 }
 
 /// The first message.

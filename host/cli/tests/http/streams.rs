@@ -13,9 +13,10 @@ use paygress_core::model::ssh_host::SshHost;
 use paygress_core::testing;
 use paygress_sshd::{Account, Password, new_host_key, serve};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_is_sent_from_the_order_to_the_end() {
@@ -92,13 +93,19 @@ async fn a_terminal_opens_for_its_customer_only() {
     assert_eq!(u16::from(closed.unwrap().code), 1_000);
 }
 
-/// The code and the reason with which the terminal of this pod is closed before anything is shown.
-async fn refusal(web: &Web, bought: &Value) -> (u16, String) {
+/// A terminal of this pod, after its customer's first message.
+async fn say_hello(web: &Web, bought: &Value) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
     let url = format!("ws://{}/pods/{}/terminal", web.address, text(bought, "pod_name"));
     let (mut socket, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
     let bearer = text(bought, "bearer_token");
     let hello = json!({"bearer_token": bearer, "columns": 80, "rows": 24}).to_string();
     socket.send(Message::text(hello)).await.unwrap();
+    socket
+}
+
+/// The code and the reason with which the terminal of this pod is closed before anything is shown.
+async fn refusal(web: &Web, bought: &Value) -> (u16, String) {
+    let mut socket = say_hello(web, bought).await;
     let closed = tokio::time::timeout(TIMEOUT, socket.next()).await.expect("it is closed");
     match closed.unwrap().unwrap() {
         Message::Close(Some(frame)) => (u16::from(frame.code), frame.reason.to_string()),
@@ -137,19 +144,24 @@ async fn a_server_with_another_host_key_than_the_pod_gets_no_terminal() {
     assert!(reason.contains("its host key is not the pod's"), "{reason}");
 }
 
+/// Pods that have this port, into which the host puts the server.
+fn with_server(port: &str) -> [(&str, &str); 4] {
+    [
+        ("SSH_SERVER_IMAGE", "example.com/ssh:1"),
+        ("SSH_HOST", "127.0.0.1"),
+        ("SSH_PORT_RANGE_START", port),
+        ("SSH_PORT_RANGE_END", port),
+    ]
+}
+
 /// A pod that was sold without host keys, though the host has put the server into it: the one that
 /// answers may be anybody's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_without_known_host_keys_gets_no_terminal_where_they_should_be() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
-    let settings = [
-        ("SSH_SERVER_IMAGE", "example.com/ssh:1"),
-        ("SSH_HOST", "127.0.0.1"),
-        ("SSH_PORT_RANGE_START", port.as_str()),
-        ("SSH_PORT_RANGE_END", port.as_str()),
-    ];
-    let (_sandbox, _running, web, buyer) = with_cluster(&settings, FakeCluster::default()).await;
+    let cluster = FakeCluster::default();
+    let (_sandbox, _running, web, buyer) = with_cluster(&with_server(&port), cluster).await;
     let order = json!({"cashu_token": buyer.token(6).await, "ssh_password": "a long password"});
     let bought = web.spawn(order).await.good();
     assert_eq!(bought.get("ssh_host_keys"), None);
@@ -158,6 +170,39 @@ async fn a_pod_without_known_host_keys_gets_no_terminal_where_they_should_be() {
     assert!(reason.contains("host keys are not known, so no password was sent"), "{reason}");
     let reached = listener.into_std().unwrap().accept();
     assert!(reached.is_err(), "nothing connects to what is at its address");
+}
+
+/// As one that the cluster has started in place of another, whose server could not be reached then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_proves_its_host_keys_only_later_gets_a_terminal_then() {
+    const PASSWORD: &str = "the password of the pod";
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let key = new_host_key().unwrap();
+    let host_key = HostKey::parse(&key.public_key().to_openssh().unwrap()).unwrap();
+    let running_pod = ReadyPod { host_keys: vec![host_key.clone()], ..ReadyPod::default() };
+    let cluster = FakeCluster { running_pod: Some(running_pod), ..FakeCluster::default() };
+    let (sandbox, _running, web, buyer) = with_cluster(&with_server(&port), cluster).await;
+    let order = json!({"cashu_token": buyer.token(6).await, "ssh_password": PASSWORD});
+    let bought = web.spawn(order).await.good();
+    assert_eq!(bought.get("ssh_host_keys"), None);
+    let account = Account::new("user", Password::new(PASSWORD), sandbox.directory.path());
+    let (_stop, stopped) = watch::channel(false);
+    tokio::spawn(serve(listener, account, key, stopped));
+    let mut socket = say_hello(&web, &bought).await;
+    let shown = async {
+        loop {
+            match socket.next().await.unwrap().unwrap() {
+                Message::Binary(_) => return,
+                Message::Ping(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    tokio::time::timeout(TIMEOUT, shown).await.expect("the shell shows something");
+    let path = format!("/pods/{}/access", text(&bought, "pod_name"));
+    let access = web.get(&path, text(&bought, "bearer_token")).await.good();
+    assert_eq!(access["ssh_host_keys"], json!([host_key.as_str()]), "the customer sees it too");
 }
 
 #[tokio::test(flavor = "multi_thread")]

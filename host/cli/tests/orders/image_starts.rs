@@ -217,7 +217,7 @@ async fn however_often_a_status_is_requested_the_cluster_is_requested_once_a_mom
     for status in join_all((0..100).map(|_| service.orders.status(&pod, &customer))).await {
         assert_eq!(status.unwrap().image_program, Some(ProgramState::Running));
     }
-    let kept = limits::PROGRAM_STATE_KEPT.as_secs();
+    let kept = limits::POD_CACHE_KEPT.as_secs();
     let moments = begun.elapsed().as_secs().div_euclid(kept).saturating_add(1);
     let requests = service.cluster.program_requests.load(Ordering::Relaxed);
     assert!((1..=moments).contains(&requests), "{requests} in {:?}", begun.elapsed());

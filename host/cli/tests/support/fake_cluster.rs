@@ -34,6 +34,8 @@ pub struct FakeCluster {
     pub lost: Mutex<Vec<PodName>>,
     /// What is known of every pod.
     pub ready: ReadyPod,
+    /// What is known of every pod that runs for a while.
+    pub running_pod: Option<ReadyPod>,
     /// What each pod that was launched was to write.
     pub pod_replies: Mutex<Vec<Option<PodReply>>>,
     /// Holds up the pods that start.
@@ -147,6 +149,9 @@ impl PodProgress for FakeCluster {
     async fn image_program(&self, _: &PodName) -> Result<Option<ProgramState>, ClusterError> {
         self.program_requests.fetch_add(1, Ordering::Relaxed);
         Ok(Some(ProgramState::Running))
+    }
+    async fn running_pod(&self, _: &PodName) -> Result<Option<ReadyPod>, ClusterError> {
+        Ok(self.running_pod.clone())
     }
 }
 

@@ -1,12 +1,12 @@
 //! The watch of the Jobs: what becomes of their pods.
 
 use super::{Kubernetes, pod_of};
-use crate::status::{cause_in, finished, is_ready, is_replaced};
+use crate::status::{cause_in, finished, is_replaced};
 use crate::watches::watch;
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
 use kube::runtime::watcher::{self, Event};
-use paygress_core::backend::cluster::{ClusterEvent, EndReason};
+use paygress_core::backend::cluster::{ClusterEvent, EndReason, PodProgress};
 use paygress_core::error_chain;
 use paygress_core::logged_failures::LoggedFailures;
 use tokio::sync::mpsc;
@@ -70,9 +70,7 @@ impl Kubernetes {
     /// containers restarted (`OnFailure`).
     async fn replaced(&self, job: &Job) -> Option<ClusterEvent> {
         let pod = pod_of(job)?;
-        let pods = self.pods_of(&pod).await.ok()?;
-        let running = pods.iter().find(|pod| is_ready(pod))?;
-        let running = self.ready_pod(&pod, running).await.ok()?;
+        let running = self.running_pod(&pod).await.ok()??;
         Some(ClusterEvent::Replaced(pod, running))
     }
 }

@@ -267,6 +267,16 @@ pub trait PodProgress: Send + Sync {
     async fn image_program(&self, _pod: &PodName) -> Result<Option<ProgramState>, ClusterError> {
         Ok(None)
     }
+
+    /// What is known now of a pod that takes logins, whichever one it runs in place of. Its server is
+    /// waited for a moment, if it has to prove its host keys. None: there is none, or no more is known
+    /// of it than when it became ready.
+    ///
+    /// # Errors
+    /// [`ClusterError::Unavailable`].
+    async fn running_pod(&self, _pod: &PodName) -> Result<Option<ReadyPod>, ClusterError> {
+        Ok(None)
+    }
 }
 
 /// Moves the end of pods that run, and shows it in them.

@@ -25,10 +25,10 @@
 //!   `unpaid_failures`: who had one for nothing. `provision`: launch or extend. `refunds`: give
 //!   money back.
 //! - `terminate`: the end of a lease and what is due then. `notices`: before it, for those who want
-//!   them. `reconcile`: what the cluster reports.
+//!   them. `reconcile`: what the cluster reports. `host_key_proofs`: what it could not report yet.
 //! - `sales`: whether anything is sold, and the end of a lease, by the operator.
 //! - `queries`, `pricing`, `operator`, `lease_search`: what transports ask besides orders. Nothing
-//!   there changes state. `program_states`: what is known of a pod for a moment. `gateway`: the ways to pods
+//!   there changes state. `pod_cache`: what is known of a pod for a moment. `gateway`: the ways to pods
 //!   beside their ports. `apps`: their HTTP ports. `login_times`: how long orders took, for the
 //!   operator. `receipts`: what answers carry, signed.
 
@@ -42,6 +42,7 @@ mod double_spends;
 mod extension;
 mod free_capacity;
 mod gateway;
+mod host_key_proofs;
 mod image_list;
 mod image_starts;
 mod in_flight;
@@ -52,10 +53,10 @@ mod login_times;
 mod mint_permit;
 mod notices;
 mod operator;
+mod pod_cache;
 mod pricing;
 mod probe;
 mod probe_state;
-mod program_states;
 mod provision;
 mod queries;
 mod receipts;
@@ -102,6 +103,7 @@ use crate::limits;
 use crate::model::ids::{Customer, MintUrl, OrderId};
 use crate::model::order::State;
 use crate::model::refusal::{ErrorType, Refusal};
+use crate::model::run::ProgramState;
 use crate::model::sales::Sales;
 use crate::model::units::{Seconds, UnixTime};
 use admission::{Admission, Source};
@@ -112,8 +114,8 @@ use image_starts::ImageStarts;
 use in_flight::InFlight;
 use lane::Lane;
 use limiter::MintLimiter;
+use pod_cache::PodCache;
 use probe_state::Probed;
-use program_states::ProgramStates;
 use sold_out::SoldOut;
 use std::collections::HashMap;
 use std::error::Error;
@@ -208,7 +210,8 @@ pub struct OrderService {
     default_tier: Mutex<Option<Tier>>,
     image_list: ImageList,
     image_starts: Arc<ImageStarts>,
-    program_states: ProgramStates,
+    program_states: PodCache<Option<ProgramState>>,
+    host_key_proofs: PodCache<()>,
     login_times: Mutex<LoginTimes>,
     /// Whether pods start.
     probe: watch::Sender<Probed>,
@@ -249,7 +252,8 @@ impl OrderService {
             default_tier: Mutex::default(),
             image_list: ImageList::default(),
             image_starts: Arc::default(),
-            program_states: ProgramStates::default(),
+            program_states: PodCache::default(),
+            host_key_proofs: PodCache::default(),
             login_times: Mutex::default(),
             probe,
             probe_waits: Arc::new(Semaphore::new(limits::PROBE_WAITS)),

@@ -129,23 +129,30 @@ impl OrderService {
 
     /// Another pod runs in place of this one: its host keys are those of the lease from now on, and
     /// its customers who want notices get its status, with them.
-    pub(super) async fn replace_pod(self: &Arc<Self>, pod: &PodName, mut running: ReadyPod) {
-        running.host_keys.truncate(limits::HOST_KEYS);
-        let replaced = async {
-            let Some(lease) = self.backends.ledger.replace_pod(pod, &running).await? else {
-                return Ok(());
-            };
+    pub(super) async fn replace_pod(self: &Arc<Self>, pod: &PodName, running: ReadyPod) {
+        if self.update_pod(pod, running).await {
             tracing::warn!(%pod, "another pod runs in place of one, with a new disk and host keys");
+        }
+    }
+
+    /// This is known of a running pod from now on: whether it is new.
+    pub(super) async fn update_pod(self: &Arc<Self>, pod: &PodName, mut running: ReadyPod) -> bool {
+        running.host_keys.truncate(limits::HOST_KEYS);
+        let updated = async {
+            let Some(lease) = self.backends.ledger.replace_pod(pod, &running).await? else {
+                return Ok(false);
+            };
             // It knows nothing of what the one before it knew.
             self.show_end(&lease);
             let orders = self.backends.ledger.orders_of(&lease.id).await?;
             let service = Arc::clone(self);
             self.send_to(recipients(&orders), move || service.status_of(&lease, &[]).into());
-            Ok::<(), LedgerError>(())
+            Ok::<bool, LedgerError>(true)
         };
-        if let Err(error) = replaced.await {
-            tracing::warn!(%error, %pod, "the host keys of a pod that was replaced could not be stored");
-        }
+        updated.await.unwrap_or_else(|error| {
+            tracing::warn!(%error, %pod, "the host keys of a pod could not be stored");
+            false
+        })
     }
 
     /// Sends the notice of this lease. Whoever has stopped it gets a response.

@@ -1,52 +1,47 @@
-//! How images' own programs are. The cluster is requested once a moment at most for each pod, however
-//! often the status of one is requested: it lists pods to find it out.
+//! What the cluster is requested for of one pod: once a moment at most, however often customers want it.
+//! It lists pods to find it out.
 
 use crate::limits;
 use crate::model::ids::PodName;
-use crate::model::run::ProgramState;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// When a pod's was found out, and what; none before the first time.
-type Latest = tokio::sync::Mutex<Option<(Instant, Option<ProgramState>)>>;
+/// When it was found out of a pod, and what; none before the first time.
+type Latest<T> = tokio::sync::Mutex<Option<(Instant, T)>>;
 
 /// The latest of each pod.
-pub(super) struct ProgramStates {
-    pods: Mutex<HashMap<PodName, Arc<Latest>>>,
+pub(super) struct PodCache<T> {
+    pods: Mutex<HashMap<PodName, Arc<Latest<T>>>>,
     kept: Duration,
 }
 
-impl Default for ProgramStates {
+impl<T> Default for PodCache<T> {
     fn default() -> Self {
-        Self { pods: Mutex::default(), kept: limits::PROGRAM_STATE_KEPT }
+        Self { pods: Mutex::default(), kept: limits::POD_CACHE_KEPT }
     }
 }
 
-impl ProgramStates {
+impl<T: Copy> PodCache<T> {
     /// What is known of this pod, or else what this request of the cluster gives: also that it gives
     /// nothing.
-    pub(super) async fn of(
-        &self,
-        pod: &PodName,
-        request: impl Future<Output = Option<ProgramState>>,
-    ) -> Option<ProgramState> {
+    pub(super) async fn of(&self, pod: &PodName, request: impl Future<Output = T>) -> T {
         let latest = self.latest(pod);
         // Those who want it meanwhile wait for this request rather than for one of their own.
         let mut latest = latest.lock().await;
-        if let Some((at, state)) = *latest
+        if let Some((at, found)) = *latest
             && at.elapsed() < self.kept
         {
-            return state;
+            return found;
         }
-        let state = request.await;
-        *latest = Some((Instant::now(), state));
-        state
+        let found = request.await;
+        *latest = Some((Instant::now(), found));
+        found
     }
 
-    fn latest(&self, pod: &PodName) -> Arc<Latest> {
+    fn latest(&self, pod: &PodName) -> Arc<Latest<T>> {
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        if pods.len() >= limits::PROGRAM_STATES && !pods.contains_key(pod) {
+        if pods.len() >= limits::POD_CACHE && !pods.contains_key(pod) {
             // Those that nobody waits for; the others are as many as requests under way.
             pods.retain(|_, latest| Arc::strong_count(latest) > 1);
         }
@@ -58,6 +53,7 @@ impl ProgramStates {
 mod tests {
     use super::*;
     use crate::model::ids::{LeaseId, OrderId};
+    use crate::model::run::ProgramState;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn pod() -> PodName {
@@ -75,7 +71,7 @@ mod tests {
         let running = Some(ProgramState::Running);
         for (kept, expected) in [(Duration::MAX, 1), (Duration::ZERO, 4)] {
             requests.store(0, Ordering::Relaxed);
-            let (states, pod) = (ProgramStates { kept, ..ProgramStates::default() }, pod());
+            let (states, pod) = (PodCache { kept, ..PodCache::default() }, pod());
             let of = || states.of(&pod, request());
             assert_eq!(tokio::join!(of(), of(), of()), (running, running, running));
             assert_eq!(of().await, running);
@@ -85,10 +81,10 @@ mod tests {
 
     #[tokio::test]
     async fn no_more_pods_are_known_than_may_be() {
-        let states = ProgramStates::default();
-        for _ in 0..limits::PROGRAM_STATES.saturating_mul(3) {
-            assert_eq!(states.of(&pod(), async { None }).await, None);
+        let cache = PodCache::default();
+        for _ in 0..limits::POD_CACHE.saturating_mul(3) {
+            cache.of(&pod(), async {}).await;
         }
-        assert!(states.pods.lock().unwrap().len() <= limits::PROGRAM_STATES);
+        assert!(cache.pods.lock().unwrap().len() <= limits::POD_CACHE);
     }
 }
