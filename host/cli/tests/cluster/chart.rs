@@ -1,7 +1,7 @@
 //! The Helm chart: it makes what kustomize makes, and its values change what an overlay would.
 
 use crate::monitoring::Definitions;
-use crate::support::testbed::{CLUSTER, helm, kubectl, kustomized, output, root};
+use crate::support::testbed::{CLUSTER, dry_run, helm, kubectl, kustomized, output, root};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -189,13 +189,11 @@ fn the_cluster_takes_every_overlay_and_what_the_chart_makes() {
     let minikube = root().join("k8s/overlays/minikube");
     let minikube = kubectl(&["kustomize", &minikube.to_string_lossy()]);
     let of_variant = |variant: &Variant| [variant.kustomized(), variant.charted(&chart(), &[])];
-    let file = tempfile::NamedTempFile::new().unwrap();
     for manifests in VARIANTS.iter().flat_map(of_variant).chain([minikube]) {
-        std::fs::write(file.path(), &manifests).unwrap();
-        let path = file.path().to_string_lossy();
-        let taken = kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", &path]);
-        let objects = objects(&manifests).len();
-        assert_eq!(taken.lines().count(), objects, "{taken}");
+        let answer = dry_run(&manifests);
+        assert!(answer.status.success(), "{answer:?}");
+        let taken = String::from_utf8(answer.stdout).unwrap();
+        assert_eq!(taken.lines().count(), objects(&manifests).len(), "{taken}");
     }
 }
 
@@ -358,10 +356,8 @@ fn the_ingress_leads_from_the_public_url_to_the_service() {
         assert_eq!(backend["name"], service["metadata"]["name"]);
         assert_eq!(backend["port"]["name"], service["spec"]["ports"][0]["name"]);
     }
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), named(&manifests, "Ingress", "paygress").to_string()).unwrap();
-    let path = file.path().to_string_lossy();
-    kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", &path]);
+    let answer = dry_run(&named(&manifests, "Ingress", "paygress").to_string());
+    assert!(answer.status.success(), "{answer:?}");
 }
 
 /// Which Services the pod of `helm test` requests.

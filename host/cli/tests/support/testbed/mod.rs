@@ -195,9 +195,9 @@ impl Drop for ImageTag {
     }
 }
 
-fn try_to_apply(object: &str) -> Output {
-    let mut command = kubectl_command(&["apply", "-f", "-"]);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+fn try_to_apply(object: &str, flags: &[&str]) -> Output {
+    let mut command = kubectl_command(&[&["apply", "-f", "-"], flags].concat());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(object.as_bytes()).unwrap();
     child.wait_with_output().unwrap()
@@ -205,12 +205,17 @@ fn try_to_apply(object: &str) -> Output {
 
 /// Whether the cluster takes this object.
 pub fn applied(object: &str) -> bool {
-    try_to_apply(object).status.success()
+    try_to_apply(object, &[]).status.success()
+}
+
+/// What the API server would do with these objects, of which it must know every field.
+pub fn dry_run(objects: &str) -> Output {
+    try_to_apply(objects, &["--dry-run=server", "--validate=strict"])
 }
 
 #[track_caller]
 pub fn apply(object: &str) {
-    let applied = try_to_apply(object);
+    let applied = try_to_apply(object, &[]);
     if !applied.status.success() {
         let error = String::from_utf8_lossy(&applied.stderr);
         fail(&format!("{object} was not taken: {error}"));
