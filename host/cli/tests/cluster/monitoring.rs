@@ -1,22 +1,17 @@
-//! `k8s/overlays/monitoring`, without the Prometheus Operator.
+//! `k8s/overlays/monitoring`, with the definitions of the Prometheus Operator, which does not run.
 
-use crate::support::testbed::{kubectl, root};
+use crate::support::testbed::{CLUSTER, dry_run, kubectl, operator_definitions, root};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
-/// The part of the Prometheus Operator's definitions that is used here; gone with this.
+/// The operator's definitions, in the cluster; gone with this.
 pub(crate) struct Definitions(());
 
 impl Definitions {
-    fn file() -> PathBuf {
-        root().join("host/cli/tests/cluster/monitoring.yaml")
-    }
-
     pub(crate) fn new() -> Self {
-        let file = Self::file();
+        let file = operator_definitions();
         let file = file.to_string_lossy();
-        kubectl(&["apply", "-f", &file]);
+        kubectl(&["apply", "--server-side", "-f", &file]);
         kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", &file]);
         Self(())
     }
@@ -24,7 +19,50 @@ impl Definitions {
 
 impl Drop for Definitions {
     fn drop(&mut self) {
-        kubectl(&["delete", "--wait", "--ignore-not-found", "-f", &Self::file().to_string_lossy()]);
+        let file = operator_definitions();
+        kubectl(&["delete", "--wait", "--ignore-not-found", "-f", &file.to_string_lossy()]);
+    }
+}
+
+/// In a file of the overlay: where a field is set, the field, its value, and the error.
+const WRONG: [(&str, &str, &str, &str, &str); 3] = [
+    (
+        "service-monitor.yaml",
+        "/spec/endpoints/0",
+        "scrapeTimeOut",
+        "10s",
+        r#"unknown field "spec.endpoints[0].scrapeTimeOut""#,
+    ),
+    (
+        "service-monitor.yaml",
+        "/spec/endpoints/0",
+        "scheme",
+        "ftp",
+        r#"spec.endpoints[0].scheme: Unsupported value: "ftp""#,
+    ),
+    (
+        "rules.yaml",
+        "/spec/groups/0/rules/0",
+        "annotation",
+        "",
+        r#"unknown field "spec.groups[0].rules[0].annotation""#,
+    ),
+];
+
+/// Otherwise that the cluster takes the rest would say nothing.
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn what_the_operator_does_not_know_is_refused() {
+    let _alone = CLUSTER.lock();
+    let _definitions = Definitions::new();
+    let overlay = root().join("k8s/overlays/monitoring");
+    for (file, parent, field, value, error) in WRONG {
+        let object = std::fs::read_to_string(overlay.join(file)).unwrap();
+        let mut object: Value = serde_saphyr::from_str(&object).unwrap();
+        object.pointer_mut(parent).unwrap()[field] = json!(value);
+        let answer = dry_run(&object.to_string());
+        let printed = String::from_utf8_lossy(&answer.stderr);
+        assert!(!answer.status.success() && printed.contains(error), "{printed}");
     }
 }
 

@@ -128,6 +128,11 @@ pub fn admin_kubeconfig() -> PathBuf {
     state().join("admin.kubeconfig")
 }
 
+/// Of the Prometheus Operator: its ServiceMonitor and its PrometheusRule.
+pub fn operator_definitions() -> PathBuf {
+    state().join("bin/operator-definitions.yaml")
+}
+
 fn kubectl_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(Testbed::kubectl());
     command.env("KUBECONFIG", admin_kubeconfig()).args(arguments);
