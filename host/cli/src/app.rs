@@ -269,11 +269,19 @@ async fn serve_gateway(
     gateway: Option<OpenGateway>,
     ends: watch::Receiver<()>,
     mut stop: watch::Receiver<bool>,
-) {
+) -> Result<()> {
     match gateway {
-        Some(gateway) => gateway.serve(Some(ends), stop).await,
+        Some(gateway) => gateway.serve(Some(ends), stop.clone()).await,
         None => is_set(&mut stop).await,
     }
+    ended(&stop, "the gateway")
+}
+
+/// That a part of the service ended is an error, unless the service is being stopped.
+fn ended(stop: &watch::Receiver<bool>, part: &str) -> Result<()> {
+    let is_stopped = *stop.borrow() || stop.has_changed().is_err();
+    ensure!(is_stopped, "{part} ended");
+    Ok(())
 }
 
 /// Serves both transports until `stop` is `true`, and until requests that are under way are answered.
@@ -284,11 +292,6 @@ async fn serve_transports(
     stop: watch::Receiver<bool>,
 ) -> Result<()> {
     let (mut stops_nostr, mut stops_http) = (stop.clone(), stop.clone());
-    let ended = |transport: &str| {
-        let is_stopped = *stop.borrow() || stop.has_changed().is_err();
-        ensure!(is_stopped, "{transport} ended");
-        Ok(())
-    };
     let nostr = async {
         let stopped = is_set(&mut stops_nostr);
         match nostr {
@@ -298,7 +301,7 @@ async fn serve_transports(
             },
             None => stopped.await,
         }
-        ended("the inbox")
+        ended(&stop, "the inbox")
     };
     let http = async {
         let stopped = is_set(&mut stops_http);
@@ -306,7 +309,7 @@ async fn serve_transports(
             Some(server) => server.run_until(stopped).await,
             None => stopped.await,
         }
-        ended("the HTTP server")
+        ended(&stop, "the HTTP server")
     };
     tokio::try_join!(nostr, http).map(drop)
 }
@@ -427,16 +430,7 @@ impl App {
             resumed = self.orders.resume() => resumed?,
         }
         let gateway = serve_gateway(self.gateway.take(), self.orders.lease_ends(), stop.clone());
-        let mut gateway = std::pin::pin!(gateway);
-        let mut serving = Box::pin(self.serve_orders(stop.clone()));
-        tokio::select! {
-            biased;
-            () = is_set(&mut stop) => {}
-            () = &mut gateway => return Err(anyhow!("the gateway ended")),
-            ended = &mut serving => return ended,
-        }
-        let ((), ended) = tokio::join!(gateway, serving);
-        ended
+        tokio::try_join!(gateway, Box::pin(self.serve_orders(stop))).map(drop)
     }
 
     /// Serves everything but the gateway, until `stop` as in [`App::run_until`], and until requests over
