@@ -4,7 +4,8 @@
 use crate::limits;
 use crate::ticket::GatewayTicket;
 use iroh::endpoint::{
-    BindError, IdleTimeout, InvalidSocketAddr, QuicTransportConfig, RelayStatus, VarInt, presets,
+    BindError, Connection, IdleTimeout, Incoming, InvalidSocketAddr, QuicTransportConfig,
+    RelayStatus, VarInt, presets,
 };
 use iroh::{
     Endpoint, EndpointAddr, KeyParsingError, RelayMode, RelayUrl, RelayUrlParseError, SecretKey,
@@ -258,7 +259,7 @@ async fn bind(options: &EndpointOptions) -> Result<Endpoint, EndpointError> {
     let mut builder = Endpoint::builder(presets::Minimal)
         .secret_key(key.0.clone())
         .relay_mode(relay_mode(relays.iter().map(|relay| relay.0.clone())))
-        .transport_config(transport());
+        .transport_config(transport(limits::LEAST_QUIC_WINDOW));
     if !udp.is_empty() {
         builder = builder.clear_ip_transports();
     }
@@ -281,9 +282,37 @@ pub(crate) fn relay_mode(relays: impl Iterator<Item = RelayUrl>) -> RelayMode {
     }
 }
 
-/// One stream for each connection, little memory for each, and a short time until a silent peer is
-/// given up. A path has the same time as the connection: the connection ends with its last path.
-fn transport() -> QuicTransportConfig {
+/// Accepts a connection by this protocol alone. Under way are at most as many bytes as the window
+/// has, each way. None: the handshake has failed.
+pub(crate) async fn accept(
+    endpoint: &Endpoint,
+    incoming: Incoming,
+    protocol: Vec<u8>,
+    window: u32,
+) -> Option<Connection> {
+    let config = endpoint
+        .create_server_config_builder(vec![protocol])
+        .set_transport_config(transport(window))
+        .build();
+    match incoming.accept_with(Arc::new(config)).ok()?.await {
+        Ok(connection) => {
+            connection.set_receive_window(VarInt::from_u32(window));
+            Some(connection)
+        }
+        Err(error) => {
+            tracing::debug!(%error, "a handshake failed");
+            None
+        }
+    }
+}
+
+/// One stream for each connection and no datagrams, little memory for each, and a short time until a
+/// silent peer is given up. A path has the same time as the connection: the connection ends with its
+/// last path.
+///
+/// The receive window is the least that a connection gets. A client that comes again by a session
+/// ticket closes a connection that begins with less than the ticket's.
+fn transport(send_window: u32) -> QuicTransportConfig {
     let idle = IdleTimeout::try_from(limits::IDLE).ok();
     QuicTransportConfig::builder()
         .max_idle_timeout(idle)
@@ -292,15 +321,50 @@ fn transport() -> QuicTransportConfig {
         .default_path_keep_alive_interval(limits::QUIC_KEEP_ALIVE)
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u32(limits::RECEIVE_WINDOW))
-        .receive_window(VarInt::from_u32(limits::RECEIVE_WINDOW))
-        .send_window(limits::SEND_WINDOW)
+        .datagram_receive_buffer_size(None)
+        .stream_receive_window(VarInt::from_u32(limits::QUIC_WINDOW))
+        .receive_window(VarInt::from_u32(limits::LEAST_QUIC_WINDOW))
+        .send_window(u64::from(send_window))
         .build()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alpn;
+
+    /// One that is narrower than the last does not put off a client that comes again.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_sends_as_much_ahead_as_its_window_has() {
+        let mut options = EndpointOptions::new(EndpointKey::generate());
+        options.udp = vec!["127.0.0.1:0".parse().unwrap()];
+        let endpoint = IrohEndpoint::bind(options).await.unwrap();
+        let (gateway, ticket) = (endpoint.endpoint().unwrap(), endpoint.ticket().unwrap());
+        let client = Box::pin(Endpoint::builder(presets::Minimal).bind()).await.unwrap();
+        for window in [limits::QUIC_WINDOW, limits::LEAST_QUIC_WINDOW, limits::QUIC_WINDOW] {
+            let accepted = async {
+                let incoming = gateway.accept().await.unwrap();
+                accept(&gateway, incoming, alpn::BARE.to_vec(), window).await.unwrap()
+            };
+            let connected = client.connect(ticket.addr().clone(), alpn::BARE);
+            let (accepted, connected) = tokio::join!(Box::pin(accepted), Box::pin(connected));
+            let connection = connected.unwrap();
+            assert_eq!(connection.max_datagram_size(), None, "they would wait besides");
+            let (mut send, _receive) = connection.open_bi().await.unwrap();
+            let most = usize::try_from(window).unwrap();
+            // Nobody reads it, so that each write takes all that is left of the window.
+            let (mut sent, bytes) = (0, vec![7; 2 * most]);
+            let writes = async {
+                while sent < most {
+                    sent += send.write(&bytes).await.unwrap();
+                }
+            };
+            tokio::time::timeout(limits::HANDSHAKE, writes).await.expect("there is room for it");
+            assert_eq!(sent, most);
+            drop(accepted);
+        }
+        client.close().await;
+    }
 
     #[test]
     fn a_key_is_the_same_after_it_was_kept() {

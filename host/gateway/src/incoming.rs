@@ -11,7 +11,7 @@
 
 use crate::alpn;
 use crate::close::CloseReason;
-use crate::endpoint::IrohEndpoint;
+use crate::endpoint::{IrohEndpoint, accept};
 use crate::limits;
 use crate::metrics::Rejection;
 use crate::origin::{Origin, groups};
@@ -20,6 +20,7 @@ use crate::pump;
 use crate::rates::{NetworkRates, Rates};
 use crate::shared::{SessionPermit, Shared};
 use crate::startups::{Startup, Startups};
+use crate::windows::{WindowPermit, WindowPermits};
 use ipnet::IpNet;
 use iroh::endpoint::{Connection, Incoming, IncomingAddr, VarInt};
 use iroh::{Endpoint, EndpointId};
@@ -125,6 +126,7 @@ struct Gate {
     sources: SourceRates,
     leases: LeaseRates,
     endpoints: KeyedLimit<EndpointId>,
+    windows: WindowPermits,
 }
 
 /// Serves until `stop` is set, then closes the endpoint. One that fails is opened again: the gateway's
@@ -177,6 +179,7 @@ struct Admitted {
     pod: PodName,
     session: SessionPermit,
     _of_endpoint: Permit<EndpointId>,
+    _window: WindowPermit,
 }
 
 impl Gate {
@@ -188,6 +191,7 @@ impl Gate {
             sources: SourceRates::new(),
             leases: LeaseRates::new(),
             endpoints: KeyedLimit::default(),
+            windows: WindowPermits::default(),
         }
     }
 
@@ -275,14 +279,16 @@ impl Gate {
         let Some(pod) = named.filter(|_| is_live) else {
             self.shared.counts.reject(Rejection::UnknownLease);
             // The alert of TLS that there is no such protocol is what any client understands.
-            let connected = self.accept(incoming, alpn::BARE.to_vec()).await;
-            drop(connected);
+            let (protocol, window) = (alpn::BARE.to_vec(), limits::LEAST_QUIC_WINDOW);
+            drop(accept(&self.endpoint, incoming, protocol, window).await);
             return None;
         };
         if !self.leases.allow(&pod, origin) {
             return self.refuse(incoming, Rejection::TooFast);
         }
-        let connection = self.accept(incoming, alpn::of_pod(&pod)).await?;
+        let window = self.windows.acquire();
+        let protocol = alpn::of_pod(&pod);
+        let connection = accept(&self.endpoint, incoming, protocol, window.bytes).await?;
         let id = connection.remote_id();
         let of_endpoint = self.endpoints.try_acquire(id, limits::CONNECTIONS_OF_ENDPOINT);
         let Some(of_endpoint) = of_endpoint else {
@@ -294,20 +300,7 @@ impl Gate {
             close(&connection, CloseReason::TooMany);
             return None;
         };
-        Some(Admitted { connection, pod, session, _of_endpoint: of_endpoint })
-    }
-
-    /// Accepts a connection by this protocol alone.
-    async fn accept(&self, incoming: Incoming, protocol: Vec<u8>) -> Option<Connection> {
-        let config = self.endpoint.create_server_config_builder(vec![protocol]).build();
-        let accepting = incoming.accept_with(Arc::new(config)).ok()?;
-        match accepting.await {
-            Ok(connection) => Some(connection),
-            Err(error) => {
-                tracing::debug!(%error, "a handshake failed");
-                None
-            }
-        }
+        Some(Admitted { connection, pod, session, _of_endpoint: of_endpoint, _window: window })
     }
 
     /// Carries the connection's one stream to the pod and back, then closes the connection.

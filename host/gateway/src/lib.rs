@@ -43,6 +43,7 @@ mod sessions;
 mod shared;
 mod startups;
 mod ticket;
+mod windows;
 
 pub use access::{LeaseAccess, LeaseLogin, LookupError};
 pub use alpn::PREFIX as PROTOCOL_PREFIX;

@@ -90,9 +90,16 @@ pub(crate) const OF_LEASE: [[u32; 2]; NETWORKS] = [[8, 128], [16, 192], [32, 256
 pub(crate) const RATED: usize = 16_384;
 /// How long a connection may be without its stream: SSH clients send their greeting at once.
 pub(crate) const FIRST_STREAM: Duration = Duration::from_secs(20);
-/// What one connection may have under way from its client, and to it: our client takes no more.
-pub(crate) const RECEIVE_WINDOW: u32 = 1_250_000;
-pub(crate) const SEND_WINDOW: u64 = 1_250_000;
+/// Sessions over iroh at the same time. One more takes the place of one that has not proved itself.
+pub(crate) const SESSIONS_OVER_IROH: u64 = 4_096;
+/// What one of these may have under way from its client, and as much to it: our client takes no more…
+pub(crate) const QUIC_WINDOW: u32 = 1_250_000;
+/// …and what all of them have to share, each way: see
+/// [`WindowPermits`](crate::windows::WindowPermits). With as much for the other way it is less than the
+/// memory of `paygress gateway` in the cluster…
+pub(crate) const QUIC_WINDOWS: usize = 160 << 20;
+/// …but each has as much as this: a piece of what is copied.
+pub(crate) const LEAST_QUIC_WINDOW: u32 = 32_768;
 /// Either end notices within five seconds that the other is gone. The client takes the shorter
 /// time-out of the two, so that this holds for any client.
 pub(crate) const IDLE: Duration = Duration::from_secs(4);

@@ -125,6 +125,16 @@ impl Sessions {
         })
     }
 
+    /// Makes room in all leases: of the sessions that have not proved themselves and come from where most
+    /// of these do, the oldest loses its place. Whether there is one.
+    pub(crate) fn drop_unproven(&self) -> bool {
+        let mut table = lock(&self.0);
+        let unproven = table.leases.values().flat_map(|lease| &lease.unproven);
+        let ids = of_most(unproven.map(|(id, (origin, _))| (*id, *origin)));
+        let Some(oldest) = ids.into_iter().min() else { return false };
+        table.leases.values_mut().any(|lease| lease.unproven.remove(&oldest).is_some())
+    }
+
     fn place(&self, pod: &PodName, lease: &OfLease, standing: Standing) -> Place {
         let (table, waiting) = (Arc::clone(&self.0), lease.waiting.clone());
         Place { table, pod: pod.clone(), waiting, standing }
@@ -284,6 +294,23 @@ mod tests {
         assert!(sessions.begin(&pod()).is_none(), "a lost place is not given back twice");
         drop(proven);
         assert!(lock(&sessions.0).leases.is_empty());
+    }
+
+    #[tokio::test]
+    async fn room_in_all_leases_is_made_by_those_from_where_most_come() {
+        let sessions = Sessions::default();
+        let pods = ["a", "b"].map(|end| PodName::parse(format!("ssh-pod-{end:a<10}")).unwrap());
+        let [mut customer, mut first, mut second] = [(0, 1), (1, 2), (0, 2)]
+            .map(|(pod, origin)| sessions.begin_unproven(&pods[pod], network(origin)).unwrap());
+        for expected in [[false, true, false], [true, true, false], [true; 3]] {
+            assert!(sessions.drop_unproven());
+            let all = [&mut customer, &mut first, &mut second];
+            assert_eq!(all.map(is_lost), expected);
+        }
+        let mut proven = sessions.begin_unproven(&pods[0], network(1)).unwrap();
+        prove(&mut proven).await;
+        assert!(!sessions.drop_unproven(), "there is no other");
+        assert!(!is_lost(&mut proven));
     }
 
     #[test]

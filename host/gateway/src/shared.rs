@@ -79,7 +79,10 @@ impl Shared {
 
     /// One more over iroh, of anybody: another may lose its place to it.
     pub(crate) fn begin_unproven(&self, pod: &PodName, origin: Origin) -> Option<SessionPermit> {
-        self.permit(self.sessions.begin_unproven(pod, origin), Way::Iroh)
+        let is_full = self.counts.open_sessions(Way::Iroh) >= limits::SESSIONS_OVER_IROH;
+        let has_room = !is_full || self.sessions.drop_unproven();
+        let place = has_room.then(|| self.sessions.begin_unproven(pod, origin)).flatten();
+        self.permit(place, Way::Iroh)
     }
 
     fn permit(&self, place: Option<Place>, way: Way) -> Option<SessionPermit> {
@@ -108,6 +111,7 @@ mod tests {
     use super::*;
     use async_trait::async_trait;
     use paygress_core::backend::pod_streams::{OpenError, PodPort};
+    use std::future::{pending, ready};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tracing::span::{Attributes, Id, Record};
     use tracing::{Event, Level, Metadata, Subscriber};
@@ -156,6 +160,32 @@ mod tests {
         assert_eq!(shared.counts.rejections(Rejection::TooMany), 2);
         drop((others, customers));
         assert_eq!(Way::ALL.map(|way| shared.counts.open_sessions(way)), [0, 0]);
+    }
+
+    #[tokio::test]
+    async fn whoever_begins_as_many_sessions_as_there_may_be_keeps_no_customer_out() {
+        let shared = shared();
+        let pods: Vec<PodName> = ('a'..='z')
+            .flat_map(|first| ('a'..='z').map(move |second| format!("{first}{second}")))
+            .map(|end| pod(&format!("ssh-pod-aaaaaaaa{end}")))
+            .collect();
+        let all = usize::try_from(limits::SESSIONS_OVER_IROH).unwrap();
+        let mut others: Vec<SessionPermit> = (0..all)
+            .map(|number| shared.begin_unproven(&pods[number % pods.len()], None).unwrap())
+            .collect();
+        let origin = Some([192, 0, 2, 7].into());
+        let mut customer = shared.begin_unproven(&pods[0], origin).expect("a newcomer");
+        others[0].place.lost(pending()).await;
+        others.push(shared.begin_unproven(&pods[1], None).expect("another newcomer"));
+        others[1].place.lost(pending()).await;
+        for stays in [&mut others[2], &mut customer] {
+            tokio::select! {
+                biased;
+                () = stays.place.lost(pending()) => panic!("it has lost its place"),
+                () = ready(()) => {}
+            }
+        }
+        assert_eq!(shared.counts.rejections(Rejection::TooMany), 0);
     }
 
     #[tokio::test]
