@@ -59,8 +59,11 @@ pub(crate) const WAITING_BYTES: usize = 512 << 10;
 /// More than this only waits if the client ignores its windows.
 pub(crate) const EXCESS_BYTES: usize = 16 << 20;
 /// What may wait for one pod in all its connections. Beyond that those end in which more than
-/// [`WAITING_BYTES`] wait: a pod that reads nothing must not cost all others the gateway's memory.
+/// [`WAITING_BYTES`] wait: a pod that reads nothing must not cost all others the gateway's memory…
 pub(crate) const WAITING_BYTES_OF_LEASE: usize = 32 << 20;
+/// …and of one pod it is less, a [share](paygress_core::keyed_limit::share) of what may wait for all,
+/// where that is more than half used.
+pub(crate) const WAITING_BYTES_OF_ALL: usize = 128 << 20;
 /// How long one packet of a client that is too far ahead is held before the next is read.
 pub(crate) const PACE: Duration = Duration::from_millis(20);
 

@@ -8,6 +8,7 @@
 
 use crate::limits;
 use crate::origin::{Origin, of_most};
+use paygress_core::keyed_limit::share;
 use paygress_core::model::ids::PodName;
 use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
@@ -15,28 +16,42 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
-/// How many bytes wait for the pod of a lease, in all its sessions by the jump host.
+/// How many bytes wait for the pod of a lease, in all its sessions by the jump host, and how many for all
+/// pods.
 #[derive(Clone, Default)]
-pub(crate) struct WaitingBytes(Arc<AtomicUsize>);
+pub(crate) struct WaitingBytes {
+    of_lease: Arc<AtomicUsize>,
+    of_all: Arc<AtomicUsize>,
+}
 
 impl WaitingBytes {
+    /// For the pod of the lease.
     pub(crate) fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.of_lease.load(Ordering::Relaxed)
+    }
+
+    /// Whether these are more than the lease may have.
+    pub(crate) fn is_full(&self) -> bool {
+        let all = limits::WAITING_BYTES_OF_ALL;
+        let free = all.saturating_sub(self.of_all.load(Ordering::Relaxed));
+        self.count() > share(limits::WAITING_BYTES_OF_LEASE, free, all)
     }
 
     pub(crate) fn add(&self, bytes: usize) {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
+        self.of_lease.fetch_add(bytes, Ordering::Relaxed);
+        self.of_all.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// As many as were added at the most.
     pub(crate) fn remove(&self, bytes: usize) {
-        self.0.fetch_sub(bytes, Ordering::Relaxed);
+        self.of_lease.fetch_sub(bytes, Ordering::Relaxed);
+        self.of_all.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
 #[derive(Default)]
 struct OfLease {
-    waiting: WaitingBytes,
+    waiting: Arc<AtomicUsize>,
     proven: usize,
     /// The oldest first. Dropping the sender tells the session that it has lost its place.
     unproven: BTreeMap<u64, (Origin, oneshot::Sender<()>)>,
@@ -77,7 +92,10 @@ impl Table {
 
 /// All sessions.
 #[derive(Default)]
-pub(crate) struct Sessions(Arc<Mutex<Table>>);
+pub(crate) struct Sessions {
+    table: Arc<Mutex<Table>>,
+    waiting: Arc<AtomicUsize>,
+}
 
 fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -99,7 +117,7 @@ pub(crate) struct Place {
 impl Sessions {
     /// A session of somebody who has logged in; none if the lease has as many of these as it may.
     pub(crate) fn begin(&self, pod: &PodName) -> Option<Place> {
-        let mut table = lock(&self.0);
+        let mut table = lock(&self.table);
         let lease = table.leases.entry(pod.clone()).or_default();
         lease.make_room().then(|| {
             lease.proven = lease.proven.saturating_add(1);
@@ -109,7 +127,7 @@ impl Sessions {
 
     /// A session of anybody; none if the lease has as many as it may that have proved themselves.
     pub(crate) fn begin_unproven(&self, pod: &PodName, origin: Origin) -> Option<Place> {
-        let mut table = lock(&self.0);
+        let mut table = lock(&self.table);
         let id = table.next;
         table.next = id.wrapping_add(1);
         let lease = table.leases.entry(pod.clone()).or_default();
@@ -128,7 +146,7 @@ impl Sessions {
     /// Makes room in all leases: of the sessions that have not proved themselves and come from where most
     /// of these do, the oldest loses its place. Whether there is one.
     pub(crate) fn drop_unproven(&self) -> bool {
-        let mut table = lock(&self.0);
+        let mut table = lock(&self.table);
         let unproven = table.leases.values().flat_map(|lease| &lease.unproven);
         let ids = of_most(unproven.map(|(id, (origin, _))| (*id, *origin)));
         let Some(oldest) = ids.into_iter().min() else { return false };
@@ -136,13 +154,14 @@ impl Sessions {
     }
 
     fn place(&self, pod: &PodName, lease: &OfLease, standing: Standing) -> Place {
-        let (table, waiting) = (Arc::clone(&self.0), lease.waiting.clone());
-        Place { table, pod: pod.clone(), waiting, standing }
+        let (of_lease, of_all) = (Arc::clone(&lease.waiting), Arc::clone(&self.waiting));
+        let waiting = WaitingBytes { of_lease, of_all };
+        Place { table: Arc::clone(&self.table), pod: pod.clone(), waiting, standing }
     }
 }
 
 impl Place {
-    /// Of all sessions of the lease.
+    /// Of all sessions of the lease, and of all.
     pub(crate) fn waiting(&self) -> WaitingBytes {
         self.waiting.clone()
     }
@@ -237,10 +256,10 @@ mod tests {
         assert_eq!(lost.iter().filter(|lost| **lost).count(), 1);
         assert!(lost[0] && !is_lost(&mut customer), "the oldest goes, the newest stays");
         let more: Vec<Place> = (0..1_000).map(|_| begin(None)).collect();
-        assert_eq!(lock(&sessions.0).leases[&pod()].count(), UNPROVEN);
+        assert_eq!(lock(&sessions.table).leases[&pod()].count(), UNPROVEN);
         assert!(is_lost(&mut customer), "to so many from where it comes from");
         drop((held, more, customer));
-        assert!(lock(&sessions.0).leases.is_empty(), "a lease without sessions is forgotten");
+        assert!(lock(&sessions.table).leases.is_empty(), "a lease without sessions is forgotten");
     }
 
     #[test]
@@ -293,7 +312,7 @@ mod tests {
         drop(others);
         assert!(sessions.begin(&pod()).is_none(), "a lost place is not given back twice");
         drop(proven);
-        assert!(lock(&sessions.0).leases.is_empty());
+        assert!(lock(&sessions.table).leases.is_empty());
     }
 
     #[tokio::test]

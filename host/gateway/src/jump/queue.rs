@@ -20,7 +20,7 @@ pub(super) struct Backlog {
 }
 
 /// The client has sent far more than its windows allow: it ignores them. Or its connections together
-/// have more under way than a lease may.
+/// have more under way than a lease may, which is less where much waits for others.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Excess;
 
@@ -34,8 +34,7 @@ impl Backlog {
     }
 
     fn is_excess(&self) -> bool {
-        let is_lease_full = self.of_lease.count() > limits::WAITING_BYTES_OF_LEASE;
-        *self.bytes.borrow() > limits::EXCESS_BYTES || (is_lease_full && self.is_full())
+        *self.bytes.borrow() > limits::EXCESS_BYTES || (self.of_lease.is_full() && self.is_full())
     }
 
     /// Waits until there is room, but not for ever: other channels must go on.
@@ -111,6 +110,8 @@ impl Drop for InputReceiver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sessions::Sessions;
+    use paygress_core::model::ids::PodName;
 
     /// Of a lease that has no other connections.
     fn backlog() -> Backlog {
@@ -154,6 +155,33 @@ mod tests {
         let (sender, _receiver) = backlog.queue();
         sender.push(&vec![7; limits::EXCESS_BYTES + 1]);
         assert_eq!(backlog.pace().await, Err(Excess));
+    }
+
+    #[tokio::test]
+    async fn so_much_is_under_way_in_all_however_many_leases_there_are() {
+        let sessions = Sessions::default();
+        let stalled = |lease: char| {
+            let pod = PodName::parse(format!("ssh-pod-{}", lease.to_string().repeat(10))).unwrap();
+            let place = sessions.begin(&pod).unwrap();
+            let backlog = Backlog::new(place.waiting());
+            let (sender, receiver) = backlog.queue();
+            sender.push(&vec![7; limits::EXCESS_BYTES]);
+            (backlog, sender, (receiver, place))
+        };
+        let mut all: Vec<_> = ('a'..='c').map(stalled).collect();
+        assert_eq!(all[0].0.pace().await, Ok(()), "more than half of it is free");
+        all.extend(('d'..='g').map(stalled));
+        for (backlog, ..) in &all {
+            assert_eq!(backlog.pace().await, Err(Excess));
+        }
+        let place = sessions.begin(&PodName::parse("ssh-pod-zzzzzzzzzz").unwrap()).unwrap();
+        let quick = Backlog::new(place.waiting());
+        let (keys, _keys_taken) = quick.queue();
+        keys.push(b"ls");
+        assert_eq!(quick.pace().await, Ok(()), "one in which hardly anything waits goes on");
+        let last = all.pop().unwrap();
+        drop(all);
+        assert_eq!(last.0.pace().await, Ok(()), "what is gone waits no longer");
     }
 
     /// So many connections as a lease may have would otherwise use up the memory of all.
