@@ -70,6 +70,7 @@ fn handshakes() -> Startups<Source> {
 
 /// How often clients connect.
 struct SourceRates {
+    unproven: NetworkRates,
     of_networks: NetworkRates,
     of_others: Rates<Source>,
     refusals_of_others: Rates<Source>,
@@ -79,10 +80,16 @@ impl SourceRates {
     fn new() -> Self {
         let [of_one, _, _] = limits::OF_SOURCE;
         Self {
+            unproven: NetworkRates::new(limits::UNPROVEN_OF_SOURCE, limits::RATED),
             of_networks: NetworkRates::new(limits::OF_SOURCE, limits::RATED),
             of_others: Rates::new(of_one, limits::RATED),
             refusals_of_others: Rates::new(of_one, limits::RATED),
         }
+    }
+
+    /// Whether a client need not prove first that this address is its own.
+    fn allow_unproven(&self, address: IpAddr) -> bool {
+        self.unproven.allows(address)
     }
 
     fn allow(&self, source: &Source) -> bool {
@@ -198,16 +205,16 @@ impl Gate {
     /// Refuses a source that connects too often, before a handshake costs anything. Another handshake
     /// may be dropped for one that is admitted.
     fn admit(&self, incoming: Incoming) -> Option<(Incoming, Startup<Source>)> {
-        let addr = incoming.remote_addr();
-        let is_busy = self.handshakes.held() >= limits::UNPROVEN_HANDSHAKES;
-        let is_direct = matches!(addr, IncomingAddr::Ip(_));
-        if is_busy && is_direct && !incoming.remote_addr_validated() {
-            // An address that is forged does not come back.
-            let _ = incoming.retry();
-            return None;
-        }
-        let source = Source::from(addr);
-        if !self.sources.allow(&source) {
+        let source = Source::from(incoming.remote_addr());
+        let unproven = source.origin().filter(|_| !incoming.remote_addr_validated());
+        if let Some(address) = unproven {
+            let is_busy = self.handshakes.held() >= limits::UNPROVEN_HANDSHAKES;
+            if is_busy || !self.sources.allow_unproven(address) {
+                // An address that is forged does not come back.
+                let _ = incoming.retry();
+                return None;
+            }
+        } else if !self.sources.allow(&source) {
             if self.sources.allow_refusal(&source) {
                 return self.refuse(incoming, Rejection::TooFast);
             }
@@ -366,6 +373,19 @@ mod tests {
         let other = Source::Relayed(iroh::SecretKey::generate().public()).origin();
         assert!(!leases.allow(&pod, other), "it is the same flood");
         assert!(leases.allow(&pod, direct));
+    }
+
+    /// Neither of their connections nor of those to one lease.
+    #[test]
+    fn whoever_forges_addresses_uses_up_nothing_of_their_owners() {
+        let (sources, direct) = (SourceRates::new(), IpAddr::from([192, 0, 2, 7]));
+        let forged = (0..10_000).filter(|_| sources.allow_unproven(direct)).count();
+        assert!((32..1_000).contains(&forged), "{forged}");
+        let [[_, at_once], ..] = limits::OF_SOURCE;
+        assert!((0..at_once).all(|_| sources.allow(&Source::Network(direct))));
+        for (unproven, of_lease) in limits::UNPROVEN_OF_SOURCE.iter().zip(limits::OF_LEASE) {
+            assert!(unproven[0] < of_lease[0] && unproven[1] < of_lease[1], "{unproven:?}");
+        }
     }
 
     #[test]

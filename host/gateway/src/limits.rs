@@ -72,7 +72,8 @@ pub(crate) const PACE: Duration = Duration::from_millis(20);
 pub(crate) const HANDSHAKES: [usize; 3] = [128, 30, 256];
 /// …of one address, or of one endpoint by a relay…
 pub(crate) const HANDSHAKES_OF_ONE: [usize; 3] = [32, 30, 64];
-/// …beyond this many a client must prove its address first, which costs us nothing…
+/// …beyond this many, and beyond [`UNPROVEN_OF_SOURCE`], a client must prove its address first, which
+/// costs us nothing…
 pub(crate) const UNPROVEN_HANDSHAKES: usize = 32;
 /// …and each is done by then.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -84,6 +85,9 @@ pub(crate) const CONNECTIONS_OF_ENDPOINT: usize = 32;
 /// fills no more than a quarter of [`HANDSHAKES`]: others have the time for theirs. An endpoint by a relay
 /// that exceeds it is refused as often, and then gets no answer…
 pub(crate) const OF_SOURCE: [[u32; 2]; NETWORKS] = [[4, 64], [16, 128], [64, 256]];
+/// …besides, of those that need not prove their address first. They are counted apart: whoever forges
+/// addresses uses up nothing of their owners'. They are fewer than [`OF_LEASE`] for the same reason…
+pub(crate) const UNPROVEN_OF_SOURCE: [[u32; 2]; NETWORKS] = [[2, 32], [8, 64], [16, 128]];
 /// …and of one lease, from one [origin](crate::origin::Origin): anybody who knows its name may connect,
 /// as to a port of the node, and keeps out nobody from elsewhere. A script that runs one command after
 /// another fits.

@@ -26,7 +26,7 @@ async fn bind() -> IrohEndpoint {
     IrohEndpoint::bind(options).await.unwrap()
 }
 
-async fn start() -> (GatewayTicket, Running) {
+pub(crate) async fn start() -> (GatewayTicket, Running) {
     let endpoint = bind().await;
     // As customers get it.
     let ticket = endpoint.ticket().unwrap().to_string().parse().unwrap();

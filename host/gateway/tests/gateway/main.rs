@@ -5,6 +5,7 @@ mod crowd;
 mod dumbpipe;
 mod endpoint;
 mod figures;
+mod forged;
 mod jump;
 mod killed;
 mod networks;
