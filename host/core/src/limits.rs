@@ -38,6 +38,9 @@ pub const LEASE_SEARCH_PAGES: u32 = 20;
 pub const IMAGE_BYTES: usize = 512;
 /// A tier's id.
 pub const TIER_BYTES: usize = 64;
+/// A tier as a customer requests it: its id, and what a policy takes after it. A coupon with a
+/// signature fits.
+pub const REQUESTED_TIER_BYTES: usize = 192;
 /// A password; short ones are guessed over SSH within the hour.
 pub const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=128;
 /// A public key line in OpenSSH's form; RSA-8192 fits.

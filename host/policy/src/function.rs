@@ -5,6 +5,7 @@
 
 use crate::bindings::common::paygress::policy::types as wit;
 use crate::component::LoadedComponent;
+use crate::contract::ContractVersion;
 use crate::engine::Deadline;
 use crate::limits::CallLimiter;
 use crate::v1_0;
@@ -15,8 +16,11 @@ use paygress_core::backend::policy::{
 };
 use paygress_core::model::ids::ImageRef;
 use paygress_core::model::order::OrderView;
-use paygress_core::model::refusal::Refusal;
+use paygress_core::model::refusal::{ErrorType, Refusal};
 use wasmtime::Store;
+
+/// The longest tier of an order in contracts before 1.3.
+const TIER_BYTES_BEFORE_1_3: usize = 64;
 
 /// A component returned a value, refused, or failed.
 pub(crate) type Outcome<T> = Result<Result<T, Refusal>, FaultKind>;
@@ -33,13 +37,32 @@ fn checked<W: World, R, T>(
     }
 }
 
+/// As [`checked`], for an order. A component whose contract has no tier as long as the order's is not
+/// called: it knows of none.
+fn checked_for<W: World, R, T>(
+    order: &wit::Order,
+    component: &LoadedComponent<W>,
+    deadline: Deadline,
+    check: impl FnOnce(R) -> Result<T, FaultKind>,
+    call: impl FnOnce(&W, &mut Store<CallLimiter>) -> wasmtime::Result<Result<R, wit::Refusal>>,
+) -> Outcome<T> {
+    let is_long = order.tier.as_ref().is_some_and(|tier| tier.len() > TIER_BYTES_BEFORE_1_3);
+    if is_long && component.contract < ContractVersion::V1_3 {
+        return Ok(Err(Refusal::new(
+            ErrorType::InvalidSpec,
+            "there is no tier of more than 64 bytes; choose one of the offer",
+        )));
+    }
+    checked(component, deadline, check, call)
+}
+
 pub(crate) fn admit(
     order: &OrderView,
     context: &Context,
 ) -> impl Fn(&LoadedComponent<Images>, Deadline) -> Outcome<ImageRef> + Send + use<> {
     let (order, context) = (v1_0::order(order), v1_3::context(context));
     move |component, deadline| {
-        checked(component, deadline, v1_0::checked_image, |world, store| {
+        checked_for(&order, component, deadline, v1_0::checked_image, |world, store| {
             world.call_admit(store, &order, &context)
         })
     }
@@ -74,7 +97,7 @@ pub(crate) fn quote(
 ) -> impl Fn(&LoadedComponent<Pricing>, Deadline) -> Outcome<Quote> + Send + use<> {
     let (order, context) = (v1_0::order(order), v1_3::context(context));
     move |component, deadline| {
-        checked(component, deadline, v1_0::checked_quote, |world, store| {
+        checked_for(&order, component, deadline, v1_0::checked_quote, |world, store| {
             world.call_quote(store, &order, &context)
         })
     }
@@ -89,7 +112,7 @@ pub(crate) fn grant(
     let (order, quote, payment, context) =
         (v1_0::order(order), v1_0::quote(quote), v1_0::payment(payment), v1_3::context(context));
     move |component, deadline| {
-        checked(component, deadline, v1_0::checked_grant, |world, store| {
+        checked_for(&order, component, deadline, v1_0::checked_grant, |world, store| {
             world.call_grant(store, &order, &quote, &payment, &context)
         })
     }
@@ -128,7 +151,7 @@ pub(crate) fn render(
             let rendered = crate::v1_2::checked_pod(rendered)?;
             component.engine.check_template(&rendered, &wanted).map(|()| rendered)
         };
-        checked(component, deadline, check, |world, store| {
+        checked_for(&order, component, deadline, check, |world, store| {
             world.call_render(store, &order, &grant, &placement, &access, tier.as_str())
         })
     }

@@ -155,6 +155,21 @@ async fn a_refusal_is_not_a_fault() {
 }
 
 #[tokio::test]
+async fn components_before_contract_1_3_are_not_called_with_a_tier_longer_than_theirs() {
+    let host = host();
+    let context = Context::default();
+    let longest = order(&"x".repeat(64));
+    assert!(host.current().quote(&longest, &context).await.is_ok());
+    let longer = order(&"x".repeat(65));
+    let refused = host.current().quote(&longer, &context).await;
+    assert!(
+        matches!(&refused, Err(PolicyError::Refused(refusal)) if refusal.code == ErrorType::InvalidSpec),
+        "{refused:?}"
+    );
+    assert!(host.current().admit(&longer, &context).await.is_ok(), "images are of 1.3 here");
+}
+
+#[tokio::test]
 async fn more_than_the_output_cap_is_not_copied() {
     let context = Context { active_leases: 7, ..Context::default() };
     let refused = host().current().offers(&context).await;

@@ -86,11 +86,11 @@ pub struct RequestBody {
     pub ssh_public_key: Option<String>,
     /// The tier; left out: the operator's first.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 64)]
+    #[schema(max_length = 192)]
     pub tier: Option<String>,
     /// The same as `tier`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 64)]
+    #[schema(max_length = 192)]
     pub pod_spec_id: Option<String>,
     /// The wanted time: an order that does not pay for it is refused. Left out: whatever the token
     /// pays for.
@@ -237,8 +237,9 @@ impl RequestBody {
     }
 
     fn take_tier(&mut self) -> Result<Option<String>, Refusal> {
-        let tier = within("tier", self.tier.take(), limits::TIER_BYTES)?;
-        let spec = within("pod_spec_id", self.pod_spec_id.take(), limits::TIER_BYTES)?;
+        let most = limits::REQUESTED_TIER_BYTES;
+        let tier = within("tier", self.tier.take(), most)?;
+        let spec = within("pod_spec_id", self.pod_spec_id.take(), most)?;
         match (tier, spec) {
             (Some(tier), Some(spec)) if tier != spec => {
                 Err(invalid("tier and pod_spec_id name two tiers; send one of them"))
@@ -347,6 +348,24 @@ mod tests {
             let refusal = http_of(fields).unwrap_err();
             assert_eq!(refusal.code, ErrorType::InvalidRequest, "{fields}");
             assert!(refusal.message.contains("http_p"), "{fields}: {}", refusal.message);
+        }
+    }
+
+    #[test]
+    fn a_tier_has_room_for_a_coupon_after_its_id() {
+        let longest = "t".repeat(limits::REQUESTED_TIER_BYTES);
+        for field in ["tier", "pod_spec_id"] {
+            let parse = |tier: &str| {
+                Request::parse(&format!(r#"{{"cashu_token": "cashuBx", "{field}": "{tier}"}}"#))
+            };
+            let Ok(Request::Buy { purchase: Purchase::Spawn { tier, .. }, .. }) = parse(&longest)
+            else {
+                panic!("{field}: it is refused")
+            };
+            assert_eq!(tier.as_deref(), Some(longest.as_str()), "{field}");
+            let refusal = parse(&format!("{longest}t")).unwrap_err();
+            assert_eq!(refusal.code, ErrorType::InvalidRequest, "{field}");
+            assert_eq!(refusal.message, format!("{field} is longer than 192 bytes"));
         }
     }
 }
