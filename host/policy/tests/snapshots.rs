@@ -78,7 +78,8 @@ fn the_default_policies_decide_the_same_from_a_snapshot() {
 fn the_examples_in_rust_decide_the_same_from_a_snapshot() {
     let engines = BothWays::start(None);
     let gpus = r#"{"gpu_tiers": ["gpu"], "gpus": 2, "node_selector": {"gpu": "a100"}}"#;
-    let coupon = r#"{"coupons": [{"sha256": "07ee4dd7b2687238eb2e3ecf7d92b1680f99453eb3ee045e5707ffe25e073b2d", "percent": 25, "until": 1800000000}]}"#;
+    let coupon =
+        r#"{"keys": ["f9308a019258c31049344f85f89d5229b531c845836f99b08601f113bce036f9"]}"#;
     let root = r#"{"root": "npub180cvv07tjdrrgpa0j7j7tmnyl2yr6yr7l8j4s3evf6u64th6gkwsyjh6w6"}"#;
     for (example, slot, settings) in [
         ("coupons", Slot::Pricing, coupon),

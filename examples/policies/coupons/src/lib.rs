@@ -1,22 +1,34 @@
-//! Coupons: a code that a customer writes after the tier, as in `standard+SUMMER-9f27c1`, gives a
+//! Coupons: a code that a customer writes after the tier, as in `standard+ARlpVmHB…`, gives a
 //! discount until a given time. A top-up is at the full price.
 //!
-//! The settings have the SHA-256 of each code: whoever reads them cannot use the codes, if these are
-//! long and random. A code may be used until it ends, by everybody or by one customer, since
-//! nothing is kept from one call to the next. It is no signature of the operator's: a tier has 64
-//! bytes, and a signature alone has more as text.
+//! A coupon is signed with a secret key of Nostr's that the operator has, and made without the
+//! service; the settings have the public key alone:
+//!
+//! ```text
+//! umask 077; paygress keys generate | head -1 > coupons.key
+//! cargo run -q -p paygress-example-coupons --example sign -- \
+//!   coupons.key 25 "$(date -d 2027-01-01 +%s)" 1
+//! ```
+//!
+//! That is 25 % until 2027, the coupon with the number 1; the public key is printed beside the
+//! code. With a customer's key after the number it is theirs alone. A code may be used until it ends,
+//! since nothing is kept from one call to the next. Take a key for coupons only: by taking it out of
+//! the settings, all coupons that it has signed are withdrawn.
 
+mod bip340;
+mod coupon;
+
+use bip340::PublicKey;
+use coupon::{Coupon, Holder};
 use paygress_policy_sdk::{
     Context, Offer, Order, Price, Pricing, Problems, Purpose, Quote, Refusal, RefusalCode,
-    Resources, check_public_key, is_hex_of_32_bytes,
+    Resources, refuse,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
 const TIER: &str = "standard";
 const SIZE: Resources = Resources { cpu_millicores: 1_000, memory_mib: 1_024 };
-const MAX_UNIX_SECONDS: u64 = 9_999_999_999;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -28,51 +40,52 @@ pub struct Settings {
     /// The smallest net amount that is accepted, in sat.
     #[schemars(range(min = 0, max = 1_000_000_000))]
     minimum_sat: u64,
-    /// If omitted, there are none.
-    #[schemars(length(max = 256))]
-    coupons: Vec<Coupon>,
+    /// The public keys in hex whose coupons are accepted. If omitted, none is.
+    #[schemars(length(max = 4), inner(regex(pattern = r"^[0-9a-f]{64}$")))]
+    keys: Vec<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { sats_per_hour: 60, minimum_sat: 1, coupons: Vec::new() }
+        Self { sats_per_hour: 60, minimum_sat: 1, keys: Vec::new() }
     }
 }
 
-// Without a doc comment: it would be part of the schema.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Coupon {
-    /// The SHA-256 of the code, in hex.
-    #[schemars(regex(pattern = r"^[0-9a-f]{64}$"))]
-    sha256: String,
-    /// The discount.
-    #[schemars(range(min = 1, max = 99))]
-    percent: u64,
-    /// The first second in which it is not accepted, since the Unix epoch.
-    #[serde(rename = "until")]
-    #[schemars(range(min = 1, max = MAX_UNIX_SECONDS))]
-    until_unix_seconds: u64,
-    /// The only customer who may use it, a public key in hex.
-    #[schemars(regex(pattern = r"^[0-9a-f]{64}$"))]
-    customer: Option<String>,
+/// Why a code gives no discount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CouponError {
+    Malformed,
+    Expired,
+    Forged,
+    /// Or forged: only the signature knows the customer.
+    OtherCustomer,
+}
+
+impl From<CouponError> for Refusal {
+    fn from(error: CouponError) -> Self {
+        let reason = match error {
+            CouponError::Malformed => {
+                "what follows the + is no coupon, which has 100 characters of base64url"
+            }
+            CouponError::Expired => "this coupon has ended",
+            CouponError::Forged => "this coupon is not signed by the operator",
+            CouponError::OtherCustomer => {
+                "this coupon is another customer's, or not signed by the operator"
+            }
+        };
+        let message = format!("{reason}; order the tier {TIER} without it");
+        refuse(RefusalCode::InvalidSpec, message)
+    }
 }
 
 paygress_policy_sdk::export!(Pricing for Settings);
 
 impl Pricing for Settings {
     fn check(&self, problems: &mut Problems) {
-        for (index, coupon) in self.coupons.iter().enumerate() {
-            let mut earlier = self.coupons.iter().take(index);
-            let place = index.to_string();
-            if !is_hex_of_32_bytes(&coupon.sha256) {
-                let message = "must be 64 lower-case hex digits, the SHA-256 of the code";
-                problems.add(&["coupons", &place, "sha256"], message);
-            } else if earlier.any(|earlier| earlier.sha256 == coupon.sha256) {
-                problems.add(&["coupons", &place, "sha256"], "is that of an earlier coupon");
-            }
-            if let Some(key) = &coupon.customer {
-                check_public_key(key, &["coupons", &place, "customer"], problems);
+        for (index, key) in self.keys.iter().enumerate() {
+            if PublicKey::from_hex(key).is_none() {
+                let message = "must be a public key of Nostr's, of 64 lower-case hex digits";
+                problems.add(&["keys", &index.to_string()], message);
             }
         }
     }
@@ -98,9 +111,12 @@ impl Pricing for Settings {
             None => (requested, None),
         };
         if tier != TIER {
-            return Err(refuse("the only tier is: standard"));
+            return Err(refuse(RefusalCode::InvalidSpec, "the only tier is: standard"));
         }
-        let percent = code.map_or(Ok(0), |code| self.discount(code, order, context))?;
+        let percent = match code {
+            Some(code) => self.discount(code, &order.customer, context.now_unix_seconds)?,
+            None => 0,
+        };
         Ok(Quote {
             tier: TIER.to_owned(),
             resources: SIZE,
@@ -110,31 +126,34 @@ impl Pricing for Settings {
     }
 }
 
-fn refuse(message: &str) -> Refusal {
-    paygress_policy_sdk::refuse(RefusalCode::InvalidSpec, message)
-}
-
 impl Settings {
     /// Per hour, so that it is exact: at most 1e9 × 10 × 100 msat.
-    fn price(&self, discount_percent: u64) -> Price {
-        let share = 100_u64.saturating_sub(discount_percent);
+    fn price(&self, discount_percent: u8) -> Price {
+        let share = 100_u64.saturating_sub(discount_percent.into());
         let msat = self.sats_per_hour.saturating_mul(10).saturating_mul(share);
         Price { msat, seconds: 3_600 }
     }
 
-    /// A code that is another customer's is answered as one that does not exist.
-    fn discount(&self, code: &str, order: &Order, context: &Context) -> Result<u64, Refusal> {
-        let sha256 = format!("{:x}", Sha256::digest(code.as_bytes()));
-        let is_for = |coupon: &&Coupon| {
-            coupon.sha256 == sha256
-                && coupon.customer.as_ref().is_none_or(|customer| *customer == order.customer)
-        };
-        let Some(coupon) = self.coupons.iter().find(is_for) else {
-            return Err(refuse("there is no such coupon; order the tier standard without it"));
-        };
-        if context.now_unix_seconds >= coupon.until_unix_seconds {
-            return Err(refuse("this coupon has ended; order the tier standard without it"));
+    /// In percent.
+    fn discount(
+        &self,
+        code: &str,
+        customer: &str,
+        now_unix_seconds: u64,
+    ) -> Result<u8, CouponError> {
+        let coupon = Coupon::read(code).ok_or(CouponError::Malformed)?;
+        // Before the signature, which takes longer.
+        if now_unix_seconds >= u64::from(coupon.terms.until_unix_seconds) {
+            return Err(CouponError::Expired);
         }
-        Ok(coupon.percent)
+        let mut keys = self.keys.iter().filter_map(|key| PublicKey::from_hex(key));
+        match (keys.any(|key| coupon.is_signed(&key, customer)), coupon.terms.holder) {
+            (true, _) => Ok(coupon.terms.percent),
+            (false, Holder::Everybody) => Err(CouponError::Forged),
+            (false, Holder::OneCustomer) => Err(CouponError::OtherCustomer),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;
