@@ -1,59 +1,23 @@
-//! Verifies signatures of BIP-340, which Nostr has too: on the curve secp256k1.
-//!
-//! The field's arithmetic is `crypto-bigint`'s. All that comes in is public, so the time may depend
-//! on it: this is no code to sign with.
-#![allow(clippy::arithmetic_side_effects, reason = "numbers modulo a prime do not overflow")]
+//! Signatures of BIP-340, which Nostr has too: on the curve secp256k1.
 
-use crypto_bigint::modular::ConstMontyForm;
-use crypto_bigint::{U256, const_monty_params};
+use k256::schnorr::{Signature, VerifyingKey};
 use paygress_policy_sdk::is_hex_of_32_bytes;
 use sha2::{Digest, Sha256};
 
-const_monty_params!(
-    FieldModulus,
-    U256,
-    "fffffffffffffffffffffffffffffffffffffffffffffffffffffffefffffc2f",
-    "The prime p of the curve's field."
-);
-
-/// A number modulo p.
-type Element = ConstMontyForm<FieldModulus, { U256::LIMBS }>;
-
-/// How many points there are, a prime.
-const ORDER: U256 =
-    U256::from_be_hex("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141");
-/// (p + 1) / 4: a square to this power is a root of it.
-const ROOT_EXPONENT: U256 =
-    U256::from_be_hex("3fffffffffffffffffffffffffffffffffffffffffffffffffffffffbfffff0c");
-/// The curve is y² = x³ + b.
-const B: Element = Element::new(&U256::from_u8(7));
-const THREE_B: Element = Element::new(&U256::from_u8(21));
-
 /// A public key, as Nostr has them.
-pub(crate) struct PublicKey(Point);
+pub(crate) struct PublicKey(VerifyingKey);
 
 impl PublicKey {
     /// Reads 64 lower-case hex digits. `None`: there is no such key.
     pub(crate) fn from_hex(text: &str) -> Option<Self> {
-        // `from_be_hex` panics on any other text.
-        let x = is_hex_of_32_bytes(text).then(|| U256::from_be_hex(text))?;
-        Point::with_even_y(&x).map(Self)
+        let bytes = is_hex_of_32_bytes(text).then(|| hex::decode(text).ok())??;
+        VerifyingKey::from_slice(&bytes).ok().map(Self)
     }
 
     /// Whether the signature is this key's, of this digest.
     pub(crate) fn has_signed(&self, digest: &[u8; 32], signature: &[u8; 64]) -> bool {
-        let (r_bytes, s_bytes) = signature.split_at(32);
-        let (r, s) = (U256::from_be_slice(r_bytes), U256::from_be_slice(s_bytes));
-        if r >= *Element::MODULUS.as_ref() || s >= ORDER {
-            return false;
-        }
-        let key = self.0.x.retrieve().to_be_bytes();
-        let challenge = tagged_hash("BIP0340/challenge", &[r_bytes, key.as_slice(), digest]);
-        let negated = Point { y: -self.0.y, ..self.0 };
-        let point = Point::combine(&s, &U256::from_be_slice(&challenge), &negated);
-        // None of infinity.
-        let Some(inverse) = point.z.invert().into_option() else { return false };
-        (point.x * inverse).retrieve() == r && !is_odd(&(point.y * inverse))
+        Signature::from_bytes(signature)
+            .is_ok_and(|signature| self.0.verify_raw(digest, &signature).is_ok())
     }
 }
 
@@ -64,76 +28,13 @@ pub(crate) fn tagged_hash(tag: &str, parts: &[&[u8]]) -> [u8; 32] {
     parts.iter().fold(hash, |hash, part| hash.chain_update(part)).finalize().into()
 }
 
-fn is_odd(element: &Element) -> bool {
-    element.retrieve().bit_vartime(0)
-}
-
-/// In projective coordinates: x/z and y/z. At infinity z is 0.
-#[derive(Clone, Copy)]
-struct Point {
-    x: Element,
-    y: Element,
-    z: Element,
-}
-
-impl Point {
-    const INFINITY: Self = Self { x: Element::ZERO, y: Element::ONE, z: Element::ZERO };
-    const GENERATOR: Self = Self {
-        x: Element::new(&U256::from_be_hex(
-            "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798",
-        )),
-        y: Element::new(&U256::from_be_hex(
-            "483ada7726a3c4655da4fbfc0e1108a8fd17b448a68554199c47d08ffb10d4b8",
-        )),
-        z: Element::ONE,
-    };
-
-    /// The point with this x whose y is even, if there is one.
-    fn with_even_y(x: &U256) -> Option<Self> {
-        if *x >= *Element::MODULUS.as_ref() {
-            return None;
-        }
-        let x = Element::new(x);
-        let square = x.square() * x + B;
-        let root = square.pow_vartime(&ROOT_EXPONENT);
-        let y = if is_odd(&root) { -root } else { root };
-        (root.square() == square).then_some(Self { x, y, z: Element::ONE })
-    }
-
-    /// For any two points, equal ones and infinity too: algorithm 7 of Renes, Costello and Batina,
-    /// "Complete addition formulas for prime order elliptic curves" (2015).
-    fn add(&self, other: &Self) -> Self {
-        let (xx, yy, zz) = (self.x * other.x, self.y * other.y, self.z * other.z);
-        let xy = (self.x + self.y) * (other.x + other.y) - xx - yy;
-        let yz = (self.y + self.z) * (other.y + other.z) - yy - zz;
-        let xz = (self.x + self.z) * (other.x + other.z) - xx - zz;
-        let (xx, xz, zz) = (xx + xx + xx, THREE_B * xz, THREE_B * zz);
-        let (sum, difference) = (yy + zz, yy - zz);
-        Self { x: xy * difference - yz * xz, y: sum * difference + xx * xz, z: sum * yz + xx * xy }
-    }
-
-    /// `a` times the generator and `b` times `point`.
-    fn combine(a: &U256, b: &U256, point: &Self) -> Self {
-        let both = Self::GENERATOR.add(point);
-        (0..U256::BITS).rev().fold(Self::INFINITY, |sum, bit| {
-            let sum = sum.add(&sum);
-            match (a.bit_vartime(bit), b.bit_vartime(bit)) {
-                (true, true) => sum.add(&both),
-                (true, false) => sum.add(&Self::GENERATOR),
-                (false, true) => sum.add(point),
-                (false, false) => sum,
-            }
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use secp256k1::{Keypair, Message, Secp256k1};
 
     fn bytes(hex: &str) -> [u8; 32] {
-        U256::from_be_hex(hex).to_be_bytes().into()
+        hex::decode(hex).unwrap().try_into().unwrap()
     }
 
     fn verify(key: &str, digest: &str, [r, s]: [&str; 2]) -> bool {
