@@ -353,10 +353,10 @@ mod tests {
             let (mut send, _receive) = connection.open_bi().await.unwrap();
             let most = usize::try_from(window).unwrap();
             // Nobody reads it, so that each write takes all that is left of the window.
-            let (mut sent, bytes) = (0, vec![7; 2 * most]);
+            let (mut sent, bytes) = (0, vec![7; most.saturating_mul(2)]);
             let writes = async {
                 while sent < most {
-                    sent += send.write(&bytes).await.unwrap();
+                    sent = sent.saturating_add(send.write(&bytes).await.unwrap());
                 }
             };
             tokio::time::timeout(limits::HANDSHAKE, writes).await.expect("there is room for it");
