@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -90,7 +90,6 @@ impl SearchedLog {
             text.lines().filter(|line| !line.starts_with("-----")).for_each(add);
         }
         let mut log = Vec::new();
-        self.log.rewind()?;
         self.log.read_to_end(&mut log)?;
         Ok(String::from_utf8_lossy(&log).into_owned())
     }
