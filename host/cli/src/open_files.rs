@@ -4,7 +4,7 @@
 use crate::config::{Config, GatewayProcess};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// For all but connections of customers: stores, relays, mints, the API server, and pods by iroh.
+/// For all but connections of customers: stores, relays, mints, and the API server.
 const OTHERS: usize = 512;
 
 /// What `paygress serve` needs with this configuration, with as many connections as there may be.

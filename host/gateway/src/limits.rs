@@ -6,8 +6,9 @@ use std::time::Duration;
 /// Connections to the jump host at the same time: each costs two descriptors and, with a pod, a
 /// third.
 pub(crate) const CONNECTIONS: usize = 4_096;
-/// What all of these need. Sessions over iroh share a socket, and have one of a pod each.
-pub const FILE_DESCRIPTORS: usize = 3 * CONNECTIONS;
+/// What all of these need, and as many sessions over iroh (`SESSIONS_OVER_IROH`): these share a socket, and
+/// have one of a pod each.
+pub const FILE_DESCRIPTORS: usize = 4 * CONNECTIONS;
 /// Of these, those that have not authenticated: see [`Startups`](crate::startups::Startups). Each
 /// costs some 40 kB…
 pub(crate) const STARTUPS: [usize; 3] = [64, 30, 256];
