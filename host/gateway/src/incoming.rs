@@ -70,7 +70,7 @@ fn handshakes() -> Startups<Source> {
 
 /// How often clients connect.
 struct SourceRates {
-    unproven: NetworkRates,
+    unvalidated: NetworkRates,
     of_networks: NetworkRates,
     of_others: Rates<Source>,
     refusals_of_others: Rates<Source>,
@@ -80,7 +80,7 @@ impl SourceRates {
     fn new() -> Self {
         let [of_one, _, _] = limits::OF_SOURCE;
         Self {
-            unproven: NetworkRates::new(limits::UNPROVEN_OF_SOURCE, limits::RATED),
+            unvalidated: NetworkRates::new(limits::UNVALIDATED_OF_SOURCE, limits::RATED),
             of_networks: NetworkRates::new(limits::OF_SOURCE, limits::RATED),
             of_others: Rates::new(of_one, limits::RATED),
             refusals_of_others: Rates::new(of_one, limits::RATED),
@@ -88,8 +88,8 @@ impl SourceRates {
     }
 
     /// Whether a client need not prove first that this address is its own.
-    fn allow_unproven(&self, address: IpAddr) -> bool {
-        self.unproven.allows(address)
+    fn allow_unvalidated(&self, address: IpAddr) -> bool {
+        self.unvalidated.allows(address)
     }
 
     fn allow(&self, source: &Source) -> bool {
@@ -206,10 +206,10 @@ impl Gate {
     /// may be dropped for one that is admitted.
     fn admit(&self, incoming: Incoming) -> Option<(Incoming, Startup<Source>)> {
         let source = Source::from(incoming.remote_addr());
-        let unproven = source.origin().filter(|_| !incoming.remote_addr_validated());
-        if let Some(address) = unproven {
-            let is_busy = self.handshakes.held() >= limits::UNPROVEN_HANDSHAKES;
-            if is_busy || !self.sources.allow_unproven(address) {
+        let unvalidated = source.origin().filter(|_| !incoming.remote_addr_validated());
+        if let Some(address) = unvalidated {
+            let is_busy = self.handshakes.held() >= limits::UNVALIDATED_HANDSHAKES;
+            if is_busy || !self.sources.allow_unvalidated(address) {
                 // An address that is forged does not come back.
                 let _ = incoming.retry();
                 return None;
@@ -379,12 +379,12 @@ mod tests {
     #[test]
     fn whoever_forges_addresses_uses_up_nothing_of_their_owners() {
         let (sources, direct) = (SourceRates::new(), IpAddr::from([192, 0, 2, 7]));
-        let forged = (0..10_000).filter(|_| sources.allow_unproven(direct)).count();
+        let forged = (0..10_000).filter(|_| sources.allow_unvalidated(direct)).count();
         assert!((32..1_000).contains(&forged), "{forged}");
         let [[_, at_once], ..] = limits::OF_SOURCE;
         assert!((0..at_once).all(|_| sources.allow(&Source::Network(direct))));
-        for (unproven, of_lease) in limits::UNPROVEN_OF_SOURCE.iter().zip(limits::OF_LEASE) {
-            assert!(unproven[0] < of_lease[0] && unproven[1] < of_lease[1], "{unproven:?}");
+        for (unvalidated, of_lease) in limits::UNVALIDATED_OF_SOURCE.iter().zip(limits::OF_LEASE) {
+            assert!(unvalidated.iter().zip(of_lease).all(|(one, lease)| *one < lease));
         }
     }
 

@@ -73,9 +73,9 @@ pub(crate) const PACE: Duration = Duration::from_millis(20);
 pub(crate) const HANDSHAKES: [usize; 3] = [128, 30, 256];
 /// …of one address, or of one endpoint by a relay…
 pub(crate) const HANDSHAKES_OF_ONE: [usize; 3] = [32, 30, 64];
-/// …beyond this many, and beyond [`UNPROVEN_OF_SOURCE`], a client must prove its address first, which
+/// …beyond this many, and beyond [`UNVALIDATED_OF_SOURCE`], a client must prove its address first, which
 /// costs us nothing…
-pub(crate) const UNPROVEN_HANDSHAKES: usize = 32;
+pub(crate) const UNVALIDATED_HANDSHAKES: usize = 32;
 /// …and each is done by then.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Connections of one remote endpoint at the same time. Its key costs nothing, so that the other
@@ -88,7 +88,7 @@ pub(crate) const CONNECTIONS_OF_ENDPOINT: usize = 32;
 pub(crate) const OF_SOURCE: [[u32; 2]; NETWORKS] = [[4, 64], [16, 128], [64, 256]];
 /// …besides, of those that need not prove their address first. They are counted apart: whoever forges
 /// addresses uses up nothing of their owners'. They are fewer than [`OF_LEASE`] for the same reason…
-pub(crate) const UNPROVEN_OF_SOURCE: [[u32; 2]; NETWORKS] = [[2, 32], [8, 64], [16, 128]];
+pub(crate) const UNVALIDATED_OF_SOURCE: [[u32; 2]; NETWORKS] = [[2, 32], [8, 64], [16, 128]];
 /// …and of one lease, from one [origin](crate::origin::Origin): anybody who knows its name may connect,
 /// as to a port of the node, and keeps out nobody from elsewhere. A script that runs one command after
 /// another fits.
