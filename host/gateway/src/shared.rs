@@ -80,8 +80,11 @@ impl Shared {
     /// One more over iroh, of anybody: another may lose its place to it.
     pub(crate) fn begin_unproven(&self, pod: &PodName, origin: Origin) -> Option<SessionPermit> {
         let is_full = self.counts.open_sessions(Way::Iroh) >= limits::SESSIONS_OVER_IROH;
-        let has_room = !is_full || self.sessions.drop_unproven();
-        let place = has_room.then(|| self.sessions.begin_unproven(pod, origin)).flatten();
+        let place = self.sessions.begin_unproven(pod, origin);
+        if is_full && place.is_some() {
+            // Its own, if no other is left.
+            self.sessions.drop_unproven();
+        }
         self.permit(place, Way::Iroh)
     }
 
@@ -178,6 +181,10 @@ mod tests {
         others[0].place.lost(pending()).await;
         others.push(shared.begin_unproven(&pods[1], None).expect("another newcomer"));
         others[1].place.lost(pending()).await;
+        let full = pod("ssh-pod-bbbbbbbbbb");
+        let _proven: Vec<SessionPermit> =
+            std::iter::from_fn(|| shared.begin_session(&full)).collect();
+        assert!(shared.begin_unproven(&full, None).is_none(), "it costs nobody a place");
         for stays in [&mut others[2], &mut customer] {
             tokio::select! {
                 biased;
@@ -185,7 +192,7 @@ mod tests {
                 () = ready(()) => {}
             }
         }
-        assert_eq!(shared.counts.rejections(Rejection::TooMany), 0);
+        assert_eq!(shared.counts.rejections(Rejection::TooMany), 2);
     }
 
     #[tokio::test]
