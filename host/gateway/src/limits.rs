@@ -63,7 +63,8 @@ pub(crate) const EXCESS_BYTES: usize = 16 << 20;
 /// [`WAITING_BYTES`] wait: a pod that reads nothing must not cost all others the gateway's memory…
 pub(crate) const WAITING_BYTES_OF_LEASE: usize = 32 << 20;
 /// …and of one pod it is less, a [share](paygress_core::keyed_limit::share) of what may wait for all,
-/// where that is more than half used.
+/// where that is more than half used. Where that share is less than [`WAITING_BYTES`] it counts
+/// for each connection too, down to [`PIECE_BYTES`]: the sum of all connections is bounded.
 pub(crate) const WAITING_BYTES_OF_ALL: usize = 128 << 20;
 /// How long one packet of a client that is too far ahead is held before the next is read.
 pub(crate) const PACE: Duration = Duration::from_millis(20);

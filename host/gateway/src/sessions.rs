@@ -30,11 +30,11 @@ impl WaitingBytes {
         self.of_lease.load(Ordering::Relaxed)
     }
 
-    /// Whether these are more than the lease may have.
-    pub(crate) fn is_full(&self) -> bool {
+    /// How many the lease may have: fewer where many wait for others.
+    pub(crate) fn most(&self) -> usize {
         let all = limits::WAITING_BYTES_OF_ALL;
         let free = all.saturating_sub(self.of_all.load(Ordering::Relaxed));
-        self.count() > share(limits::WAITING_BYTES_OF_LEASE, free, all)
+        share(limits::WAITING_BYTES_OF_LEASE, free, all)
     }
 
     pub(crate) fn add(&self, bytes: usize) {

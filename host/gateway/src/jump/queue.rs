@@ -34,7 +34,9 @@ impl Backlog {
     }
 
     fn is_excess(&self) -> bool {
-        *self.bytes.borrow() > limits::EXCESS_BYTES || (self.of_lease.is_full() && self.is_full())
+        let (waiting, most) = (*self.bytes.borrow(), self.of_lease.most());
+        let of_one = most.clamp(limits::PIECE_BYTES, limits::WAITING_BYTES);
+        waiting > limits::EXCESS_BYTES || (self.of_lease.count() > most && waiting > of_one)
     }
 
     /// Waits until there is room, but not for ever: other channels must go on.
@@ -170,15 +172,20 @@ mod tests {
         };
         let mut all: Vec<_> = ('a'..='c').map(stalled).collect();
         assert_eq!(all[0].0.pace().await, Ok(()), "more than half of it is free");
-        all.extend(('d'..='g').map(stalled));
+        all.extend(('d'..='h').map(stalled));
         for (backlog, ..) in &all {
             assert_eq!(backlog.pace().await, Err(Excess));
         }
         let place = sessions.begin(&PodName::parse("ssh-pod-zzzzzzzzzz").unwrap()).unwrap();
-        let quick = Backlog::new(place.waiting());
-        let (keys, _keys_taken) = quick.queue();
-        keys.push(b"ls");
-        assert_eq!(quick.pace().await, Ok(()), "one in which hardly anything waits goes on");
+        // However many connections there are, their sum is bounded.
+        for (bytes, expected) in
+            [(2, Ok(())), (limits::PIECE_BYTES, Ok(())), (limits::PIECE_BYTES + 1, Err(Excess))]
+        {
+            let backlog = Backlog::new(place.waiting());
+            let (sender, _receiver) = backlog.queue();
+            sender.push(&vec![7; bytes]);
+            assert_eq!(backlog.pace().await, expected, "{bytes}");
+        }
         let last = all.pop().unwrap();
         drop(all);
         assert_eq!(last.0.pace().await, Ok(()), "what is gone waits no longer");
