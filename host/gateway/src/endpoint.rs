@@ -232,7 +232,6 @@ impl IrohEndpoint {
 
     /// Opens it again, however often that has to be tried.
     pub(crate) async fn reopen(&self) {
-        self.forget();
         for pause in doubling(limits::REOPEN_FIRST, limits::REOPEN_LONGEST) {
             tokio::time::sleep(pause).await;
             match bind(&self.options).await {
