@@ -11,6 +11,8 @@ use tokio::time::timeout;
 pub enum UnreadyReason {
     Ledger,
     Cluster,
+    /// A gateway's only way is closed.
+    EndpointClosed,
 }
 
 impl UnreadyReason {
@@ -20,6 +22,9 @@ impl UnreadyReason {
         match self {
             Self::Ledger => "the ledger does not answer",
             Self::Cluster => "the cluster does not answer, or does not permit listing pods",
+            Self::EndpointClosed => {
+                "the endpoint of iroh, the only way to the pods, is closed: the log says why"
+            }
         }
     }
 }

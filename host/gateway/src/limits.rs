@@ -76,7 +76,7 @@ pub(crate) const HANDSHAKES: [usize; 3] = [128, 30, 256];
 pub(crate) const HANDSHAKES_OF_ONE: [usize; 3] = [32, 30, 64];
 /// …beyond this many, and beyond [`UNVALIDATED_OF_SOURCE`], a client must prove its address first, which
 /// costs us nothing…
-pub(crate) const UNVALIDATED_HANDSHAKES: usize = 32;
+pub(crate) const UNVALIDATED_HANDSHAKES: usize = 24;
 /// …and each is done by then.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Connections of one remote endpoint at the same time. Its key costs nothing, so that the other
@@ -84,7 +84,7 @@ pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 pub(crate) const CONNECTIONS_OF_ENDPOINT: usize = 32;
 /// New connections a second, and at once, for each of the networks that an address is in, and as for one
 /// address for one endpoint by a relay: each costs a handshake and a lookup. In a second one provider
-/// fills no more than a quarter of [`HANDSHAKES`]: others have the time for theirs. An endpoint by a relay
+/// fills little more than a quarter of [`HANDSHAKES`]: others have the time for theirs. An endpoint by a relay
 /// that exceeds it is refused as often, and then gets no answer…
 pub(crate) const OF_SOURCE: [[u32; 2]; NETWORKS] = [[4, 64], [16, 128], [64, 256]];
 /// …besides, of those that need not prove their address first. They are counted apart: whoever forges

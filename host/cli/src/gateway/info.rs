@@ -2,6 +2,7 @@
 
 use paygress_core::backend::gateway::{GatewayCounts, GatewayInfo, RejectionCount, SessionCount};
 use paygress_core::model::gateway::{GatewayWays, IrohAddress, JumpHostAddress};
+use paygress_core::readiness::UnreadyReason;
 use paygress_gateway::{Counts, GatewayTicket, IrohEndpoint, PROTOCOL_PREFIX, Rejection, Way};
 use std::sync::Arc;
 
@@ -62,6 +63,11 @@ impl GatewayInfo for KnownGateway {
         self.counts.as_deref().map(counted)
     }
 
+    fn unready_reason(&self) -> Option<UnreadyReason> {
+        let is_closed = self.endpoint()?.is_closed();
+        (is_closed && self.jump_host.is_none()).then_some(UnreadyReason::EndpointClosed)
+    }
+
     fn warning(&self) -> Option<&'static str> {
         let endpoint = self.endpoint()?;
         if endpoint.is_closed() {
@@ -91,17 +97,31 @@ fn counted(counts: &Counts) -> GatewayCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use paygress_core::model::host_key::HostKey;
+    use paygress_core::testing::HOST_KEY;
     use paygress_gateway::{EndpointKey, EndpointOptions};
 
     #[tokio::test]
-    async fn an_endpoint_that_is_closed_is_a_warning_and_no_way() {
+    async fn an_endpoint_that_is_closed_is_no_way_and_unready_where_there_is_no_other() {
         let mut options = EndpointOptions::new(EndpointKey::generate());
         options.udp = vec!["127.0.0.1:0".parse().unwrap()];
         let endpoint = IrohEndpoint::bind(options).await.unwrap();
         let tickets = Some(Tickets::Endpoint(endpoint.clone()));
         let known = KnownGateway { tickets, ..KnownGateway::default() };
         assert!(known.ways().iroh.is_some() && known.warning().is_none());
+        assert_eq!(known.unready_reason(), None);
         endpoint.close().await;
         assert_eq!((known.ways().iroh, known.warning()), (None, Some(CLOSED)));
+        assert_eq!(known.unready_reason(), Some(UnreadyReason::EndpointClosed));
+        let jump_host = Some(JumpHostAddress {
+            host: "gateway.example.com".to_owned(),
+            port: 22,
+            host_key: HostKey::parse(HOST_KEY).unwrap(),
+        });
+        assert_eq!(
+            KnownGateway { jump_host, ..known }.unready_reason(),
+            None,
+            "it has another way"
+        );
     }
 }

@@ -24,7 +24,9 @@ struct StandaloneHealth {
 #[async_trait]
 impl GatewayHealth for StandaloneHealth {
     async fn unready_reasons(&self) -> Vec<UnreadyReason> {
-        unready_backends(&*self.ledger, &*self.cluster).await
+        let mut reasons = unready_backends(&*self.ledger, &*self.cluster).await;
+        reasons.extend(self.known.unready_reason());
+        reasons
     }
 
     fn warnings(&self) -> Vec<&'static str> {

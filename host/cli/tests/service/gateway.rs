@@ -8,13 +8,17 @@ use paygress::app::App;
 use paygress::config::GatewayHttpConfig;
 use paygress::gateway::StandaloneGateway;
 use paygress::sandbox::Sandbox;
+use paygress_core::backend::gateway::GatewayInfo;
+use paygress_core::model::gateway::GatewayWays;
 use paygress_core::model::ids::PodName;
 use paygress_core::model::secret::Secret;
+use paygress_core::readiness::UnreadyReason;
 use paygress_nostr::npub;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::sync::watch;
 
@@ -268,4 +272,34 @@ async fn a_service_warns_where_its_gateway_has_no_relay() {
     for warnings in [&ready["warnings"], &overview["warnings"]] {
         assert!(warnings.to_string().contains("has none of its relays"), "{warnings}");
     }
+}
+
+/// A gateway whose endpoint is closed for good.
+struct ClosedGateway;
+
+impl GatewayInfo for ClosedGateway {
+    fn ways(&self) -> GatewayWays {
+        GatewayWays::default()
+    }
+
+    fn unready_reason(&self) -> Option<UnreadyReason> {
+        Some(UnreadyReason::EndpointClosed)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_whose_gateway_is_closed_is_not_ready() {
+    let sandbox = Sandbox::new(&[OPERATOR], "").await.unwrap();
+    let app = sandbox.app().await.unwrap();
+    app.orders.set_gateway(Arc::new(ClosedGateway));
+    let web = Web::new(app.http_address().unwrap());
+    let _running = Running::start(app);
+    let (reason, unready) =
+        (UnreadyReason::EndpointClosed.as_str(), web.ask("GET", "/readyz", &[], "").await);
+    assert_eq!(unready.status, 503, "{}", unready.body);
+    assert!(unready.body.contains(reason), "{}", unready.body);
+    let overview = web.get("/operator/overview", OPERATOR.1).await.good();
+    assert!(overview["warnings"].to_string().contains(reason), "{overview}");
+    let metrics = web.get("/metrics", OPERATOR.1).await;
+    assert!(metrics.body.contains("paygress_ready 0"), "{}", metrics.body);
 }

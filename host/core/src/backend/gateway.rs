@@ -15,7 +15,12 @@ pub trait GatewayInfo: Send + Sync {
         None
     }
 
-    /// What the operator should know of it; none where another process serves it.
+    /// Why it cannot connect customers with their pods now; none where another process serves it.
+    fn unready_reason(&self) -> Option<UnreadyReason> {
+        None
+    }
+
+    /// What else the operator should know of it; none where another process serves it.
     fn warning(&self) -> Option<&'static str> {
         None
     }

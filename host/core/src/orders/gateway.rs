@@ -7,6 +7,7 @@ use crate::model::order::{Lease, Order};
 use crate::model::secret::Secret;
 use crate::model::units::UnixTime;
 use crate::protocol::{self, AccessDetails, PodHttp, StatusResponse};
+use crate::readiness::UnreadyReason;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -20,6 +21,10 @@ impl OrderService {
     #[must_use]
     pub fn gateway_counts(&self) -> Option<GatewayCounts> {
         self.gateway.get()?.counts()
+    }
+
+    pub(super) fn gateway_unready_reason(&self) -> Option<UnreadyReason> {
+        self.gateway.get()?.unready_reason()
     }
 
     /// What customers do not have of the gateway in this process, for the operator.

@@ -101,6 +101,7 @@ impl OrderService {
             self.probe_unready_reason(),
             self.probe_warning(),
             self.network_warning(),
+            self.gateway_unready_reason().map(UnreadyReason::as_str),
             self.gateway_warning(),
         ];
         let warnings = warnings.into_iter().flatten().collect();
@@ -130,6 +131,7 @@ impl OrderService {
             );
         }
         unready_reasons.extend(self.probe_unready_reason());
+        unready_reasons.extend(self.gateway_unready_reason().map(UnreadyReason::as_str));
         if !self.has_room().await {
             unready_reasons.push("a disk is nearly full: new orders are refused");
         }
