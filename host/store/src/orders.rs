@@ -144,6 +144,23 @@ impl OrderStore for SqlStore {
             .await
     }
 
+    async fn spawn_order(&self, lease: &LeaseId) -> Result<Option<Order>> {
+        let lease = lease.clone();
+        self.database
+            .transact(move |transaction| {
+                let of_lease = "SELECT id FROM orders WHERE lease = ?1";
+                for mut row in transaction.query(of_lease, &[Value::from(lease.as_str())])? {
+                    // A damaged one may be that of an extension.
+                    let Ok(id) = OrderId::parse(row.text()?) else { continue };
+                    if LeaseId::of(&id) == lease {
+                        return find_order_by_id(transaction, &id);
+                    }
+                }
+                Ok(None)
+            })
+            .await
+    }
+
     async fn unfinished(&self) -> Result<Vec<Order>> {
         self.database
             .transact(move |transaction| {

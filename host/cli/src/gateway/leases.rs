@@ -32,8 +32,9 @@ impl LeaseAccess for StoredLeases {
     async fn login(&self, pod: &PodName) -> Result<Option<LeaseLogin>, LookupError> {
         let lease = self.live.find(pod).await.map_err(LookupError::new)?;
         let Some(lease) = lease else { return Ok(None) };
-        let orders = self.ledger.orders_of(&lease.id).await.map_err(LookupError::new)?;
-        let Some(login) = orders.iter().find_map(|order| order.state.login().cloned()) else {
+        // Whoever names the pod causes this.
+        let order = self.ledger.spawn_order(&lease.id).await.map_err(LookupError::new)?;
+        let Some(login) = order.and_then(|order| order.state.login().cloned()) else {
             return Ok(None);
         };
         // The pod's server has read the same text.

@@ -109,6 +109,9 @@ impl OrderStore for BadLedger {
     async fn orders_of(&self, lease: &LeaseId) -> Result<Vec<Order>, LedgerError> {
         self.ledger.orders_of(lease).await
     }
+    async fn spawn_order(&self, lease: &LeaseId) -> Result<Option<Order>, LedgerError> {
+        self.ledger.spawn_order(lease).await
+    }
     async fn unfinished(&self) -> Result<Vec<Order>, LedgerError> {
         self.ledger.unfinished().await
     }

@@ -192,6 +192,9 @@ pub trait OrderStore: Send + Sync {
     /// The orders that made or extended a lease, oldest first.
     async fn orders_of(&self, lease: &LeaseId) -> Result<Vec<Order>, LedgerError>;
 
+    /// The order that makes or has made a lease: one is read, however often the lease was extended.
+    async fn spawn_order(&self, lease: &LeaseId) -> Result<Option<Order>, LedgerError>;
+
     /// Takes over the orders that need work and belong to no other live replica, and returns all of
     /// this replica's: those in a state that is not final, and those whose response is not
     /// delivered.

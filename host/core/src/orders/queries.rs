@@ -5,10 +5,10 @@ use super::{OrderService, unreadable};
 use crate::backend::cluster::StartupPhase;
 use crate::limits;
 use crate::model::host_key::HostKey;
-use crate::model::ids::{Customer, OrderId, PodName, PublicKey};
+use crate::model::ids::{Customer, LeaseId, OrderId, PodName, PublicKey};
 use crate::model::lease::EndReason;
 use crate::model::login::Login;
-use crate::model::order::{Lease, LeaseState, Order, Purchase, State};
+use crate::model::order::{Lease, LeaseState, Order, State};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::run::{ProgramState, Run};
 use crate::model::units::{Seconds, UnixTime};
@@ -111,13 +111,21 @@ impl OrderService {
         self.backends.ledger.orders_of(&lease.id).await.map_err(|error| unreadable(&error))
     }
 
+    /// The order that made the pod of a lease.
+    async fn spawn_order(&self, lease: &LeaseId) -> Result<Option<Order>, Refusal> {
+        self.backends.ledger.spawn_order(lease).await.map_err(|error| unreadable(&error))
+    }
+
     /// Whether the order that makes its pod may still come to nothing, though the pod may take logins
     /// already.
     pub(super) async fn is_being_made(&self, lease: &Lease) -> Result<bool, Refusal> {
         match lease.state {
             LeaseState::Reserved => Ok(true),
             LeaseState::Ended => Ok(false),
-            LeaseState::Live => Ok(self.orders_of(lease).await?.iter().any(Order::is_making_pod)),
+            LeaseState::Live => {
+                let order = self.spawn_order(&lease.id).await?;
+                Ok(order.as_ref().is_some_and(Order::is_making_pod))
+            }
         }
     }
 
@@ -263,12 +271,10 @@ impl OrderService {
         let failed = |error| unreadable(&error);
         let pod = &self.pod_of(pod.clone()).await?;
         let lease = self.backends.ledger.lease(pod).await.map_err(failed)?;
-        let orders = match pod.lease() {
-            Some(lease) => self.backends.ledger.orders_of(&lease).await.map_err(failed)?,
-            None => Vec::new(),
+        let spawn = match pod.lease() {
+            Some(lease) => self.spawn_order(&lease).await?,
+            None => None,
         };
-        let spawn =
-            orders.into_iter().find(|order| matches!(order.purchase, Purchase::Spawn { .. }));
         let owner = match (&lease, &spawn) {
             (Some(lease), _) => lease.customer.as_ref(),
             (None, Some(order)) => order.customer(),
@@ -318,11 +324,11 @@ impl OrderService {
         pod: &PodName,
         customer: &Customer,
     ) -> Result<AccessDetails, Refusal> {
-        let (lease, orders) = self.running_lease(pod, customer).await?;
-        let password = orders.iter().find_map(|order| order.state.password());
+        let (lease, order) = self.running_lease(pod, customer).await?;
+        let password = order.as_ref().and_then(|order| order.state.password());
         let expires_at = lease.expires_at.unwrap_or_default();
         let details = self.access_details(&lease, password, expires_at, None);
-        Ok(self.add_access_receipt(details, &orders, &lease))
+        Ok(self.add_access_receipt(details, order.as_slice(), &lease))
     }
 
     /// The login of a running pod, for the customer who bought it.
@@ -331,8 +337,8 @@ impl OrderService {
     /// `not_found`, `not_owner`, `lease_expired`, `resource_unavailable` while it is being made,
     /// `invalid_request` if it has no port.
     pub async fn login(&self, pod: &PodName, customer: &Customer) -> Result<RunningLogin, Refusal> {
-        let (lease, orders) = self.running_lease(pod, customer).await?;
-        let login = orders.iter().find_map(|order| order.state.login().cloned());
+        let (lease, order) = self.running_lease(pod, customer).await?;
+        let login = order.and_then(|order| order.state.login().cloned());
         let login = login.ok_or_else(|| {
             Refusal::new(ErrorType::LeaseExpired, "the login of this pod is not kept any more")
         })?;
@@ -346,11 +352,12 @@ impl OrderService {
         Ok(RunningLogin { host, port, login, host_keys: lease.host_keys })
     }
 
+    /// With the order that made its pod.
     async fn running_lease(
         &self,
         pod: &PodName,
         customer: &Customer,
-    ) -> Result<(Lease, Vec<Order>), Refusal> {
+    ) -> Result<(Lease, Option<Order>), Refusal> {
         let lease = self.own_lease(pod, customer).await?;
         match lease.state {
             LeaseState::Live => {}
@@ -364,8 +371,8 @@ impl OrderService {
                 ));
             }
         }
-        let orders = self.orders_of(&lease).await?;
-        Ok((lease, orders))
+        let order = self.spawn_order(&lease.id).await?;
+        Ok((lease, order))
     }
 }
 
@@ -421,7 +428,6 @@ fn running(lease: Option<&Lease>, now: UnixTime) -> Stage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ids::LeaseId;
     use crate::testing;
 
     fn lease(created_at: u64, expires_at: u64) -> Lease {

@@ -49,6 +49,7 @@ suite! {
         a_message_makes_one_order,
         a_transition_needs_the_state_that_was_seen,
         a_top_up_is_found_by_its_lease_from_its_decision_on,
+        the_order_of_a_pod_is_found_among_those_that_extend_it,
         what_is_written_is_read_and_secrets_are_not_serialised,
         unfinished_orders_need_work_or_a_response,
         a_refused_request_may_be_repeated_under_a_chosen_id,

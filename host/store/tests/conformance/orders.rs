@@ -1,6 +1,8 @@
 use crate::support::{advance, message_id, open, order, sell, top_up};
 use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError, OpenOutcome, Repetition};
+use paygress_core::model::ids::{LeaseId, OrderId};
 use paygress_core::model::order::{Order, State};
+use paygress_core::model::units::UnixTime;
 use paygress_core::testing;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -51,6 +53,22 @@ pub(crate) async fn a_top_up_is_found_by_its_lease_from_its_decision_on(ledger: 
     }
     advance(&*ledger, &mut top_up, &[State::Refused]).await;
     assert_eq!(ledger.orders_of(&lease.id).await.unwrap().len(), 1);
+}
+
+pub(crate) async fn the_order_of_a_pod_is_found_among_those_that_extend_it(
+    ledger: Arc<dyn Ledger>,
+) {
+    let (spawn, lease) = sell(&*ledger, "s1", 40_000, 500).await;
+    for message in ["s2", "s3"] {
+        let mut top_up = top_up(&lease, message);
+        // By a clock that was set back.
+        top_up.created_at = UnixTime(1);
+        open(&*ledger, &top_up).await;
+        advance(&*ledger, &mut top_up, &[State::Active]).await;
+    }
+    assert_eq!(ledger.spawn_order(&lease.id).await.unwrap(), Some(spawn));
+    let other = LeaseId::of(&OrderId::random());
+    assert_eq!(ledger.spawn_order(&other).await.unwrap(), None);
 }
 
 pub(crate) async fn what_is_written_is_read_and_secrets_are_not_serialised(
