@@ -10,6 +10,7 @@ use paygress_core::backend::cluster::{
     Cluster, ClusterError, LeasePlan, PodExpiry, PodLauncher, PodRemover, ReadyPod,
 };
 use paygress_core::backend::store::{LeaseStore, LeaseUpdate, OrderStore, Repetition};
+use paygress_core::limits;
 use paygress_core::model::ids::{Customer, MessageId, PodName};
 use paygress_core::model::order::{Lease, LeaseState, OrderState, Purchase, State};
 use paygress_core::model::order_state::{Paid, RefundCause};
@@ -162,8 +163,24 @@ impl Service {
     }
 
     async fn top_up(&self, lease: &Lease, token: &str) -> Response {
-        let submission = self.orders.submit(more(lease.pod(), token)).await.unwrap();
-        submission.answer().await.unwrap()
+        self.top_up_by(alice(), lease, token).await
+    }
+
+    async fn top_up_by(&self, customer: Customer, lease: &Lease, token: &str) -> Response {
+        let order = new_order(customer, token.to_owned(), Purchase::TopUp { pod: lease.pod() });
+        self.orders.submit(order).await.unwrap().answer().await.unwrap()
+    }
+
+    /// So many orders that have extended this lease.
+    async fn extend(&self, lease: &Lease, times: usize) {
+        for _ in 0..times {
+            let more = Purchase::TopUp { pod: lease.pod() };
+            let mut order = testing::order(more, State::Received).unwrap();
+            order.message = MessageId::parse(order.id.as_str()).unwrap();
+            self.ledger.open(&order, Repetition::ByContent).await.unwrap();
+            order.state = testing::order_state(&order.purchase, State::Active);
+            self.ledger.transition(&order, State::Received, LeaseUpdate::Keep).await.unwrap();
+        }
     }
 
     async fn check_not_sold(&self, lease: &Lease) {
@@ -219,4 +236,26 @@ async fn a_replica_that_has_lost_an_order_leaves_its_pod_alone() {
     assert!(sold.await.unwrap().answer().await.is_none(), "the other replica answers");
     assert!(service.cluster.losing.lock().unwrap().is_none(), "it was launched unpaid");
     assert_eq!(service.cluster.removed.load(Ordering::Relaxed), 0);
+}
+
+/// Each is read with every status, and is paid back by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_extended_so_often_and_others_leave_half_of_that_to_its_customer() {
+    let service = Service::new(Capture::BeforeLaunch).await;
+    let lease =
+        service.live_lease(|paid, expires_at| OrderState::Active { paid, expires_at }).await;
+    let bob = || Customer::parse(&"b".repeat(64)).unwrap();
+    let is_refused = |response: &Response| {
+        response.error().is_some_and(|error| error.error_type == ErrorType::InvalidRequest)
+    };
+    service.extend(&lease, limits::TOP_UPS_OF_OTHERS - 1).await;
+    let last = service.top_up_by(bob(), &lease, "20-2").await;
+    assert!(matches!(last, Response::ToppedUp(_)), "{last:?}");
+    let refused = service.top_up_by(bob(), &lease, "20-3").await;
+    assert!(is_refused(&refused), "{refused:?}");
+    service.extend(&lease, limits::TOP_UPS_OF_LEASE - limits::TOP_UPS_OF_OTHERS - 1).await;
+    let last = service.top_up(&lease, "20-4").await;
+    assert!(matches!(last, Response::ToppedUp(_)), "{last:?}");
+    let refused = service.top_up(&lease, "20-5").await;
+    assert!(is_refused(&refused), "{refused:?}");
 }

@@ -5,7 +5,7 @@ use super::decide::{Agreed, Rejected, quote_and_grant};
 use super::queries::not_ready;
 use crate::backend::policy::{Grant, PolicySet, PolicyTrace, Quote};
 use crate::limits;
-use crate::model::ids::PodName;
+use crate::model::ids::{Customer, PodName};
 use crate::model::order::{Lease, LeaseState, Order, Purchase, State};
 use crate::model::order_state::{Agreement, Task};
 use crate::model::refusal::{ErrorType, Refusal};
@@ -24,7 +24,7 @@ impl OrderService {
         let now = UnixTime::now();
         let lease = self.find_lease(pod).await?;
         let expires_at = extendable(&lease, now)?;
-        self.check_bought(&lease).await?;
+        self.check_bought(&lease, order.customer()).await?;
         let view = order.view(Some(lease.view(order.customer(), now)));
         let mut trace = self.trace(order, token, view, set).await?;
         let (quote, grant, later) = match extension(&mut trace, expires_at, now, set).await {
@@ -39,16 +39,43 @@ impl OrderService {
     }
 
     /// Refuses more time for a pod whose own order may still come to nothing, or has: then the lease
-    /// ends with that order, and nobody would pay back what was added to it.
-    async fn check_bought(&self, lease: &Lease) -> Result<(), Refusal> {
-        let is_open = |order: &Order| {
-            matches!(order.purchase, Purchase::Spawn { .. }) && order.state() != State::Active
-        };
-        match self.orders_of(lease).await?.iter().any(is_open) {
-            true => Err(not_ready()),
-            false => Ok(()),
+    /// ends with that order, and nobody would pay back what was added to it. Nor is there more time for one
+    /// that was extended as often as may be.
+    async fn check_bought(
+        &self,
+        lease: &Lease,
+        customer: Option<&Customer>,
+    ) -> Result<(), Refusal> {
+        let orders = self.orders_of(lease).await?;
+        let (top_ups, spawns): (Vec<&Order>, Vec<&Order>) =
+            orders.iter().partition(|order| matches!(order.purchase, Purchase::TopUp { .. }));
+        if spawns.iter().any(|order| order.state() != State::Active) {
+            return Err(not_ready());
+        }
+        match top_ups.len() < most_top_ups(lease, customer) {
+            true => Ok(()),
+            false => Err(extended_too_often()),
         }
     }
+}
+
+/// How many extensions a lease may have for this customer to make one more.
+fn most_top_ups(lease: &Lease, customer: Option<&Customer>) -> usize {
+    match customer.is_some() && lease.customer.as_ref() == customer {
+        true => limits::TOP_UPS_OF_LEASE,
+        false => limits::TOP_UPS_OF_OTHERS,
+    }
+}
+
+fn extended_too_often() -> Refusal {
+    Refusal::new(
+        ErrorType::InvalidRequest,
+        format!(
+            "this pod was extended as often as it may be: {} times, by others than its customer {} times; order a new one, and extend it by larger tokens",
+            limits::TOP_UPS_OF_LEASE,
+            limits::TOP_UPS_OF_OTHERS
+        ),
+    )
 }
 
 /// The end of a lease that can still be extended.
