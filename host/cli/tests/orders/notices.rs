@@ -128,6 +128,19 @@ impl Service {
         lease
     }
 
+    /// This customer has added time to a pod, and wants notices.
+    async fn extend(&self, lease: &Lease, by: &Customer) {
+        let more = Purchase::TopUp { pod: lease.pod() };
+        let mut order = testing::order(more, State::Received).unwrap();
+        order.message = MessageId::parse(order.id.as_str()).unwrap();
+        order.reply_to.customer = Some(by.clone());
+        order.reply_to = order.reply_to.with_notices();
+        self.ledger.open(&order, Repetition::ByContent).await.unwrap();
+        order.state = testing::order_state(&order.purchase, State::Active);
+        self.ledger.transition(&order, State::Received, LeaseUpdate::Keep).await.unwrap();
+        self.ledger.delivered(&order.id, State::Active).await.unwrap();
+    }
+
     async fn stored(&self, lease: &Lease) -> Lease {
         self.ledger.lease(&lease.pod()).await.unwrap().unwrap()
     }
@@ -314,6 +327,7 @@ async fn who_has_a_pod_that_another_one_replaces_learns_its_host_keys_once() {
     let service = Service::new().await;
     let (alice, quiet) = (customer(1), customer(2));
     let lease = service.sell(&alice, Wants::Notices, 3_600).await;
+    service.extend(&lease, &customer(3)).await;
     let other = service.sell(&quiet, Wants::Nothing, 3_600).await;
     let host_keys = vec![HostKey::parse(testing::HOST_KEY).unwrap()];
     let ssh_host = Some(SshHost::parse("node-2.example.com").unwrap());

@@ -17,7 +17,7 @@ use crate::backend::cluster::{ClusterError, PodExpiry, ReadyPod};
 use crate::backend::store::LedgerError;
 use crate::backoff::doubling;
 use crate::limits;
-use crate::model::ids::PodName;
+use crate::model::ids::{Customer, PodName};
 use crate::model::lease::EndReason;
 use crate::model::order::{Lease, LeaseState, Order, State};
 use crate::model::reply_to::ReplyTo;
@@ -122,13 +122,14 @@ impl OrderService {
         let Some(end) = lease.expires_at else { return Ok(()) };
         if self.backends.ledger.mark_noticed(&lease.pod(), end, due).await? {
             let orders = self.backends.ledger.orders_of(&lease.id).await?;
-            self.send_notices(lease, recipients(&orders));
+            self.send_notices(lease, recipients(&orders, lease.customer.as_ref()));
         }
         Ok(())
     }
 
-    /// Another pod runs in place of this one: its host keys are those of the lease from now on, and
-    /// its customers who want notices get its status, with them.
+    /// Another pod runs in place of this one: its host keys are those of the lease from now on, and its
+    /// owner, if they want notices, gets its status, with them. Others who have extended it do not: how it
+    /// is reached is not theirs to know.
     pub(super) async fn replace_pod(self: &Arc<Self>, pod: &PodName, running: ReadyPod) {
         if self.update_pod(pod, running).await {
             tracing::warn!(%pod, "another pod runs in place of one, with a new disk and host keys");
@@ -145,8 +146,10 @@ impl OrderService {
             // It knows nothing of what the one before it knew.
             self.show_end(&lease);
             let orders = self.backends.ledger.orders_of(&lease.id).await?;
+            let mut recipients = recipients(&orders, lease.customer.as_ref());
+            recipients.retain(|to| to.customer == lease.customer);
             let service = Arc::clone(self);
-            self.send_to(recipients(&orders), move || service.status_of(&lease, &[]).into());
+            self.send_to(recipients, move || service.status_of(&lease, &[]).into());
             Ok::<bool, LedgerError>(true)
         };
         updated.await.unwrap_or_else(|error| {
@@ -243,11 +246,14 @@ pub(super) fn latest(lease: &Lease, notices: &[Seconds], now: UnixTime) -> Optio
     times.filter(|(_, at)| *at <= now).map(|(before, _)| before).min()
 }
 
-/// Where the notices of a lease go: to the customers of its orders who want them, few of them.
-pub(super) fn recipients(orders: &[Order]) -> Vec<ReplyTo> {
+/// Where the notices of a lease go: to the customers of its orders who want them, few of them. Its owner
+/// is the first, however often others have extended it since.
+pub(super) fn recipients(orders: &[Order], owner: Option<&Customer>) -> Vec<ReplyTo> {
     let mut found: Vec<ReplyTo> = Vec::new();
     // The newest first: its address is the one that was used last.
-    for order in orders.iter().rev() {
+    let (own, others): (Vec<&Order>, Vec<&Order>) =
+        orders.iter().rev().partition(|order| order.customer() == owner);
+    for order in own.into_iter().chain(others) {
         let is_known = found.iter().any(|to| to.customer == order.reply_to.customer);
         if order.state() == State::Active
             && order.reply_to.wants_notices()
@@ -263,7 +269,7 @@ pub(super) fn recipients(orders: &[Order]) -> Vec<ReplyTo> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ids::{Customer, LeaseId, OrderId};
+    use crate::model::ids::{LeaseId, OrderId};
     use crate::testing;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -342,9 +348,16 @@ mod tests {
             wanting(3, State::Refunded),
             wanting(2, State::Active),
         ];
-        let customers: Vec<_> = recipients(&orders).into_iter().map(|to| to.customer).collect();
-        assert_eq!(customers, [orders[1].reply_to.customer.clone()]);
+        let notified = |orders: &[Order], owner: usize| -> Vec<_> {
+            let owner = Customer::parse(&format!("{owner:064x}")).ok();
+            recipients(orders, owner.as_ref()).into_iter().map(|to| to.customer).collect()
+        };
+        assert_eq!(notified(&orders, 1), [orders[1].reply_to.customer.clone()]);
+        // The owner among them, who has paid first.
         let many: Vec<Order> = (0..1_000).map(|n| wanting(n, State::Active)).collect();
-        assert_eq!(recipients(&many).len(), limits::NOTICES_OF_POD);
+        let customers = notified(&many, 0);
+        assert_eq!(customers.len(), limits::NOTICES_OF_POD);
+        assert!(customers.contains(&many[0].reply_to.customer), "{customers:?}");
+        assert!(customers.contains(&many[999].reply_to.customer), "{customers:?}");
     }
 }

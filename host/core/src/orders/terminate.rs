@@ -90,7 +90,7 @@ impl OrderService {
                 return Ok(());
             }
             orders.retain(|order| order.state() == State::Active);
-            let recipients = recipients(&orders);
+            let recipients = recipients(&orders, lease.customer.as_ref());
             close(
                 &mut orders,
                 self.settings.refund_on_stop,
