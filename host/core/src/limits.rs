@@ -220,7 +220,7 @@ pub const ORDER_POLL: Duration = Duration::from_millis(200);
 pub const EXPIRING: Seconds = Seconds(300);
 /// Notices before the end of each pod that an operator may configure: each is a row that is written.
 pub const END_NOTICES: usize = 8;
-/// Customers of one pod who get its notices: those who have paid for it last.
+/// Customers of one pod who get its notices: whoever bought it, and those who have paid for it last.
 pub const NOTICES_OF_POD: usize = 4;
 /// Notices that are being sent at the same time: many pods may end in the same second, and no paid
 /// order waits for them.
