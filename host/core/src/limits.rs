@@ -128,9 +128,11 @@ pub const LAUNCH_ATTEMPTS: u32 = 3;
 pub const TOP_UP_MARGIN: u64 = 5;
 /// Orders that extend one lease. Each is read with every status of the pod, and when the pod is stopped it is
 /// paid back by a swap and a token of its own: many small ones cost their customer next to nothing…
-pub const TOP_UPS_OF_LEASE: usize = 256;
+pub const TOP_UPS_OF_LEASE: usize = 1_000;
 /// …and of these, those of others than the lease's customer together: the rest is for them.
 pub const TOP_UPS_OF_OTHERS: usize = TOP_UPS_OF_LEASE / 2;
+/// Refunds of ended leases at one mint at the same time: the rest of its requests is for those who pay.
+pub const ENDED_REFUNDS: usize = 2;
 /// Pods whose image was named by the customer and has never started here: at most one in so many of
 /// all places may be launching one at the same time. Customers who name images that never start get
 /// their money back, and must not occupy more than this meanwhile…

@@ -199,6 +199,8 @@ pub struct OrderService {
     /// Refunds to which the operator adds: when one is made, the next finds out what is left. Those
     /// of other replicas are not waited for; the wallet itself spares nothing twice.
     adding: MintLimiter,
+    /// Refunds of leases that have ended: one that was extended often has many.
+    ended_refunds: MintLimiter,
     delivering: UnpaidDeliveries,
     /// Pods that run before they are paid for, and whose they are.
     unpaid_launches: Semaphore,
@@ -244,6 +246,7 @@ impl OrderService {
             unknown: Arc::default(),
             verify_slots: MintLimiter::of(limits::VERIFICATIONS_AT_ONCE),
             adding: MintLimiter::of(1),
+            ended_refunds: MintLimiter::of(limits::ENDED_REFUNDS),
             delivering: UnpaidDeliveries::default(),
             unpaid_launches: Semaphore::new(limits::UNPAID_LAUNCHES),
             unpaid_customers: KeyedLimit::default(),

@@ -27,6 +27,7 @@ impl OrderService {
         tasks.spawn(Arc::clone(&self).follow(receiver));
         tasks.spawn(Arc::clone(&self).reconcile());
         tasks.spawn(Arc::clone(&self).run_resume_loop());
+        tasks.spawn(Arc::clone(&self).run_recovery_loop());
         tasks.spawn(Arc::clone(&self).run_refund_loop());
         tasks.spawn(Arc::clone(&self).run_probe_loop());
         tasks.spawn(Arc::clone(&self).run_notices());
@@ -71,13 +72,21 @@ impl OrderService {
         }
     }
 
-    async fn run_refund_loop(self: Arc<Self>) {
+    /// Apart from refunds, of which there may be as many as customers do not redeem.
+    async fn run_recovery_loop(self: Arc<Self>) {
         let mut tick = tokio::time::interval(limits::REFUNDS_EVERY);
         loop {
             tick.tick().await;
             if let Err(error) = self.backends.wallet.recover().await {
                 tracing::warn!(%error, "something that was begun at a mint is still open");
             }
+        }
+    }
+
+    async fn run_refund_loop(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(limits::REFUNDS_EVERY);
+        loop {
+            tick.tick().await;
             if let Err(error) = self.sweep_refunds().await {
                 tracing::warn!(%error, "refunds could not be swept");
             }

@@ -72,6 +72,12 @@ impl OrderService {
             self.check_own(order).await?;
             self.discard(begun).await?;
         }
+        let _turn = match &cause {
+            RefundCause::LeaseEnded { .. } => {
+                self.ended_refunds.acquire(&order.token_info.mint).await
+            }
+            RefundCause::NotProvisioned { .. } => None,
+        };
         let _adding = match cause.added() {
             Some(_) => self.adding.acquire(&order.token_info.mint).await,
             None => None,
