@@ -137,8 +137,8 @@ async fn serve(
     let size = hello.size.size();
     let opening = async {
         match open(app, &known, password, size).await {
-            // By now its server may prove them.
-            Err(ShellError::UnknownHostKeys) => {
+            // By now its server may prove them, or another pod may run in place of the one that has.
+            Err(ShellError::UnknownHostKeys | ShellError::WrongHostKey(_)) => {
                 let proved = app.orders.proved_login(&pod, &customer).await;
                 open(app, proved.as_ref().unwrap_or(&known), password, size).await
             }

@@ -85,7 +85,7 @@ impl Kubernetes {
         if !server.is_proved(pod)
             && tokio::time::timeout(PROOF_TIMEOUT, server.find()).await.is_err()
         {
-            tracing::warn!(pod = %name, "a pod that replaces another one cannot be reached: its host keys are not known");
+            tracing::warn!(pod = %name, "a running pod has not proved its host keys: they are not known");
         }
         self.describe(server, name, pod).await
     }
