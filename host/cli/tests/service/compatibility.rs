@@ -142,6 +142,11 @@ fn every_recorded_request_is_read_as_before() {
             assert!(parsed["password"].as_str().is_some_and(|made| made.len() >= 8), "{text}");
             parsed["password"] = json!("made");
         }
+        // Since then a tier may be longer.
+        if expected["message"] == "tier is longer than 64 bytes" {
+            assert_ne!(parsed["kind"], "error", "{text}");
+            continue;
+        }
         if expected["kind"] == "error" {
             expected = json!({ "kind": "error", "code": expected["code"] });
         }
