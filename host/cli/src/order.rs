@@ -360,7 +360,9 @@ fn keys(path: &Path) -> Result<Keys> {
 fn read_keys(path: &Path) -> Result<Keys> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("{} cannot be read", path.display()))?;
-    Keys::parse(text.trim()).with_context(|| format!("{} holds no secret key", path.display()))
+    Keys::parse(text.trim()).with_context(|| {
+        format!("{} holds no secret key (nsec1…, or 64 hex digits)", path.display())
+    })
 }
 
 /// An offer as `--json` prints it.
@@ -408,12 +410,13 @@ fn print_offers(offers: &[DiscoveredOffer], format: Format) -> Result<ExitCode> 
         }
         for spec in &offer.content.pod_specs {
             print_line(format_args!(
-                "  {:<12} {:>6} mCPU {:>6} MiB  {} msat for {} s",
+                "  {:<12} {:>6} mCPU {:>6} MiB  {} msat for {} s  {}",
                 plain(&spec.id, usize::MAX),
                 spec.cpu_millicores,
                 spec.memory_mb,
                 spec.price_msats,
-                spec.price_seconds
+                spec.price_seconds,
+                plain(&spec.description, usize::MAX)
             ));
         }
     }

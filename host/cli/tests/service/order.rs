@@ -41,8 +41,8 @@ async fn a_customer_finds_the_offer_buys_extends_and_asks() {
             break offers;
         }
     };
-    for part in ["basic", "1000 msat for 60 s", "images: paygress.local/ssh:1", sandbox.mint.url()]
-    {
+    let tier = "1000 msat for 60 s  1 CPU, 1 GiB of memory, SSH";
+    for part in ["basic", tier, "images: paygress.local/ssh:1", sandbox.mint.url()] {
         assert!(offers.contains(part), "{part}: {offers}");
     }
 
