@@ -155,7 +155,7 @@ enum Stop {
 impl Stop {
     fn reason(self) -> &'static str {
         match self {
-            Self::BudgetSpent => "the budget is spent",
+            Self::BudgetSpent => "what is left of the budget pays for none of the tokens",
             Self::NoTokens => "there are no tokens left",
             Self::Ended => "the pod has ended",
             Self::Refused => "the pod cannot be extended",
