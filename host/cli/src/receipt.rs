@@ -254,7 +254,9 @@ async fn sources(arguments: &VerifyArguments) -> Result<Option<Sources>> {
     for argument in &arguments.settings {
         let (name, file) = argument.split_once('=').context("give settings as SLOT=FILE")?;
         let source = Slot::named(name).and_then(|slot| sources.get_mut(&slot));
-        let source = source.with_context(|| format!("there is no component for {name}"))?;
+        let source = source.with_context(|| {
+            format!("there is no component for {name}; name it with --components")
+        })?;
         source.settings = settings(Path::new(file))?;
     }
     Ok(Some(sources))

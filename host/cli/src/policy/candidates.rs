@@ -73,9 +73,9 @@ impl Candidates {
         }
         for argument in &self.settings {
             let (name, file) = argument.split_once('=').context("give settings as SLOT=FILE")?;
-            let candidate = candidates
-                .get_mut(&slot(name)?)
-                .with_context(|| format!("there are settings for {name}, but no component"))?;
+            let candidate = candidates.get_mut(&slot(name)?).with_context(|| {
+                format!("there are settings for {name}, but no component; name its file too")
+            })?;
             candidate.settings = Some(read_object(Path::new(file))?);
         }
         Ok(candidates)
