@@ -128,7 +128,9 @@ impl Phase {
             println!("   {:.2} {kind}", number(*requests) / count(*ready));
         }
         for bought in bought.iter().filter(|bought| !bought.is_ready()).take(3) {
-            println!("{name}: not sold: {}, {}", bought.answer.status, bought.answer.body);
+            // The whole answer may hold a refund.
+            let detail = answer_of(bought)["detail"].clone();
+            println!("{name}: not sold: {}, {detail}", bought.answer.status);
         }
     }
 }
@@ -137,10 +139,14 @@ fn pod_name(bought: &Bought) -> String {
     bought.answer.json()["pod_name"].as_str().expect("it names its pod").to_owned()
 }
 
+fn answer_of(bought: &Bought) -> Value {
+    serde_json::from_str(&bought.answer.body).unwrap_or_default()
+}
+
 /// Whether the buyer has the token still, or a refund.
 fn has_money(market: &Market, bought: &Bought) -> bool {
-    let answer = serde_json::from_str::<Value>(&bought.answer.body).unwrap_or_default();
-    answer["refund_token"].is_string() || market.unspent(slice::from_ref(&bought.token)) > 0
+    answer_of(bought)["refund_token"].is_string()
+        || market.unspent(slice::from_ref(&bought.token)) > 0
 }
 
 fn print_program() {
