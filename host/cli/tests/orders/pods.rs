@@ -6,6 +6,7 @@ use crate::support::customer::until;
 use crate::support::fake::{FakeWallet, Generous, NullResponder, settings, spawn};
 use paygress_core::backend::capacity::{NoCapacity, Reservation};
 use paygress_core::backend::cluster::{ClusterEvent, EndReason};
+use paygress_core::backend::receipt::{ReceiptSigner, SignError};
 use paygress_core::backend::responder::ReplyTo;
 use paygress_core::backend::store::{
     LeaseStore, LeaseUpdate, LedgerError, OrderStore, PortAllocator, Repetition,
@@ -17,9 +18,9 @@ use paygress_core::model::order::{Order, OrderState, State};
 use paygress_core::model::order_state::Unpaid;
 use paygress_core::model::refusal::ErrorType;
 use paygress_core::model::secret::Secret;
-use paygress_core::model::units::Sat;
+use paygress_core::model::units::{Sat, UnixTime};
 use paygress_core::orders::{Backends, Capture, NewOrder, OrderService, PodAccess, Settings};
-use paygress_core::protocol::Response;
+use paygress_core::protocol::{Response, SignedReceipt};
 use paygress_core::testing;
 use paygress_store::SqlStore;
 use paygress_store::db::Database;
@@ -27,6 +28,7 @@ use paygress_store::db::testing::fast_directory;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
+use tokio::sync::Semaphore;
 
 const UNAVAILABLE: ErrorType = ErrorType::ResourceUnavailable;
 
@@ -183,6 +185,38 @@ async fn a_port_that_another_pod_has_is_not_sold() {
             assert!(reservations.is_empty(), "{reservations:?}");
         }
     }
+}
+
+struct Unsigned;
+
+impl ReceiptSigner for Unsigned {
+    fn sign(&self, content: String, at: UnixTime) -> Result<SignedReceipt, SignError> {
+        let [id, pubkey, sig] = std::array::from_fn(|_| String::new());
+        Ok(SignedReceipt { id, pubkey, created_at: at.0, kind: 0, tags: Vec::new(), content, sig })
+    }
+}
+
+/// Whoever reads the login the moment that the pod takes it gets what the answer has a moment later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_has_its_receipt_before_its_order_is_active() {
+    let deadlines = Arc::new(Semaphore::new(0));
+    let script = Script { deadlines: Some(deadlines.clone()), ..Script::default() };
+    let service = Service::new(script).await;
+    let orders = service.start();
+    orders.set_receipts(Arc::new(Unsigned));
+    let order = orders.submit(incoming("c", 1, None)).await.unwrap();
+    let lease = until("the pod takes no logins", async || {
+        let leases = service.ledger.live_leases(None).await.unwrap();
+        leases.into_iter().find(|lease| lease.state == LeaseState::Live)
+    })
+    .await;
+    let owner = Customer::parse(&"c".repeat(64)).unwrap();
+    let early = orders.access(&lease.pod(), &owner).await.unwrap();
+    deadlines.close();
+    let Response::Access(answer) = order.answer().await.unwrap() else { panic!("not sold") };
+    assert!(answer.receipt.is_some());
+    assert_eq!(early.receipt, answer.receipt);
+    assert_eq!(early.receipt, orders.access(&lease.pod(), &owner).await.unwrap().receipt);
 }
 
 /// Where pods have no port, the operator says how many there are.

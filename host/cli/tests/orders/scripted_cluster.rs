@@ -12,7 +12,7 @@ use paygress_core::backend::cluster::{
 use paygress_core::model::ids::PodName;
 use paygress_core::model::units::UnixTime;
 use std::sync::{Arc, Mutex};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 /// What a cluster without pods answers.
 #[derive(Default)]
@@ -37,6 +37,8 @@ pub(crate) struct Script {
     pub(crate) is_empty: bool,
     /// What it reports to whoever watches it first.
     pub(crate) events: Vec<ClusterEvent>,
+    /// Set, no deadline of a pod is set before this is closed.
+    pub(crate) deadlines: Option<Arc<Semaphore>>,
 }
 
 #[derive(Default)]
@@ -144,6 +146,10 @@ impl PodExpiry for ScriptedCluster {
         self.running()
     }
     async fn set_expiry(&self, _: &PodName, _: UnixTime) -> Result<(), ClusterError> {
+        let deadlines = self.0.lock().unwrap().deadlines.clone();
+        if let Some(deadlines) = deadlines {
+            let _ = deadlines.acquire().await;
+        }
         self.running()
     }
 }

@@ -51,7 +51,10 @@ impl OrderService {
         orders: &[Order],
         lease: &Lease,
     ) -> AccessDetails {
-        let is_access = |order: &&Order| receipt_kind(&order.state) == Some(ReceiptKind::Access);
+        // It takes logins a moment before its order is active, with what the receipt is of.
+        let is_access = |order: &&Order| {
+            receipt_kind(&order.state) == Some(ReceiptKind::Access) || order.is_making_pod()
+        };
         let bought = orders.iter().find(is_access).filter(|_| has_room(&details));
         let receipt = bought
             .and_then(|order| self.receipt(ReceiptKind::Access, &[order], &lease.host_keys))
