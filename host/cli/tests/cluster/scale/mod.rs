@@ -3,11 +3,12 @@
 //!
 //! ```text
 //! site ─▶ run: a burst ─▶ beside the bare libraries (bare) ─▶ many leases ─▶ orders beside these
-//!          └▶ api: what that requests of the API server
+//!          └▶ api: what that requests of the API server; processors: who uses them
 //! ```
 
 mod api;
 mod bare;
+mod processors;
 mod run;
 mod site;
 

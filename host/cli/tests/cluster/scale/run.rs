@@ -2,6 +2,7 @@
 
 use super::api::{RequestCounts, Requests};
 use super::bare;
+use super::processors::Processors;
 use super::site::Site;
 use crate::goal::Goal;
 use crate::support::testbed::{Bought, Market, service_program};
@@ -90,9 +91,11 @@ fn compare(site: &Site, orders: usize) -> Phase {
 /// Buyers that come in this time each.
 fn offer(market: &Market, name: &'static str, orders: usize, pace: Duration) -> Phase {
     let tokens = market.tokens(orders);
-    let (requests, begun) = (Requests::begin(), Instant::now());
+    let (requests, processors) = (Requests::begin(), Processors::begin());
+    let begun = Instant::now();
     let bought = market.buy_until(tokens, pace, RETRY_LIMIT);
     let took = begun.elapsed();
+    processors.print(name);
     let requests = requests.settled();
     let ready: Vec<&Bought> = bought.iter().filter(|bought| bought.is_ready()).collect();
     let pods: BTreeSet<String> = ready.iter().map(|bought| pod_name(bought)).collect();
