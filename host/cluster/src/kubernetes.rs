@@ -16,9 +16,10 @@ use crate::check_plan::check_plan;
 use crate::connection::{ConnectError, client, with_timeout};
 use crate::image_program::has_node_port;
 use crate::isolation::NetworkFindings;
-use crate::objects::{APP, EXPIRES, INSTANCE, JobSettings, LEASE, Objects, deadline, ttl};
+use crate::objects::{EXPIRES, JobSettings, LEASE, Objects, deadline, ttl};
 use crate::pod_reply::ReplyStep;
 use crate::pod_streams::KubernetesPods;
+use crate::pod_watch::PodWatch;
 use crate::recent_pods::RecentPods;
 use crate::requests::{Result, cluster_error, is_gone, request};
 use crate::settings::{RunImage, Settings, SshServerVolume};
@@ -121,7 +122,8 @@ pub struct Kubernetes {
     probes: Mutex<BTreeSet<PodName>>,
     /// The names of the nodes that are lost.
     lost_nodes: Mutex<BTreeSet<String>>,
-    /// Of the watches of pods that are waited for, together.
+    pod_watch: PodWatch,
+    /// Of the requests for pods that are waited for, together.
     pod_failures: LoggedFailures,
 }
 
@@ -152,9 +154,11 @@ impl Kubernetes {
             SshServerVolume::Image if !settings.reply_from_pod => ServerVolume::Image,
             _ => ServerVolume::Copy,
         };
+        let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
         Ok(Self {
+            pod_watch: PodWatch::new(pods.clone(), settings.selector()),
             jobs: Api::namespaced(client.clone(), namespace),
-            pods: Api::namespaced(client.clone(), namespace),
+            pods,
             secrets: Api::namespaced(client.clone(), namespace),
             services: Api::namespaced(client.clone(), namespace),
             policies: Api::namespaced(client.clone(), namespace),
@@ -256,11 +260,6 @@ impl Kubernetes {
         ORPHAN_AGE.saturating_add(Duration::from_secs(starting))
     }
 
-    /// Selects the Jobs of this installation.
-    fn selector(&self) -> String {
-        format!("{}={},{INSTANCE}={}", APP.0, APP.1, self.settings.instance)
-    }
-
     /// The Job of a pod, if it exists and has not finished.
     async fn running(&self, pod: &PodName) -> Result<Job> {
         match request(self.jobs.get_opt(pod.as_str())).await? {
@@ -318,7 +317,7 @@ fn lease_selector(pod: &PodName) -> Result<String> {
 }
 
 /// The name by which the ledger knows a pod: that of its Job.
-fn pod_of_lease(pod: &Pod) -> Option<PodName> {
+pub(crate) fn pod_of_lease(pod: &Pod) -> Option<PodName> {
     let lease = pod.labels().get(LEASE)?;
     LeaseId::parse(lease.as_str()).ok().map(|lease| lease.pod_name())
 }
@@ -372,6 +371,9 @@ impl PodLauncher for Kubernetes {
 #[async_trait]
 impl PodProgress for Kubernetes {
     async fn startup_phase(&self, pod: &PodName) -> Result<StartupPhase> {
+        if let Some(pod) = self.pod_watch.awaited().latest(pod) {
+            return Ok(startup_phase(&pod));
+        }
         Ok(self.pods_of(pod).await?.first().map_or(StartupPhase::Waiting, startup_phase))
     }
 
@@ -411,6 +413,7 @@ impl PodExpiry for Kubernetes {
 #[async_trait]
 impl PodRemover for Kubernetes {
     async fn remove(&self, pod: &PodName) -> Result<()> {
+        self.pod_watch.awaited().forget(pod);
         self.delete_job(pod).await?;
         self.delete_owned_in_time(pod).await
     }
@@ -443,7 +446,7 @@ impl PodObserver for Kubernetes {
                 && finished(job).is_none()
         };
         let mut candidates = Vec::new();
-        let mut params = ListParams::default().labels(&self.selector()).limit(JOBS_PAGE);
+        let mut params = ListParams::default().labels(&self.settings.selector()).limit(JOBS_PAGE);
         loop {
             let page = request(self.jobs.list(&params)).await?;
             candidates.extend(page.items.iter().filter(|job| is_old(job)).filter_map(pod_of));

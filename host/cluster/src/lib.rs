@@ -48,6 +48,7 @@ mod objects;
 mod pod_reply;
 mod pod_server;
 mod pod_streams;
+mod pod_watch;
 mod port_forward;
 mod probe;
 mod quantity;

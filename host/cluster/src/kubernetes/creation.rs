@@ -58,8 +58,13 @@ impl Kubernetes {
     /// to its customer. Its pod is not made before: nothing runs that may connect to more than it is to.
     pub(crate) async fn create_all(&self, lease: &LeaseId, mut objects: Objects) -> Result<()> {
         let pod = lease.pod_name();
+        let awaited = self.pod_watch.awaited();
+        awaited.expect(&pod);
         let job = match self.ensure(&self.jobs, &objects.job).await? {
-            Some(created) => created,
+            Some(created) => {
+                awaited.note_created(&pod);
+                created
+            }
             None => self.running(&pod).await?,
         };
         let owner = job.controller_owner_ref(&()).ok_or(ClusterError::NotFound)?;

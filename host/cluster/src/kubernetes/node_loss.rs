@@ -95,8 +95,9 @@ impl Kubernetes {
 
     /// The pods of this installation on a node.
     async fn pods_on(&self, node: &str) -> Result<Vec<PodName>> {
-        let params =
-            ListParams::default().labels(&self.selector()).fields(&format!("spec.nodeName={node}"));
+        let params = ListParams::default()
+            .labels(&self.settings.selector())
+            .fields(&format!("spec.nodeName={node}"));
         let pods = request(self.pods.list(&params)).await?;
         let names: BTreeSet<PodName> = pods.items.iter().filter_map(pod_of_lease).collect();
         Ok(names.into_iter().collect())

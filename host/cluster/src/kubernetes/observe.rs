@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 impl Kubernetes {
     /// Reports what becomes of pods, by their Jobs, until the receiver is dropped.
     pub(super) async fn observe_jobs(&self, sink: &mpsc::Sender<ClusterEvent>) {
-        let selector = watcher::Config::default().labels(&self.selector());
+        let selector = watcher::Config::default().labels(&self.settings.selector());
         let mut events = std::pin::pin!(watch(self.jobs.clone(), selector));
         let (mut listed, failures) = (Vec::new(), LoggedFailures::default());
         while let Some(event) = events.next().await {

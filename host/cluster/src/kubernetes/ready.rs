@@ -1,62 +1,60 @@
 //! Waiting until a pod takes logins: its server proves itself, or the kubelet reports the pod as
 //! ready. One whose server has to prove its host keys is not ready before it has.
 
-use super::{Kubernetes, lease_selector};
+use super::Kubernetes;
 use crate::pod_reply::ready_pod;
 use crate::pod_server::{PROOF_TIMEOUT, PodServer, Portless, answering};
+use crate::pod_watch::Sight;
 use crate::requests::Result;
 use crate::status::{has_mounted_server, readiness, unready};
-use crate::watches::watch;
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::watcher::{self, Event};
 use paygress_core::backend::cluster::{ClusterError, ReadyPod};
-use paygress_core::error_chain;
+use paygress_core::backoff::doubling;
 use paygress_core::model::host_key::HostKey;
 use paygress_core::model::ids::PodName;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How often a pod's Job is checked while the watch shows no pod of it.
+/// How soon a pod's Job is looked at while the watch shows no pod of it…
 const JOB_POLL: Duration = Duration::from_secs(5);
+/// …and how rarely at last: where that takes long, the cluster has much to do.
+const LONGEST_POLL: Duration = Duration::from_secs(60);
 
 impl Kubernetes {
     pub(super) async fn wait_ready(&self, name: &PodName) -> Result<ReadyPod> {
-        let selector = watcher::Config::default().labels(&lease_selector(name)?);
-        let mut events = std::pin::pin!(watch(self.pods.clone(), selector));
+        let mut awaited = self.pod_watch.awaited().follow(name);
         let start = Instant::now();
         let deadline =
             start.checked_add(Duration::from_secs(self.settings.ready_within.0)).unwrap_or(start);
         let limit = self.unschedulable_within();
         let secret = self.host_key_secret(name);
-        let (mut latest, mut server): (Option<Pod>, _) = (None, ServerSearch::new());
+        let (mut latest, mut server): (Option<Arc<Pod>>, _) = (None, ServerSearch::new());
         let mut reply = self.held_reply(name);
-        // It was there a moment ago: its pod is watched before it is looked at again.
-        let first_poll = start.checked_add(JOB_POLL).unwrap_or(start);
-        let mut job_poll = tokio::time::interval_at(first_poll, JOB_POLL);
+        // The pod of a Job that was there before may be there too, and send no more events.
+        let first = if awaited.may_be_older() { Duration::ZERO } else { JOB_POLL };
+        let first_tick = start.checked_add(first).unwrap_or(start);
+        let mut tick = tokio::time::interval_at(first_tick, JOB_POLL);
+        let (mut pauses, mut next_poll) = (doubling(JOB_POLL, LONGEST_POLL), first_tick);
         let (mut is_watched, mut make_room_at) = (false, start);
         loop {
             tokio::select! {
                 () = server.find() => {}
-                event = events.next() => match event {
-                    Some(Ok(Event::Apply(pod) | Event::InitApply(pod))) => {
-                        (latest, is_watched) = (Some(pod), true);
-                    }
-                    Some(Ok(Event::Delete(_))) => return Err(ClusterError::NotFound),
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => {
-                        is_watched = false;
-                        if let Some(error) = self.pod_failures.admit(error_chain(&error)) {
-                            tracing::warn!(error, "the watch of a pod failed");
-                        }
-                    }
-                    None => return Err(ClusterError::unavailable("the watch ended")),
+                sight = awaited.next() => match sight {
+                    Some(Sight::Seen(pod)) => (latest, is_watched) = (Some(pod), true),
+                    Some(Sight::Unseen) => is_watched = false,
+                    Some(Sight::Gone) => return Err(ClusterError::NotFound),
+                    None => return Err(ClusterError::unavailable("this pod is expected anew")),
                 },
                 // A Job that has failed without a pod sends no event of one. With a pod, that fails
                 // or is deleted. It also becomes unschedulable by the passing of time alone.
-                _ = job_poll.tick() => if !is_watched { self.running(name).await?; },
-                () = tokio::time::sleep_until(deadline) => return Err(unready(latest.as_ref())),
+                now = tick.tick() => if !is_watched && now >= next_poll {
+                    latest = self.poll(name).await?.or(latest);
+                    let pause = pauses.next().unwrap_or(LONGEST_POLL);
+                    next_poll = now.checked_add(pause).unwrap_or(now);
+                },
+                () = tokio::time::sleep_until(deadline) => return Err(unready(latest.as_deref())),
             }
             let Some(pod) = &latest else { continue };
             self.make_room(name, pod, &mut make_room_at).await;
@@ -68,6 +66,25 @@ impl Kubernetes {
                 self.forget_reply(name, pod).await;
                 return self.describe(server, name, pod).await;
             }
+        }
+    }
+
+    /// The pod of a Job that goes on, if it has one. An API server that does not answer now is no
+    /// reason to launch the pod again.
+    async fn poll(&self, name: &PodName) -> Result<Option<Arc<Pod>>> {
+        let polled = async {
+            self.running(name).await?;
+            let pods = self.pods_of(name).await?;
+            Ok(pods.into_iter().max_by_key(|pod| pod.metadata.creation_timestamp.clone()))
+        };
+        match polled.await {
+            Err(ClusterError::Unavailable(error)) => {
+                if let Some(error) = self.pod_failures.admit(error.to_string()) {
+                    tracing::warn!(error, "it is not known whether a pod is there");
+                }
+                Ok(None)
+            }
+            polled => Ok(polled?.map(Arc::new)),
         }
     }
 

@@ -41,7 +41,7 @@ impl Kubernetes {
     /// Ends the probe pods of this installation, whichever process has launched them; whether there
     /// are any.
     async fn end_probes(&self) -> Result<bool> {
-        let selector = format!("{},{}", self.selector(), PROBE);
+        let selector = format!("{},{}", self.settings.selector(), PROBE);
         let params = ListParams::default().labels(&selector);
         let pods = request(self.pods.list(&params)).await?.items;
         for pod in pods.iter().filter_map(pod_of_lease) {
