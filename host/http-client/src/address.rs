@@ -1,5 +1,6 @@
 //! Which addresses are on the public internet, and which may be connected to.
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Which addresses may be connected to.
@@ -26,54 +27,78 @@ impl Reach {
     }
 }
 
-/// Whether an address is on the public internet: not this machine, not a private network, not a
-/// cloud's metadata, and not a way of writing one of those (IANA's special-purpose registries). What
+/// The only addresses of IPv6 that are on the public internet: global unicast.
+pub const OPEN_NETWORK: Ipv6Net =
+    Ipv6Net::new_assert(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
+
+/// The networks of IPv4, and of [`OPEN_NETWORK`], that are not on the public internet: this
+/// machine, private networks, a cloud's metadata, and what leads on to these (IANA's
+/// special-purpose registries). Neither pods connect to them, nor the service for customers and
+/// registries: `k8s/base/network.yaml` and the overlays have them in this order.
+pub const CLOSED_NETWORKS: [IpNet; 15] = [
+    ipv4([0, 0, 0, 0], 8),
+    ipv4([10, 0, 0, 0], 8),
+    ipv4([100, 64, 0, 0], 10),
+    ipv4([127, 0, 0, 0], 8),
+    // Where Azure gives nodes what they start with, secrets too.
+    ipv4([168, 63, 129, 16], 32),
+    ipv4([169, 254, 0, 0], 16),
+    ipv4([172, 16, 0, 0], 12),
+    // Protocol assignments.
+    ipv4([192, 0, 0, 0], 24),
+    // Relays of 6to4.
+    ipv4([192, 88, 99, 0], 24),
+    ipv4([192, 168, 0, 0], 16),
+    // Benchmarks.
+    ipv4([198, 18, 0, 0], 15),
+    ipv4([224, 0, 0, 0], 4),
+    ipv4([240, 0, 0, 0], 4),
+    // Protocol assignments with Teredo, which carries an address of IPv4 inside, as 6to4 does.
+    ipv6([0x2001, 0], 23),
+    ipv6([0x2002, 0], 16),
+];
+
+/// Closed to the service alone: nobody has these networks, so pods may try.
+const DOCUMENTATION_NETWORKS: [IpNet; 5] = [
+    ipv4([192, 0, 2, 0], 24),
+    ipv4([198, 51, 100, 0], 24),
+    ipv4([203, 0, 113, 0], 24),
+    ipv6([0x2001, 0xdb8], 32),
+    ipv6([0x3fff, 0], 20),
+];
+
+const fn ipv4([a, b, c, d]: [u8; 4], prefix: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix))
+}
+
+/// By the first 32 bits.
+const fn ipv6([a, b]: [u16; 2], prefix: u8) -> IpNet {
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, 0), prefix))
+}
+
+/// Whether an address is on the public internet, and not a way of writing one that is not. What
 /// customers and registries may make us connect to is decided here, and nowhere else.
 #[must_use]
 pub(crate) fn is_public(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => is_public_v6(address),
-    }
-}
-
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    let is_special = match address.octets() {
-        // This network, carrier-grade NAT, what Azure gives its machines to start with, protocol
-        // assignments, 6to4 relays, benchmarks; and what is reserved, with broadcast.
-        [0, ..]
-        | [100, 64..=127, ..]
-        | [168, 63, 129, 16]
-        | [192, 0, 0, _]
-        | [192, 88, 99, _]
-        | [198, 18..=19, ..]
-        | [240..=255, ..] => true,
-        _ => false,
+    let address = canonical(address);
+    let is_global = match address {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(address) => OPEN_NETWORK.contains(&address),
     };
-    !(is_special
-        || address.is_private()
-        || address.is_loopback()
-        || address.is_link_local()
-        || address.is_documentation()
-        || address.is_multicast())
+    let mut closed = CLOSED_NETWORKS.into_iter().chain(DOCUMENTATION_NETWORKS);
+    is_global && !closed.any(|network| network.contains(&address))
 }
 
-fn is_public_v6(address: Ipv6Addr) -> bool {
-    match address.segments() {
-        // NAT64 (RFC 6052): the IPv4 address behind it counts. Its prefix for local use
-        // (64:ff9b:1::/48, RFC 8215) leads into the network that we are in, and falls to the last
-        // line with everything else outside global unicast.
+/// The address of IPv4 that is written as one of IPv6, also by NAT64 (RFC 6052). Not by its prefix
+/// for local use (64:ff9b:1::/48, RFC 8215): that leads into the network that we are in.
+fn canonical(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(wide) = address else { return address };
+    match wide.segments() {
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
             let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-            is_public_v4(Ipv4Addr::new(a, b, c, d))
+            IpAddr::V4(Ipv4Addr::new(a, b, c, d))
         }
-        // Protocol assignments with Teredo, documentation, and 6to4: Teredo and 6to4 carry other
-        // addresses inside.
-        [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..=0xfff, ..] => {
-            false
-        }
-        [0x2000..=0x3fff, ..] => true,
-        _ => false,
+        _ => wide.to_canonical(),
     }
 }
 
@@ -86,9 +111,19 @@ mod tests {
         ("9.9.9.9", true),
         ("100.63.255.255", true),
         ("100.128.0.1", true),
+        ("172.15.255.255", true),
+        ("172.32.0.0", true),
+        ("192.0.1.0", true),
+        ("192.88.98.255", true),
+        ("192.88.100.0", true),
+        ("198.17.255.255", true),
+        ("198.20.0.0", true),
+        ("223.255.255.255", true),
         ("2606:4700::1111", true),
         ("2620:fe::fe", true),
         ("2001:200::1", true),
+        ("2003::1", true),
+        ("3fff:1000::1", true),
         ("::ffff:9.9.9.9", true),
         ("64:ff9b::9.9.9.9", true),
         ("0.0.0.0", false),
@@ -100,11 +135,15 @@ mod tests {
         ("168.63.129.16", false),
         ("169.254.169.254", false),
         ("172.16.0.1", false),
+        ("172.31.255.255", false),
         ("192.0.0.8", false),
         ("192.0.2.1", false),
+        ("198.51.100.1", false),
+        ("203.0.113.1", false),
         ("192.88.99.1", false),
         ("192.168.0.1", false),
         ("198.18.0.1", false),
+        ("198.19.255.255", false),
         ("224.0.0.1", false),
         ("240.0.0.1", false),
         ("255.255.255.255", false),
@@ -120,9 +159,12 @@ mod tests {
         ("100::1", false),
         ("2001::1", false),
         ("2001:2::1", false),
+        ("2001:1ff:ffff::1", false),
         ("2001:db8::1", false),
         ("2002:7f00:1::", false),
         ("3fff::1", false),
+        ("3fff:fff::1", false),
+        ("4000::1", false),
         ("5f00::1", false),
         ("fd00::1", false),
         ("fe80::1", false),
