@@ -6,7 +6,6 @@
 //! addresses that the policy does not except it reaches these. Images of earlier versions, and
 //! templates with a server of their own, try nothing.
 
-use crate::guard::{CLOSED_NETWORKS, OPEN_NETWORK};
 use crate::objects::Objects;
 use crate::ssh_server::INIT_CONTAINER;
 use crate::status::{init_message, is_ready};
@@ -14,6 +13,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{EnvVar, Node, Pod};
 use paygress_core::backend::cluster::{Neighbours, NetworkIsolation};
 use paygress_core::model::units::Seconds;
+use paygress_http_client::{CLOSED_NETWORKS, OPEN_NETWORK};
 use paygress_sshd::{MAX_ADDRESSES, REACH_VARIABLE, ReachReport, ReachTask};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -53,10 +53,11 @@ impl NetworkFindings {
 
 /// Whether this is an address of the internet for `k8s/base/network.yaml`.
 fn is_public(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => !CLOSED_NETWORKS.iter().any(|closed| closed.contains(&ip)),
+    let is_global = match ip {
+        IpAddr::V4(_) => true,
         IpAddr::V6(ip) => OPEN_NETWORK.contains(&ip),
-    }
+    };
+    is_global && !CLOSED_NETWORKS.iter().any(|closed| closed.contains(&ip))
 }
 
 /// Lets the pod of these objects try these addresses.
@@ -205,10 +206,11 @@ mod tests {
             "192.0.2.2:2222",
             "[::ffff:203.0.113.7]:10250",
             "[fd00::1]:10250",
+            "[2002:a00:1::1]:10250",
             "[2001:db8::1]:10250",
         ];
         let reached: Vec<SocketAddr> = reached.map(|it| it.parse().unwrap()).to_vec();
-        let report = ReachReport { tried: 7, reached: reached.clone() };
+        let report = ReachReport { tried: 8, reached: reached.clone() };
         let found = NetworkFindings::new(Some(report), Neighbours::Tried, 4);
         assert_eq!((found.isolation, &found.reached), (NetworkIsolation::NotEnforced, &reached));
         let public: Vec<String> = found.public_addresses().iter().map(IpNet::to_string).collect();

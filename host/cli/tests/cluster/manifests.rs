@@ -3,9 +3,9 @@
 use crate::support::testbed::root;
 use ipnet::IpNet;
 use paygress::config::keys;
-use paygress_cluster::guard::{CLOSED_NETWORKS, OPEN_NETWORK};
+use paygress_http_client::{CLOSED_NETWORKS, OPEN_NETWORK, Reach};
 use serde_json::{Value, json};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 fn contains(network: &Value, address: IpAddr) -> bool {
     network.as_str().unwrap().parse::<IpNet>().unwrap().contains(&address)
@@ -36,7 +36,7 @@ fn may_reach(policy: &Value, address: &str, protocol: &str, port: u64) -> bool {
 }
 
 /// More addresses than the testbed has, those of IPv6 among them, and whether pods reach them.
-const WAYS_OUT: [(&str, &str, u64, bool); 29] = [
+const WAYS_OUT: [(&str, &str, u64, bool); 33] = [
     ("192.0.2.1", "TCP", 443, true),
     ("2001:4860::1", "TCP", 443, true),
     ("192.0.2.1", "UDP", 443, true),
@@ -63,6 +63,11 @@ const WAYS_OUT: [(&str, &str, u64, bool); 29] = [
     ("172.16.0.1", "UDP", 53, false),
     ("192.168.0.1", "TCP", 22, false),
     ("127.0.0.1", "TCP", 80, false),
+    // 6to4 and Teredo, which lead on to addresses of IPv4.
+    ("192.88.99.1", "TCP", 80, false),
+    ("2002:a00:1::1", "TCP", 80, false),
+    ("2001::1", "UDP", 443, false),
+    ("2001:200::1", "TCP", 443, true),
     ("fd00::1", "TCP", 443, false),
     ("fe80::1", "TCP", 80, false),
     ("fd00:ec2::254", "TCP", 80, false),
@@ -96,6 +101,49 @@ fn pods_reach_the_internet_and_dns_and_nothing_else() {
     }
 }
 
+/// The rules by address for the internet: all but what is closed.
+fn internet() -> Value {
+    let closed = CLOSED_NETWORKS.map(|network| network.to_string()).into_iter();
+    let (ipv4, ipv6): (Vec<_>, Vec<_>) = closed.partition(|network| !network.contains(':'));
+    json!([
+        {"ipBlock": {"cidr": "0.0.0.0/0", "except": ipv4}},
+        {"ipBlock": {"cidr": OPEN_NETWORK.to_string(), "except": ipv6}},
+    ])
+}
+
+/// One list closes networks to pods, and to the service where customers name an address. Pods may
+/// try the networks of documentation besides, which nobody has. The service knows the addresses
+/// behind NAT64, which pods do not reach.
+#[test]
+fn pods_reach_what_the_service_reaches_for_customers() {
+    let internet =
+        json!({"spec": {"egress": [{"ports": [{"protocol": "TCP"}], "to": internet()}]}});
+    let ends =
+        CLOSED_NETWORKS.into_iter().flat_map(|closed| [closed.network(), closed.broadcast()]);
+    let closed = ends.map(|address| (address.to_string(), false, false));
+    let others = [
+        ("9.9.9.9", true, true),
+        ("2620:fe::fe", true, true),
+        ("::1", false, false),
+        ("64:ff9b:1::9.9.9.9", false, false),
+        ("fc00::1", false, false),
+        ("fe80::1", false, false),
+        ("ff02::1", false, false),
+        ("192.0.2.1", true, false),
+        ("198.51.100.1", true, false),
+        ("203.0.113.1", true, false),
+        ("2001:db8::1", true, false),
+        ("3fff::1", true, false),
+        ("64:ff9b::9.9.9.9", false, true),
+    ];
+    let others = others.map(|(address, pods, service)| (address.to_owned(), pods, service));
+    for (address, pods, service) in closed.chain(others) {
+        assert_eq!(may_reach(&internet, &address, "TCP", 443), pods, "{address}");
+        let named = vec![SocketAddr::new(address.parse().unwrap(), 443)];
+        assert_eq!(Reach::Public.check(named).is_ok(), service, "{address}");
+    }
+}
+
 /// What a client of iroh says of its addresses brings no packet into the operator's network, whichever
 /// process serves the gateway.
 #[test]
@@ -125,10 +173,7 @@ fn the_gateway_sends_udp_to_the_internet_and_dns_and_nowhere_else() {
 
 fn assert_sends_udp_to_the_internet_and_dns(policy: &Value) {
     assert_eq!(policy["spec"]["policyTypes"], json!(["Egress"]));
-    let internet = &policy["spec"]["egress"][2]["to"];
-    let closed = CLOSED_NETWORKS.map(|network| network.to_string());
-    assert_eq!(internet[0]["ipBlock"]["except"], json!(closed));
-    assert_eq!(internet[1]["ipBlock"], json!({"cidr": OPEN_NETWORK.to_string()}));
+    assert_eq!(policy["spec"]["egress"][2]["to"], internet());
     for (address, port, expected) in [
         ("192.0.2.1", 4_433, true),
         ("2001:4860::1", 4_433, true),
@@ -139,6 +184,7 @@ fn assert_sends_udp_to_the_internet_and_dns(policy: &Value) {
         ("192.168.0.1", 53, false),
         ("127.0.0.1", 53, false),
         ("fd00::1", 4_433, false),
+        ("2002:a00:1::1", 4_433, false),
         ("::ffff:10.0.0.1", 4_433, false),
     ] {
         assert_eq!(may_reach(policy, address, "UDP", port), expected, "{address}, port {port}");
@@ -214,19 +260,20 @@ fn what_is_closed_to_all_pods_is_closed_to_those_with_egress_rules() {
         let text = read(path);
         text.split("\n---\n").map(|text| serde_saphyr::from_str(text).unwrap()).collect()
     };
-    let internet = documents("k8s/base/network.yaml")[1]["spec"]["egress"][0]["to"].clone();
-    let closed = CLOSED_NETWORKS.map(|network| network.to_string());
-    assert_eq!(internet[0]["ipBlock"]["except"], json!(closed));
-    assert_eq!(internet[1]["ipBlock"], json!({"cidr": OPEN_NETWORK.to_string()}));
+    assert_eq!(documents("k8s/base/network.yaml")[1]["spec"]["egress"][0]["to"], internet());
     let admission = documents("k8s/overlays/egress/admission.yaml")[0]["spec"].clone();
     let variables = admission["variables"].as_array().unwrap();
     let variable = variables.iter().find(|variable| variable["name"] == "closed").unwrap();
     let expression = variable["expression"].as_str().unwrap();
-    for network in &closed {
-        assert!(expression.contains(&format!("\"{network}\"")), "{network}: {expression}");
-    }
-    assert_eq!(expression.matches('/').count(), closed.len(), "{expression}");
+    // As CEL has it too, in the same order.
+    let closed = CLOSED_NETWORKS.map(|network| network.to_string());
+    assert!(expression.starts_with(&format!("{closed:?} + params")), "{expression}");
     assert!(read("k8s/overlays/egress/admission.yaml").contains(&OPEN_NETWORK.to_string()));
+    // Operators copy the example.
+    let ipv4: Vec<&str> =
+        closed.iter().map(String::as_str).filter(|it| !it.contains(':')).collect();
+    let example = format!("\n            except: [{}]\n", ipv4.join(", "));
+    assert!(read("docs/operating.md").contains(&example), "{example}");
 }
 
 #[test]

@@ -22,10 +22,18 @@ const ENFORCED: Duration = Duration::from_secs(90);
 const PROBES: Duration = Duration::from_secs(120);
 
 const INTERNET: &str = "203.0.113.2";
-/// Of each private range, of carriers' (100.64.0.0/10) and of benchmarks', and where clouds have their
-/// metadata service.
-const PRIVATE: [&str; 6] =
-    ["10.200.0.9", "172.31.255.9", "192.168.77.9", "100.64.77.9", "198.18.0.9", "169.254.169.254"];
+/// Of each private range, of carriers' (100.64.0.0/10), of benchmarks', of protocols' and of 6to4's
+/// relays, and where clouds have their metadata service.
+const PRIVATE: [&str; 8] = [
+    "10.200.0.9",
+    "172.31.255.9",
+    "192.168.77.9",
+    "100.64.77.9",
+    "198.18.0.9",
+    "192.0.0.9",
+    "192.88.99.9",
+    "169.254.169.254",
+];
 /// Of mail servers among each other, of the web, and of mail servers where senders log in.
 const PORTS: [u16; 4] = [25, 80, 465, 587];
 

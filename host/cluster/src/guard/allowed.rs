@@ -14,7 +14,8 @@ pub struct Allowed {
     /// Keys of taints that pods may tolerate.
     pub tolerations: Vec<String>,
     pub overcommit: Overcommit,
-    /// Networks that no pod's egress rules open, beyond [`CLOSED_NETWORKS`](super::CLOSED_NETWORKS).
+    /// Networks that no pod's egress rules open, beyond
+    /// [`CLOSED_NETWORKS`](paygress_http_client::CLOSED_NETWORKS).
     pub egress_except: Vec<IpNet>,
 }
 

@@ -2,14 +2,14 @@
 //! out of each of them.
 
 use super::error::{GuardError, Violation};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net};
 use k8s_openapi::api::networking::v1::{
     IPBlock, NetworkPolicyEgressRule, NetworkPolicyPeer, NetworkPolicyPort,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use paygress_core::backend::policy::{EgressRule, PortRange, Protocol};
+use paygress_http_client::{CLOSED_NETWORKS, OPEN_NETWORK};
 use serde_json::Value;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 type Result<T> = std::result::Result<T, GuardError>;
@@ -17,32 +17,8 @@ type Result<T> = std::result::Result<T, GuardError>;
 /// The label of pods that the policy for all pods, `customers`, does not select.
 pub(crate) const EGRESS_LABEL: &str = "paygress-egress";
 
-/// The networks of IPv4 that no pod reaches, as in `k8s/base/network.yaml`.
-pub const CLOSED_NETWORKS: [Ipv4Net; 11] = [
-    closed([0, 0, 0, 0], 8),
-    closed([10, 0, 0, 0], 8),
-    closed([100, 64, 0, 0], 10),
-    closed([127, 0, 0, 0], 8),
-    // Where Azure gives nodes what they start with, secrets too.
-    closed([168, 63, 129, 16], 32),
-    closed([169, 254, 0, 0], 16),
-    closed([172, 16, 0, 0], 12),
-    closed([192, 168, 0, 0], 16),
-    closed([198, 18, 0, 0], 15),
-    closed([224, 0, 0, 0], 4),
-    closed([240, 0, 0, 0], 4),
-];
-
-/// The only addresses of IPv6 that pods reach: those of the internet.
-pub const OPEN_NETWORK: Ipv6Net =
-    Ipv6Net::new_assert(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
-
 /// Where mail servers take mail from each other.
 const MAIL: u16 = 25;
-
-const fn closed([a, b, c, d]: [u8; 4], prefix: u8) -> Ipv4Net {
-    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
-}
 
 /// The rules of a NetworkPolicy that allow this, without what no pod may reach. `except` are further
 /// networks that none does.
@@ -113,7 +89,7 @@ fn network(cidr: &str, except: &[IpNet]) -> std::result::Result<IpNet, Violation
 }
 
 fn all_closed(except: &[IpNet]) -> impl Iterator<Item = IpNet> {
-    CLOSED_NETWORKS.into_iter().map(IpNet::V4).chain(except.iter().copied())
+    CLOSED_NETWORKS.into_iter().chain(except.iter().copied())
 }
 
 fn peer(network: IpNet, except: &[IpNet]) -> NetworkPolicyPeer {

@@ -16,7 +16,6 @@ mod tests;
 
 pub use allowed::{Allowed, Overcommit};
 pub(crate) use egress::EGRESS_LABEL;
-pub use egress::{CLOSED_NETWORKS, OPEN_NETWORK};
 pub use error::{GuardError, Violation};
 
 use fields::Object;

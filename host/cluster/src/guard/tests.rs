@@ -7,6 +7,7 @@ use paygress_core::backend::policy::{EgressRule, PortRange, Protocol, Resources}
 use paygress_core::model::access::AccessMode::{self, Gateway, HostPort, NodePort};
 use paygress_core::model::access::AccessModes;
 use paygress_core::model::ids::ImageRef;
+use paygress_http_client::CLOSED_NETWORKS;
 use serde_json::json;
 
 fn placement(access: &[AccessMode]) -> Placement {
@@ -216,11 +217,13 @@ fn egress_rules_become_those_of_a_network_policy() {
 #[test]
 fn what_no_pod_reaches_is_left_out_of_what_contains_it() {
     let internet = allowed_by(vec![rule(&[], &[])]);
-    let mut closed: Vec<String> = CLOSED_NETWORKS.iter().map(ToString::to_string).collect();
-    closed.push("203.0.113.0/28".to_owned());
+    let closed = CLOSED_NETWORKS.map(|network| network.to_string()).into_iter();
+    let (mut ipv4, mut ipv6): (Vec<_>, Vec<_>) = closed.partition(|network| !network.contains(':'));
+    ipv4.push("203.0.113.0/28".to_owned());
+    ipv6.push("2001:db8:1::/48".to_owned());
     let to = json!([
-        {"ipBlock": {"cidr": "0.0.0.0/0", "except": closed}},
-        {"ipBlock": {"cidr": "2000::/3", "except": ["2001:db8:1::/48"]}},
+        {"ipBlock": {"cidr": "0.0.0.0/0", "except": ipv4}},
+        {"ipBlock": {"cidr": "2000::/3", "except": ipv6}},
     ]);
     let ports = json!([
         {"protocol": "UDP"},
@@ -229,9 +232,18 @@ fn what_no_pod_reaches_is_left_out_of_what_contains_it() {
     ]);
     assert_eq!(internet, json!([{"ports": ports, "to": to}]));
 
-    let wide = allowed_by(vec![rule(&["192.0.0.0/8", "203.0.113.0/24"], &[(TCP, 25, 26)])]);
-    assert_eq!(wide[0]["to"][0]["ipBlock"]["except"], json!(["192.168.0.0/16"]));
-    assert_eq!(wide[0]["to"][1]["ipBlock"]["except"], json!(["203.0.113.0/28"]));
+    let wide = ["192.0.0.0/8", "203.0.113.0/24", "2001::/16"];
+    let wide = allowed_by(vec![rule(&wide, &[(TCP, 25, 26)])]);
+    for (index, except) in [
+        json!(["192.0.0.0/24", "192.88.99.0/24", "192.168.0.0/16"]),
+        json!(["203.0.113.0/28"]),
+        json!(["2001::/23", "2001:db8:1::/48"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(wide[0]["to"][index]["ipBlock"]["except"], except);
+    }
     assert_eq!(wide[0]["ports"], json!([{"protocol": "TCP", "port": 26}]));
     let mail = allowed_by(vec![rule(&[], &[(TCP, 24, 25), (UDP, 25, 25)])]);
     let ports = json!([{"protocol": "TCP", "port": 24}, {"protocol": "UDP", "port": 25}]);
@@ -253,6 +265,8 @@ fn what_is_closed_is_not_opened() {
         "169.254.169.254/32",
         "169.254.20.10/32",
         "172.31.0.0/16",
+        "192.0.0.0/29",
+        "192.88.99.1/32",
         "192.168.0.0/16",
         "100.64.0.0/10",
         "198.19.0.0/16",
@@ -261,6 +275,8 @@ fn what_is_closed_is_not_opened() {
         "203.0.113.7/32",
         "2001:db8:1::/48",
         "2001:db8:1:2::/64",
+        "2001::/32",
+        "2002:a00:1::/48",
         "::/0",
         "::/2",
         "fd00::/8",

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 const KIND: &str = "networkpolicies";
 
-/// As the service makes it, for one network with an exception.
+/// As the service makes it, for networks with exceptions.
 fn policy() -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1",
@@ -22,7 +22,8 @@ fn policy() -> Value {
                     {"protocol": "UDP"},
                 ],
                 "to": [
-                    {"ipBlock": {"cidr": "192.0.0.0/8", "except": ["192.168.0.0/16"]}},
+                    {"ipBlock": {"cidr": "192.0.0.0/8", "except": ["192.0.0.0/24", "192.88.99.0/24", "192.168.0.0/16"]}},
+                    {"ipBlock": {"cidr": "2000::/3", "except": ["2001::/23", "2002::/16"]}},
                     {"ipBlock": {"cidr": "2001:db8::/32"}},
                 ],
             }],
@@ -83,7 +84,10 @@ fn a_network_policy_that_opens_a_wall_is_refused() {
             (to(&json!({"cidr": "169.254.169.254/32"})), closed),
             (to(&json!({"cidr": "168.63.129.16/32"})), closed),
             (to(&json!({"cidr": "192.0.0.0/8"})), closed),
-            (to(&json!({"cidr": "192.0.0.0/8", "except": ["192.168.0.0/17"]})), closed),
+            (to(&json!({"cidr": "192.0.0.0/8", "except": ["192.0.0.0/24", "192.88.99.0/24", "192.168.0.0/17"]})), closed),
+            (to(&json!({"cidr": "2000::/3"})), closed),
+            (to(&json!({"cidr": "2000::/3", "except": ["2001::/23"]})), closed),
+            (to(&json!({"cidr": "2002:a00:1::/48"})), closed),
             (to(&json!({"cidr": "::/0"})), "outside of 2000::/3"),
             (to(&json!({"cidr": "fd00::/8"})), "outside of 2000::/3"),
             (by(&json!({"protocol": "TCP"})), "TCP port 25"),

@@ -10,7 +10,7 @@ impl NetworkPolicies {
     /// it is public: that of the testbed may be.
     pub fn text() -> String {
         let text = std::fs::read_to_string(root().join("k8s/base/network.yaml")).unwrap();
-        let except = "except: [";
+        let except = "except: [0.0.0.0/8, ";
         assert_eq!(text.matches(except).count(), 1, "{text}");
         text.replace(except, &format!("{except}{}/32, ", node_address()))
     }
