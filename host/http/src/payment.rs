@@ -8,6 +8,7 @@ use crate::problem::{Problem, ProblemBody};
 use crate::state::App;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
+use paygress_core::backend::capacity::Tier;
 use paygress_core::backend::wallet::PaymentRequest;
 use paygress_core::model::http_port::HttpPort;
 use paygress_core::model::ids::Customer;
@@ -41,14 +42,20 @@ pub(crate) struct Price {
     unit: String,
     /// The mints whose tokens are accepted.
     mints: Vec<String>,
-    /// The tier.
-    tier: String,
+    /// The tier; left out, as CPU and memory are, of another customer's pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    tier: Option<String>,
     /// What it buys.
     duration_seconds: u64,
     /// CPU, in thousandths of a core.
-    cpu_millicores: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = u32)]
+    cpu_millicores: Option<u32>,
     /// Memory, in MiB.
-    memory_mb: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = u32)]
+    memory_mb: Option<u32>,
     /// The exact price: so many thousandths of a sat…
     price_msats: u64,
     /// …for so many seconds.
@@ -68,14 +75,15 @@ impl Price {
         payment_request: String,
         bearer: Option<&Secret>,
     ) -> Self {
+        let resources = estimate.tier.as_ref().map(|tier| tier.resources);
         Self {
             amount: estimate.amount.0,
             unit: "sat".to_owned(),
             mints,
-            tier: estimate.tier.into(),
+            tier: estimate.tier.map(|tier| tier.id.into()),
             duration_seconds: estimate.seconds.0,
-            cpu_millicores: estimate.resources.cpu_millicores,
-            memory_mb: estimate.resources.memory_mib,
+            cpu_millicores: resources.map(|resources| resources.cpu_millicores),
+            memory_mb: resources.map(|resources| resources.memory_mib),
             price_msats: estimate.price.msat.0,
             price_seconds: estimate.price.seconds.0,
             payment_request,
@@ -125,9 +133,12 @@ pub(crate) async fn payment_required(
     let estimate = app.orders.price(purchase, wanted, Some(&customer)).await?;
     let mints: Vec<String> = app.orders.mints().into_iter().map(String::from).collect();
     let minutes = estimate.seconds.0.div_ceil(60);
-    let bought = match purchase {
-        Purchase::Spawn { .. } => format!("{minutes} min of an SSH pod, tier {}", estimate.tier),
-        Purchase::TopUp { pod } => format!("{minutes} min more for {pod}"),
+    let bought = match (purchase, &estimate.tier) {
+        (Purchase::TopUp { pod }, _) => format!("{minutes} min more for {pod}"),
+        (Purchase::Spawn { .. }, Some(Tier { id, .. })) => {
+            format!("{minutes} min of an SSH pod, tier {id}")
+        }
+        (Purchase::Spawn { .. }, None) => format!("{minutes} min of an SSH pod"),
     };
     let in_band = app.orders.payment_request(&PaymentRequest {
         amount: estimate.amount,

@@ -90,6 +90,8 @@ pub fn as_v3(token: &str) -> Result<String> {
 pub struct RequestedPayment {
     pub sat: u64,
     pub mints: Vec<String>,
+    /// What is bought, for people.
+    pub description: Option<String>,
     /// Whether it says where to send the payment.
     pub has_transport: bool,
 }
@@ -100,6 +102,7 @@ pub fn requested_payment(request: &str) -> Result<RequestedPayment> {
     Ok(RequestedPayment {
         sat: request.amount.map_or(0, |amount| amount.to_u64()),
         mints: request.mints.iter().map(ToString::to_string).collect(),
+        description: request.description,
         has_transport: !request.transports.is_empty(),
     })
 }

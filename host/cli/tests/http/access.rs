@@ -4,6 +4,7 @@ use crate::service::{OPERATOR, opened, shared};
 use crate::support::web::Web;
 use crate::text;
 use paygress_nostr::http_auth;
+use paygress_sandbox::token::requested_payment;
 use serde_json::{Value, json};
 
 /// A bearer token of a customer, and what buys with it.
@@ -152,6 +153,63 @@ async fn a_pod_is_extended_and_stopped_by_its_customer_only() {
     assert!((17..=21).contains(&refunds), "{stopped}");
     assert_eq!(web.ask("DELETE", &path, &headers, "").await.good()["success"], true);
     web.get(&format!("{path}/access"), mine.token).await.is(410, "lease_expired");
+}
+
+/// What a price of three minutes more is to everybody, but for the payment request in it.
+fn price_to_everybody(pod: &str, mint: &str) -> Value {
+    let message = format!(
+        "3 min more for {pod}: 6 sat after the mint's input fee. Send a token of {mint} in X-Cashu, in Authorization: Cashu, or as cashu_token in the body; or have a wallet pay payment_request"
+    );
+    json!({
+        "type": "/problems/payment_required",
+        "title": "payment required",
+        "status": 402,
+        "error_type": "payment_required",
+        "detail": message,
+        "message": message,
+        "amount": 6,
+        "unit": "sat",
+        "mints": [mint],
+        "duration_seconds": 180,
+        "price_msats": 2_000,
+        "price_seconds": 60,
+    })
+}
+
+/// Where others extend it too. Its name may be public, in a command of `ssh` for instance.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_price_says_what_the_pod_is_to_its_customer_only() {
+    let for_others = "[policy.duration]\nextend_by_others = true\n";
+    let (sandbox, _running, web, buyer) = opened(&[], for_others).await;
+    let mine = Customer::new("the-bearer-token-of-a-customer-who-extends");
+    let order = json!({"cashu_token": buyer.token(20).await, "tier": "standard"});
+    let bought = mine.ask(&web, "POST", "/spawn-pod", &order).await;
+    let pod = text(&bought, "pod_name");
+    let to_others = price_to_everybody(pod, sandbox.mint.url());
+    let mut to_its_customer = to_others.clone();
+    for (field, value) in
+        [("tier", json!("standard")), ("cpu_millicores", json!(2_000)), ("memory_mb", json!(2_048))]
+    {
+        to_its_customer[field] = value;
+    }
+    let other = format!("Bearer {}", "x".repeat(40));
+    let more = json!({"pod_name": pod, "duration_minutes": 3}).to_string();
+    for (bearer, expected) in
+        [(Some(&mine.bearer), &to_its_customer), (Some(&other), &to_others), (None, &to_others)]
+    {
+        let headers: Vec<(&str, &str)> =
+            bearer.iter().map(|bearer| ("authorization", bearer.as_str())).collect();
+        let answer = web.ask("POST", "/top-up-pod", &headers, &more).await;
+        let mut price = answer.is(402, "payment_required");
+        let fields = price.as_object_mut().unwrap();
+        assert_eq!(fields.remove("bearer_token").is_some(), bearer.is_none());
+        let request = fields.remove("payment_request").unwrap();
+        assert_eq!(&price, expected);
+        let described = requested_payment(request.as_str().unwrap()).unwrap().description;
+        assert_eq!(described, Some(format!("Paygress demo: 3 min more for {pod}")));
+        let in_band = requested_payment(answer.headers["x-cashu"].to_str().unwrap()).unwrap();
+        assert_eq!(in_band.description, None);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

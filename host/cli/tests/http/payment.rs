@@ -27,6 +27,7 @@ async fn what_is_not_paid_is_priced() {
             // The mint's fee for spending three proofs is one of them.
             sat: 11,
             mints: vec![shared.sandbox.mint.url().to_owned()],
+            description: None,
             has_transport: false
         },
         "in band (NUT-24)"

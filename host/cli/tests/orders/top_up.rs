@@ -6,9 +6,11 @@ use crate::support::fake::{
     FakeCluster, FakeWallet, Generous, NullResponder, new_order, settings, spawn,
 };
 use async_trait::async_trait;
+use paygress_core::backend::capacity::Tier;
 use paygress_core::backend::cluster::{
     Cluster, ClusterError, LeasePlan, PodExpiry, PodLauncher, PodRemover, ReadyPod,
 };
+use paygress_core::backend::policy::Resources;
 use paygress_core::backend::store::{LeaseStore, LeaseUpdate, OrderStore, Repetition};
 use paygress_core::limits;
 use paygress_core::model::ids::{Customer, MessageId, PodName};
@@ -16,7 +18,7 @@ use paygress_core::model::order::{Lease, LeaseState, OrderState, Purchase, State
 use paygress_core::model::order_state::{Paid, RefundCause};
 use paygress_core::model::refusal::{ErrorType, Refusal};
 use paygress_core::model::units::{Sat, Seconds, UnixTime};
-use paygress_core::orders::{Backends, Capture, NewOrder, OrderService, Settings};
+use paygress_core::orders::{Backends, Capture, NewOrder, OrderService, PriceEstimate, Settings};
 use paygress_core::protocol::Response;
 use paygress_core::testing;
 use paygress_store::SqlStore;
@@ -115,6 +117,10 @@ impl Service {
 
 fn alice() -> Customer {
     Customer::parse(&"a".repeat(64)).unwrap()
+}
+
+fn bob() -> Customer {
+    Customer::parse(&"b".repeat(64)).unwrap()
 }
 
 fn more(pod: PodName, token: &str) -> NewOrder {
@@ -238,13 +244,30 @@ async fn a_replica_that_has_lost_an_order_leaves_its_pod_alone() {
     assert_eq!(service.cluster.removed.load(Ordering::Relaxed), 0);
 }
 
+/// Where its policies let others extend it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_extends_a_pod_of_another_learns_its_price_and_not_what_it_is() {
+    let service = Service::new(Capture::BeforeLaunch).await;
+    let lease =
+        service.live_lease(|paid, expires_at| OrderState::Active { paid, expires_at }).await;
+    let more = Purchase::TopUp { pod: lease.pod() };
+    let price = async |customer: Option<Customer>| {
+        service.orders.price(&more, None, customer.as_ref()).await.unwrap()
+    };
+    let own = price(Some(alice())).await;
+    let tier = Tier { id: testing::tier("basic"), resources: Resources::default() };
+    assert_eq!((own.tier.as_ref(), own.amount), (Some(&tier), Sat(60)));
+    for other in [Some(bob()), None] {
+        assert_eq!(price(other).await, PriceEstimate { tier: None, ..own.clone() });
+    }
+}
+
 /// Each is read with every status, and is paid back by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_is_extended_so_often_and_others_leave_half_of_that_to_its_customer() {
     let service = Service::new(Capture::BeforeLaunch).await;
     let lease =
         service.live_lease(|paid, expires_at| OrderState::Active { paid, expires_at }).await;
-    let bob = || Customer::parse(&"b".repeat(64)).unwrap();
     let is_refused = |response: &Response| {
         response.error().is_some_and(|error| error.error_type == ErrorType::InvalidRequest)
     };

@@ -26,6 +26,15 @@ pub struct OrderView {
     pub wanted: Option<Seconds>,
 }
 
+impl OrderView {
+    /// Whether it extends another customer's pod. What policies saw of that pod, its image for
+    /// instance, is not for whoever pays for more of its time.
+    #[must_use]
+    pub fn extends_of_another(&self) -> bool {
+        self.extends.as_ref().is_some_and(|lease| !lease.owned_by_customer)
+    }
+}
+
 /// The digest of each component.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digests {

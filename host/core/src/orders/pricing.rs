@@ -4,10 +4,10 @@ use super::OrderService;
 use super::decide::check_minimum;
 use super::image_starts::PodImage;
 use crate::backend::capacity::Tier;
-use crate::backend::policy::{Context, Payment, PolicyError, PolicySet, Price, Quote, Resources};
+use crate::backend::policy::{Context, Payment, PolicyError, PolicySet, Price, Quote};
 use crate::backend::wallet::PaymentRequest;
 use crate::limits;
-use crate::model::ids::{Customer, ImageRef, MintUrl, OrderId, TierId};
+use crate::model::ids::{Customer, ImageRef, MintUrl, OrderId};
 use crate::model::login::{Login, LoginFields};
 use crate::model::order::{LeaseState, OrderView, Purchase};
 use crate::model::refusal::{ErrorType, Refusal};
@@ -22,9 +22,8 @@ const PRICE_STEPS: u32 = 16;
 /// What an order would cost, by the active policies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PriceEstimate {
-    pub tier: TierId,
-    /// What the pod may use.
-    pub resources: Resources,
+    /// What the pod is; none of another customer's, whose price alone is for whoever extends it.
+    pub tier: Option<Tier>,
     /// What it costs.
     pub price: Price,
     /// How long it would live.
@@ -135,8 +134,7 @@ impl OrderService {
             priced => priced?,
         };
         Ok(PriceEstimate {
-            tier: quote.tier,
-            resources: quote.resources,
+            tier: (!view.extends_of_another()).then(|| Tier::from(&quote)),
             price: quote.price,
             seconds,
             amount,

@@ -156,7 +156,7 @@ fn has_room(answer: &impl Serialize) -> bool {
 /// The kind of receipt for this order. None for an order that is not paid for or not decided for
 /// good, whose time is over, or that extends another customer's pod.
 fn receipt_kind(state: &OrderState) -> Option<ReceiptKind> {
-    if extends_of_another(state) {
+    if state.agreement().is_some_and(|it| it.decision.order.extends_of_another()) {
         return None;
     }
     match state {
@@ -171,14 +171,6 @@ fn receipt_kind(state: &OrderState) -> Option<ReceiptKind> {
         }),
         _ => None,
     }
-}
-
-/// Whether the order extends another customer's pod. What policies saw of it, its image for instance,
-/// is not for whoever pays for more of its time.
-fn extends_of_another(state: &OrderState) -> bool {
-    let extended =
-        state.agreement().and_then(|agreement| agreement.decision.order.extends.as_ref());
-    extended.is_some_and(|lease| !lease.owned_by_customer)
 }
 
 /// When what the receipt is of was decided: the same each time that it is made.
