@@ -28,7 +28,7 @@ struct Arguments {
     percent: u8,
     /// The first second in which it is not accepted, since the Unix epoch.
     until: u32,
-    /// A number that tells it from others on the same terms.
+    /// Its number, by which it can be withdrawn: another one for each coupon.
     id: u32,
     /// The only customer who may use it: a public key in hex, or `bearer:` and 64 hex digits.
     customer: Option<String>,

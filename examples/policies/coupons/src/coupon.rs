@@ -5,7 +5,7 @@
 //! | 1 | the version, 1 |
 //! | 1 | the discount in percent, 1 to 99 |
 //! | 4 | the first second in which it is not accepted, since the Unix epoch, big-endian |
-//! | 4 | a number that tells it from others on the same terms, big-endian |
+//! | 4 | its number, by which it can be withdrawn, big-endian |
 //! | 1 | 0: for everybody; 1: for one customer, whom the code does not name |
 //! | 64 | the signature (BIP-340) |
 //!

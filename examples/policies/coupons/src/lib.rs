@@ -11,9 +11,10 @@
 //! ```
 //!
 //! That is 25 % until 2027, the coupon with the number 1; the public key is printed beside the
-//! code. With a customer's key after the number it is theirs alone. A code may be used until it ends,
-//! since nothing is kept from one call to the next. Take a key for coupons only: by taking it out of
-//! the settings, all coupons that it has signed are withdrawn.
+//! code. With a customer's key after the number it is theirs alone. A code may be used until it
+//! ends, since nothing is kept from one call to the next. One that has leaked is withdrawn by its
+//! number, so give each its own. Take a key for coupons only: by taking it out of the settings,
+//! all coupons that it has signed are withdrawn.
 
 mod bip340;
 mod coupon;
@@ -43,11 +44,14 @@ pub struct Settings {
     /// The public keys in hex whose coupons are accepted. If omitted, none is.
     #[schemars(length(max = 4), inner(regex(pattern = r"^[0-9a-f]{64}$")))]
     keys: Vec<String>,
+    /// The numbers of coupons that are no longer accepted, whichever key has signed them.
+    #[schemars(length(max = 256))]
+    withdrawn: Vec<u32>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { sats_per_hour: 60, minimum_sat: 1, keys: Vec::new() }
+        Self { sats_per_hour: 60, minimum_sat: 1, keys: Vec::new(), withdrawn: Vec::new() }
     }
 }
 
@@ -56,6 +60,7 @@ impl Default for Settings {
 enum CouponError {
     Malformed,
     Expired,
+    Withdrawn,
     Forged,
     /// Or forged: only the signature knows the customer.
     OtherCustomer,
@@ -68,6 +73,7 @@ impl From<CouponError> for Refusal {
                 "what follows the + is no coupon, which has 100 characters of base64url"
             }
             CouponError::Expired => "this coupon has ended",
+            CouponError::Withdrawn => "the operator has withdrawn this coupon",
             CouponError::Forged => "this coupon is not signed by the operator",
             CouponError::OtherCustomer => {
                 "this coupon is another customer's, or not signed by the operator"
@@ -145,6 +151,9 @@ impl Settings {
         // Before the signature, which takes longer.
         if now_unix_seconds >= u64::from(coupon.terms.until_unix_seconds) {
             return Err(CouponError::Expired);
+        }
+        if self.withdrawn.contains(&coupon.terms.id) {
+            return Err(CouponError::Withdrawn);
         }
         let mut keys = self.keys.iter().filter_map(|key| PublicKey::from_hex(key));
         match (keys.any(|key| coupon.is_signed(&key, customer)), coupon.terms.holder) {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::coupon::Terms;
+use paygress_policy_sdk::parse;
 use secp256k1::{Keypair, Message, Secp256k1};
 
 const UNTIL: u32 = 1_767_268_801;
@@ -94,6 +95,42 @@ fn what_the_operator_has_not_signed_is_forged() {
 }
 
 #[test]
+fn a_withdrawn_coupon_is_refused_and_others_of_its_key_are_not() {
+    let settings = Settings { withdrawn: vec![7, 1], ..settings() };
+    let discount = |coupon: Coupon| settings.discount(&coupon.to_string(), CUSTOMER, LAST_SECOND);
+    let everybodys = terms(25, Holder::Everybody);
+    for secret in KEYS {
+        assert_eq!(discount(signed(secret, everybodys, "")), Err(CouponError::Withdrawn));
+        let another = Terms { id: 2, ..everybodys };
+        assert_eq!(discount(signed(secret, another, "")), Ok(25));
+    }
+    let theirs = signed(3, terms(99, Holder::OneCustomer), CUSTOMER);
+    assert_eq!(discount(theirs), Err(CouponError::Withdrawn));
+    let ended = settings.discount(&theirs.to_string(), CUSTOMER, UNTIL.into());
+    assert_eq!(ended, Err(CouponError::Expired));
+}
+
+#[test]
+fn what_is_withdrawn_is_a_list_of_so_many_numbers() {
+    let problems = |withdrawn: &str| -> Vec<(String, String)> {
+        let read = parse::<Settings>(&format!("{{\"withdrawn\": {withdrawn}}}"));
+        let problems = read.err().unwrap_or_default();
+        problems.into_iter().map(|problem| (problem.path, problem.message)).collect()
+    };
+    let reported = |path: &str, message: &str| vec![(path.to_owned(), message.to_owned())];
+    assert!(problems("[0, 4294967295]").is_empty());
+    for bad in ["-1", "1.5", "\"1\"", "4294967296", "null"] {
+        let message = "must be a whole number from 0 to 4294967295";
+        assert_eq!(problems(&format!("[1, {bad}]")), reported("/withdrawn/1", message));
+    }
+    assert_eq!(problems("1"), reported("/withdrawn", "must be a list"));
+    let numbers: Vec<u32> = (0..257).collect();
+    assert!(problems(&format!("{:?}", &numbers[1..])).is_empty());
+    let message = "must have at most 256 entries";
+    assert_eq!(problems(&format!("{numbers:?}")), reported("/withdrawn", message));
+}
+
+#[test]
 fn a_code_that_is_none_is_malformed() {
     let good = signed(3, terms(25, Holder::Everybody), "").to_string();
     for bad in [
@@ -121,6 +158,7 @@ fn a_refusal_says_what_is_wrong_and_what_to_do() {
     for (error, part) in [
         (CouponError::Malformed, "is no coupon"),
         (CouponError::Expired, "has ended"),
+        (CouponError::Withdrawn, "the operator has withdrawn this coupon"),
         (CouponError::Forged, "is not signed by the operator"),
         (CouponError::OtherCustomer, "is another customer's"),
     ] {
