@@ -46,6 +46,7 @@ macro_rules! file {
 const FILES: &[File] = &[
     file!("/", HTML, STYLED, "index.html"),
     file!("/app.js", SCRIPT, PAGE, "app.js"),
+    file!("/receipts.js", SCRIPT, PAGE, "receipts.js"),
     file!("/shared.js", SCRIPT, PAGE, "shared.js"),
     file!("/style.css", STYLE, PAGE, "style.css"),
     file!("/operator", HTML, PAGE, "operator.html"),

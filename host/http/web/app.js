@@ -1,11 +1,9 @@
 // The customer's page: buy, follow an order, log in, add time, stop. All rules are in the service.
 import { $, Problem, ask, copy, element, events, reveal, formatDuration } from '/shared.js';
+import { offerReceipt, showReceipts, storeReceipt } from '/receipts.js';
 
 const STAGES = { received: 'Order received', redeemed: 'Token redeemed', scheduled: 'Node assigned', pulling: 'Pulling image', ready: 'Ready' };
 const WAYS = { 'host-port': 'SSH command', 'jump-host': 'SSH command, by the jump host', iroh: 'SSH command, by iroh (needs the program paygress)' };
-const ANSWERS = { access: 'bought', top_up: 'more time', refusal: 'refunded', stop: 'stopped', lost: 'ended, paid back' };
-/** How many receipts this browser stores: each has at most some kilobytes, and a page has some megabytes. */
-const RECEIPTS = 100;
 const cards = new Map();
 let terminal;
 
@@ -302,7 +300,7 @@ function makeCard(pod) {
     if (!confirm(`Stop ${pod}? All data in it will be lost.`)) return;
     const stopped = await ask(`/pods/${encodeURIComponent(pod)}`, { method: 'DELETE', bearer: key });
     part('pod-message').textContent = stopped.message;
-    offerReceipt(part, stopped.receipt);
+    offerReceipt(part('receipt'), stopped.receipt);
     showEnd(pod);
   }));
   part('top-up').addEventListener('submit', (event) => {
@@ -313,7 +311,7 @@ function makeCard(pod) {
       const extended = await ask('/top-up-pod', { method: 'POST', bearer: key, body });
       field.value = '';
       part('pod-message').textContent = extended.message;
-      offerReceipt(part, extended.receipt);
+      offerReceipt(part('receipt'), extended.receipt);
       await refresh(pod);
     });
   });
@@ -374,57 +372,8 @@ function fillCard(pod) {
   }
 }
 
-/** Stores the receipt of the latest answer, and offers it as a file. */
-function offerReceipt(part, receipt) {
-  if (!receipt) return;
-  linkReceipt(part('receipt'), receipt);
-  storeReceipt(receipt);
-}
-
-function linkReceipt(link, receipt) {
-  if (link.href) URL.revokeObjectURL(link.href);
-  link.href = URL.createObjectURL(new Blob([JSON.stringify(receipt)], { type: 'application/json' }));
-  link.download = `receipt-${receipt.id}.json`;
-  link.hidden = false;
-}
-
-/** The receipts in this browser, the oldest first. */
-function storedReceipts() {
-  return JSON.parse(localStorage.getItem('paygress.receipts') || '[]');
-}
-
-/** Stores a receipt, if it is not there. Of too many, and where there is no room, the oldest are removed. */
-function storeReceipt(receipt) {
-  const receipts = storedReceipts();
-  if (receipts.some(({ id }) => id === receipt.id)) return;
-  receipts.push(receipt);
-  for (let kept = receipts.slice(-RECEIPTS); kept.length; kept = kept.slice(1)) {
-    try {
-      localStorage.setItem('paygress.receipts', JSON.stringify(kept));
-      return showReceipts();
-    } catch {
-      // There is no room for so many.
-    }
-  }
-}
-
-function showReceipts() {
-  const receipts = storedReceipts();
-  $('receipts').hidden = !receipts.length;
-  for (const link of $('receipt-list').querySelectorAll('a')) URL.revokeObjectURL(link.href);
-  $('receipt-list').replaceChildren(...receipts.map((receipt) => {
-    const { answer, pod_name: pod } = JSON.parse(receipt.content);
-    const time = new Date(receipt.created_at * 1000).toISOString();
-    const link = element('a', `${pod}: ${ANSWERS[answer] || answer}, ${time.slice(0, 10)} ${time.slice(11, 16)} UTC`);
-    linkReceipt(link, receipt);
-    const item = element('li');
-    item.append(link);
-    return item;
-  }));
-}
-
 async function fillLogin(part, access) {
-  offerReceipt(part, access.receipt);
+  offerReceipt(part('receipt'), access.receipt);
   const password = access.ssh_password;
   part('password').value = password || '';
   part('with-password').hidden = !password;

@@ -22,6 +22,7 @@ async fn the_page_and_its_parts_say_what_may_be_loaded() {
     for path in [
         "/",
         "/app.js",
+        "/receipts.js",
         "/shared.js",
         "/style.css",
         "/operator",
