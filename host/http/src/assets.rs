@@ -48,6 +48,7 @@ const FILES: &[File] = &[
     file!("/app.js", SCRIPT, PAGE, "app.js"),
     file!("/receipts.js", SCRIPT, PAGE, "receipts.js"),
     file!("/shared.js", SCRIPT, PAGE, "shared.js"),
+    file!("/terminal.js", SCRIPT, PAGE, "terminal.js"),
     file!("/style.css", STYLE, PAGE, "style.css"),
     file!("/operator", HTML, PAGE, "operator.html"),
     file!("/operator.js", SCRIPT, PAGE, "operator.js"),

@@ -1,11 +1,11 @@
 // The customer's page: buy, follow an order, log in, add time, stop. All rules are in the service.
 import { $, Problem, ask, copy, element, events, reveal, formatDuration } from '/shared.js';
 import { offerReceipt, showReceipts, storeReceipt } from '/receipts.js';
+import { openTerminal } from '/terminal.js';
 
 const STAGES = { received: 'Order received', redeemed: 'Token redeemed', scheduled: 'Node assigned', pulling: 'Pulling image', ready: 'Ready' };
 const WAYS = { 'host-port': 'SSH command', 'jump-host': 'SSH command, by the jump host', iroh: 'SSH command, by iroh (needs the program paygress)' };
 const cards = new Map();
-let terminal;
 
 // ── The bearer token: it that owns the pods bought with it
 
@@ -294,7 +294,7 @@ function makeCard(pod) {
   card.dataset.pod = pod;
   reveal(part('show-password'), part('password'));
   part('copy-known-hosts').addEventListener('click', () => copy(part('copy-known-hosts'), part('known-hosts').value));
-  part('open-terminal').addEventListener('click', () => busy(part('open-terminal'), () => openTerminal(pod)));
+  part('open-terminal').addEventListener('click', () => busy(part('open-terminal'), () => openTerminal(pod, key)));
   part('open-http').addEventListener('click', () => busy(part('open-http'), () => openHttp(pod)));
   part('stop').addEventListener('click', () => busy(part('stop'), async () => {
     if (!confirm(`Stop ${pod}? All data in it will be lost.`)) return;
@@ -419,57 +419,6 @@ setInterval(async () => {
     if (card.dataset.expires && !watched.has(pod) && !document.hidden) await refresh(pod).catch(() => {});
   }
 }, 15000);
-
-// ── Terminal
-
-function script(path) {
-  return new Promise((resolve, reject) => {
-    const loaded = element('script', '', { src: path });
-    loaded.addEventListener('load', resolve);
-    loaded.addEventListener('error', () => reject(new Error('This build has no web terminal; use ssh.')));
-    document.head.append(loaded);
-  });
-}
-
-async function openTerminal(pod) {
-  if (!window.Terminal) {
-    document.head.append(element('link', '', { rel: 'stylesheet', href: '/lib/xterm.css' }));
-    await script('/lib/xterm.js');
-    await script('/lib/addon-fit.js');
-  }
-  terminal?.close();
-  $('shell').hidden = false;
-  $('screen').replaceChildren();
-  $('shell-title').textContent = `Terminal: ${pod}`;
-  const screen = new window.Terminal({ cursorBlink: true, screenReaderMode: true, fontSize: 14 });
-  const fit = new window.FitAddon.FitAddon();
-  screen.loadAddon(fit);
-  screen.open($('screen'));
-  fit.fit();
-  const url = new URL(`/pods/${encodeURIComponent(pod)}/terminal`, location.href);
-  url.protocol = url.protocol.replace('http', 'ws');
-  const socket = new WebSocket(url);
-  socket.binaryType = 'arraybuffer';
-  const state = (text) => { $('shell-state').textContent = text; };
-  const size = () => ({ columns: screen.cols, rows: screen.rows });
-  const encoder = new TextEncoder();
-  socket.addEventListener('open', () => { socket.send(JSON.stringify({ bearer_token: key, ...size() })); state('connected'); });
-  socket.addEventListener('message', (event) => screen.write(new Uint8Array(event.data)));
-  socket.addEventListener('close', (event) => state(event.reason || 'closed'));
-  screen.onData((text) => {
-    const bytes = encoder.encode(text);
-    // The service bounds the size of a message.
-    for (let at = 0; at < bytes.length && socket.readyState === 1; at += 32768) socket.send(bytes.slice(at, at + 32768));
-  });
-  screen.onResize(() => { if (socket.readyState === 1) socket.send(JSON.stringify(size())); });
-  const onResize = () => fit.fit();
-  addEventListener('resize', onResize);
-  terminal = { close: () => { removeEventListener('resize', onResize); socket.close(); screen.dispose(); } };
-  screen.focus();
-  $('shell').scrollIntoView({ block: 'nearest' });
-}
-
-$('close-terminal').addEventListener('click', () => { terminal?.close(); terminal = undefined; $('shell').hidden = true; });
 
 // ── Showing and replacing the bearer token
 

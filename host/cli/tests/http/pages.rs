@@ -24,6 +24,7 @@ async fn the_page_and_its_parts_say_what_may_be_loaded() {
         "/app.js",
         "/receipts.js",
         "/shared.js",
+        "/terminal.js",
         "/style.css",
         "/operator",
         "/operator.js",
