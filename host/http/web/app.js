@@ -1,10 +1,16 @@
 // The customer's page: buy, follow an order, log in, add time, stop. All rules are in the service.
-import { $, Problem, ask, copy, element, events, reveal, formatDuration } from '/shared.js';
+import { $, NoAnswer, Problem, WORK_MS, ask, copy, element, events, poll, reveal, formatDuration } from '/shared.js';
 import { offerReceipt, showReceipts, storeReceipt } from '/receipts.js';
 import { openTerminal } from '/terminal.js';
 
 const STAGES = { received: 'Order received', redeemed: 'Token redeemed', scheduled: 'Node assigned', pulling: 'Pulling image', ready: 'Ready' };
 const WAYS = { 'host-port': 'SSH command', 'jump-host': 'SSH command, by the jump host', iroh: 'SSH command, by iroh (needs the program paygress)' };
+/**
+ * Event streams at the same time. A browser opens six connections to a host (HTTP/1.1), in all its pages together, and
+ * each stream holds one. The last of these is for the pod that is being bought; what has none is polled.
+ */
+const STREAMS = 3;
+const SAME_ORDER = 'Send the same token with the same options again: that is the same order, and is paid once.';
 const cards = new Map();
 
 // ── The bearer token: it that owns the pods bought with it
@@ -42,6 +48,40 @@ async function busy(button, work) {
     if (error.body?.refund_token && error.body.pod_name) showEnd(error.body.pod_name);
   } finally {
     button.disabled = false;
+  }
+}
+
+const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
+
+/** Whether the same request may have another answer later. The refusal of an order is its answer. */
+function isPassing(error) {
+  if (error instanceof Problem) return !error.body.order_id && (error.status >= 500 || [408, 409, 429].includes(error.status));
+  return error instanceof NoAnswer;
+}
+
+/** Tries this less and less often, at last once a minute, until it returns true. */
+async function untilDone(attempt) {
+  for (let pause = 2000; ; pause = Math.min(1.2 * pause, 60000)) {
+    const isDone = await attempt().catch((error) => {
+      if (!isPassing(error)) throw error;
+    });
+    if (isDone) return;
+    await sleep(pause);
+  }
+}
+
+const inBackground = new Set();
+
+/** Does this while nothing waits for it, but never twice at once. */
+async function background(name, work) {
+  if (inBackground.has(name)) return;
+  inBackground.add(name);
+  try {
+    await work();
+  } catch (error) {
+    showError(error);
+  } finally {
+    inBackground.delete(name);
   }
 }
 
@@ -158,15 +198,18 @@ $('buy').addEventListener('submit', (event) => {
     const order = { ...orderFields(), cashu_token: $('token').value.trim() };
     if (!order.cashu_token) throw new Error('Paste a Cashu token, or pay the payment request with a wallet.');
     showStage('received');
-    let accepted;
     try {
-      accepted = await ask('/spawn-pod', { method: 'POST', bearer: key, body: order, headers: { prefer: 'respond-async' } });
+      const accepted = await ask('/spawn-pod', { method: 'POST', bearer: key, body: order, headers: { prefer: 'respond-async' }, ms: WORK_MS, remedy: SAME_ORDER });
+      $('token').value = '';
+      await watch(accepted.pod_name);
+      // There may have been no stream.
+      await untilDone(async () => Boolean((await ask(`/orders/${accepted.order_id}`, { bearer: key })).type));
+      showStage('ready');
     } catch (error) {
       $('progress').hidden = true;
       throw error;
     }
-    $('token').value = '';
-    await watch(accepted.pod_name);
+    await showPods();
   });
 });
 
@@ -191,34 +234,39 @@ function showStage(stage, message = '') {
   $('stage-now').textContent = message || (at >= 0 ? `${STAGES[stage]}.` : '');
 }
 
-const watched = new Set();
+const watched = new Map();
 
-/** Follows the events of a pod until it ends; returns when it is ready or has failed. */
-async function watch(pod) {
-  if (watched.has(pod)) return;
-  watched.add(pod);
-  let ready;
-  const isReady = new Promise((resolve) => { ready = resolve; });
-  (async () => {
-    for (;;) {
-      try {
-        for await (const event of events(`/pods/${encodeURIComponent(pod)}/events`, key)) {
-          await onStage(pod, event);
-          if (['ready', 'refused', 'refunded', 'ended'].includes(event.stage)) ready();
-          if (['refused', 'refunded', 'ended'].includes(event.stage)) return;
-        }
-      } catch (error) {
-        // 429: too many event streams are open; this pod is polled instead.
-        if (error instanceof Problem && [401, 403, 404, 429].includes(error.status)) {
-          if (error.status === 429) watched.delete(pod);
-          return ready();
-        }
+/** Follows the events of a pod until it ends; returns when it is ready or has failed, or when it can only be polled. */
+function watch(pod) {
+  if (!watched.has(pod)) {
+    watched.set(pod, new Promise((ready) => {
+      follow(pod, ready).finally(() => {
+        watched.delete(pod);
+        ready();
+      });
+    }));
+  }
+  return watched.get(pod);
+}
+
+async function follow(pod, ready) {
+  for (;;) {
+    try {
+      for await (const event of events(`/pods/${encodeURIComponent(pod)}/events`, key)) {
+        await onStage(pod, event);
+        const isReady = ['ready', 'expiring'].includes(event.stage);
+        const isOver = ['refused', 'refunded', 'ended'].includes(event.stage);
+        if (isReady || isOver) ready();
+        // The last stream is for the next pod that is bought.
+        if (isOver || (isReady && watched.size >= STREAMS)) return;
       }
-      // The service is unavailable for a moment.
-      await new Promise((resolve) => { setTimeout(resolve, 2000); });
+    } catch (error) {
+      // 429: too many event streams are open, of other pages too.
+      if (error instanceof Problem && [401, 403, 404, 429].includes(error.status)) return;
     }
-  })();
-  await isReady;
+    // The service is unavailable for a moment.
+    await sleep(2000);
+  }
 }
 
 async function onStage(pod, event) {
@@ -231,47 +279,29 @@ async function onStage(pod, event) {
   if (['ended', 'refunded'].includes(event.stage)) showEnd(pod);
 }
 
-const ending = new Set();
-
-/** Shows how a pod ended, and each of its refunds as soon as it is there, which may be in days: nothing waits for it. */
-async function showEnd(pod) {
-  if (ending.has(pod)) return;
-  ending.add(pod);
-  try {
-    await showRefunds(pod);
-  } catch (error) {
-    showError(error);
-  } finally {
-    ending.delete(pod);
-  }
-}
-
-/** Asks less and less often, at last once a minute. */
-async function showRefunds(pod) {
-  for (let pause = 2000; ; pause = Math.min(1.2 * pause, 60000)) {
-    const status = await ask(`/pods/${encodeURIComponent(pod)}`, { bearer: key }).catch((error) => {
-      // Anything else is a service that is unavailable for a moment.
-      if (error instanceof Problem && [401, 403, 404].includes(error.status)) throw error;
-    });
-    if (status) {
-      if (!cards.has(pod)) makeCard(pod);
-      fillCard(status);
-      if (!status.refund_pending) return;
-    }
-    await new Promise((resolve) => { setTimeout(resolve, pause); });
-  }
+/** Shows how a pod ended, and each of its refunds as soon as it is there, which may be in days. */
+function showEnd(pod) {
+  return background(`end of ${pod}`, () => untilDone(async () => {
+    const status = await ask(`/pods/${encodeURIComponent(pod)}`, { bearer: key });
+    if (!cards.has(pod)) makeCard(pod);
+    fillCard(status);
+    return !status.refund_pending;
+  }));
 }
 
 // ── Pods
 
+/** Shows the pods that are listed; returns their names. */
 async function showPods() {
   const { pods } = await ask('/pods', { bearer: key });
   for (const pod of pods) {
     if (!cards.has(pod.pod_name)) makeCard(pod.pod_name);
     fillCard(pod);
-    if (pod.status !== 'ended') watch(pod.pod_name);
-    else if (pod.refund_pending) showEnd(pod.pod_name);
+    if (pod.status === 'ended') {
+      if (pod.refund_pending) showEnd(pod.pod_name);
+    } else if (watched.size < STREAMS - 1) watch(pod.pod_name);
   }
+  return pods.map((pod) => pod.pod_name);
 }
 
 async function refresh(pod) {
@@ -298,7 +328,7 @@ function makeCard(pod) {
   part('open-http').addEventListener('click', () => busy(part('open-http'), () => openHttp(pod)));
   part('stop').addEventListener('click', () => busy(part('stop'), async () => {
     if (!confirm(`Stop ${pod}? All data in it will be lost.`)) return;
-    const stopped = await ask(`/pods/${encodeURIComponent(pod)}`, { method: 'DELETE', bearer: key });
+    const stopped = await ask(`/pods/${encodeURIComponent(pod)}`, { method: 'DELETE', bearer: key, ms: WORK_MS, remedy: 'Stop it again: the answer is the same.' });
     part('pod-message').textContent = stopped.message;
     offerReceipt(part('receipt'), stopped.receipt);
     showEnd(pod);
@@ -308,7 +338,7 @@ function makeCard(pod) {
     const field = part('top-up-token');
     busy(event.submitter, async () => {
       const body = { pod_name: pod, cashu_token: field.value.trim() };
-      const extended = await ask('/top-up-pod', { method: 'POST', bearer: key, body });
+      const extended = await ask('/top-up-pod', { method: 'POST', bearer: key, body, ms: WORK_MS, remedy: SAME_ORDER });
       field.value = '';
       part('pod-message').textContent = extended.message;
       offerReceipt(part('receipt'), extended.receipt);
@@ -351,6 +381,7 @@ function fillWays({ card, part }, pod) {
 function fillCard(pod) {
   const { card, part } = cards.get(pod.pod_name);
   const ended = pod.status === 'ended';
+  card.dataset.status = pod.status;
   card.dataset.expires = ended ? '' : pod.expires_at || '';
   part('pod-status').textContent = pod.status;
   part('pod-status').classList.toggle('ended', ended);
@@ -365,11 +396,21 @@ function fillCard(pod) {
   }
   part('refund-pending').hidden = !pod.refund_pending;
   if (pod.status === 'running') fillWays({ card, part }, pod);
-  if (startsNow) {
-    ask(`/pods/${encodeURIComponent(pod.pod_name)}/access`, { bearer: key })
-      .then((access) => fillLogin(part, access))
-      .catch(showError);
-  }
+  if (startsNow) showLogin(pod.pod_name, part);
+}
+
+/** Shows the login of a pod that runs. The receipt may follow it, or be off: it is awaited once. */
+function showLogin(pod, part) {
+  return background(`login of ${pod}`, async () => {
+    let answers = 0;
+    await untilDone(async () => {
+      if (part('login').hidden) return true;
+      const access = await ask(`/pods/${encodeURIComponent(pod)}/access`, { bearer: key });
+      await fillLogin(part, access);
+      answers += 1;
+      return Boolean(access.receipt) || answers === 2;
+    });
+  });
 }
 
 async function fillLogin(part, access) {
@@ -411,13 +452,15 @@ setInterval(() => {
 }, 1000);
 
 // A wallet may have paid the open request: look for the new pod.
-setInterval(() => { if (!$('request').hidden && !document.hidden) showPods().catch(() => {}); }, 2000);
+poll(async () => { if (!$('request').hidden && !document.hidden) await showPods(); }, 2000);
 
 // Pods whose events are not followed are polled.
-setInterval(async () => {
-  for (const [pod, { card }] of cards) {
-    if (card.dataset.expires && !watched.has(pod) && !document.hidden) await refresh(pod).catch(() => {});
-  }
+poll(async () => {
+  const polled = [...cards].filter(([pod, { card }]) => card.dataset.status !== 'ended' && !watched.has(pod)).map(([pod]) => pod);
+  if (!polled.length || document.hidden) return;
+  const listed = await showPods();
+  // Those that have ended are not listed.
+  for (const pod of polled) if (!listed.includes(pod)) await refresh(pod).catch(() => {});
 }, 15000);
 
 // ── Showing and replacing the bearer token

@@ -1,6 +1,6 @@
 // The operator's page: an overview, refreshed every few seconds; the history from the ledger; a search
 // over leases; and what the operator does, after a confirmation.
-import { $, ask, element, formatDuration } from '/shared.js';
+import { $, WORK_MS, ask, element, formatDuration, poll } from '/shared.js';
 import { drawBars } from '/charts.js';
 
 const REFRESH_MS = 5000;
@@ -19,13 +19,13 @@ const failures = new Map();
 $('login').addEventListener('submit', async (event) => {
   event.preventDefault();
   token = $('operator-token').value.trim();
-  if (await show()) {
+  if (await show() && !$('login').hidden) {
     $('operator-token').value = '';
     $('login').hidden = true;
     $('view').hidden = false;
     await Promise.all([showHistory(), showLeases()]);
-    setInterval(show, REFRESH_MS);
-    setInterval(showHistory, HISTORY_MS);
+    poll(show, REFRESH_MS);
+    poll(showHistory, HISTORY_MS);
   }
 });
 $('days').addEventListener('change', showHistory);
@@ -98,7 +98,7 @@ function showLeases() {
 function endLease(pod) {
   if (!confirm(`End ${pod}? All data in it will be lost, and what is left of it is paid back.`)) return;
   attempt('end', async () => {
-    const ended = await ask(`/operator/leases/${encodeURIComponent(pod)}`, { method: 'DELETE', bearer: token });
+    const ended = await ask(`/operator/leases/${encodeURIComponent(pod)}`, { method: 'DELETE', bearer: token, ms: WORK_MS, remedy: 'Search for it: it may have ended.' });
     $('done').textContent = `${ended.pod_name} has ended; due to its customers: ${ended.refunded_sats} sat, and the mint's fees where you bear them.`;
     await showLeases();
   });

@@ -10,6 +10,7 @@ import axe from 'axe-core';
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { chromium } from 'playwright-core';
+import { assertLostAnswers, assertOverviews, assertStreams } from './faults.mjs';
 
 const { URL: url, TOKENS, OPERATOR, SHOTS, WALLET } = process.env;
 const [spawn, more] = TOKENS.split(',');
@@ -384,6 +385,10 @@ await confirm(
 await operator.getByText(`${ended} has ended; due to its customers:`, { exact: false }).waitFor();
 await operator.close();
 await keyed.waitFor({ state: 'detached' });
+
+await assertStreams(browser, url);
+await assertLostAnswers(browser, url);
+await assertOverviews(browser, url, OPERATOR);
 
 // On a phone, in dark mode: nothing is wider than the screen.
 const phone = await browser.newContext({ viewport: { width: 360, height: 740 }, colorScheme: 'dark', hasTouch: true });

@@ -1,0 +1,237 @@
+// The pages where requests fail, get no answer, or would take all connections of the browser.
+import assert from 'node:assert/strict';
+import { EventEmitter, once } from 'node:events';
+import { createServer } from 'node:http';
+
+const TIMEOUT_MS = 90_000;
+const podNamed = (name) => ({
+  pod_name: name,
+  status: 'running',
+  expires_at: new Date(Date.now() + 3_600_000).toISOString(),
+  ssh_host: '127.0.0.1',
+  ssh_port: 22,
+  ssh_username: 'alice',
+});
+const loginOf = (name) => ({ ...podNamed(name), ssh_password: `password of ${name}`, receipt: { id: name, created_at: 1, content: '{}' } });
+
+async function open(browser, script) {
+  const context = await browser.newContext();
+  context.setDefaultTimeout(TIMEOUT_MS);
+  const page = await context.newPage();
+  await page.addInitScript(script);
+  return page;
+}
+
+/** A customer's pods, at a server of its own, whose event streams stay open. The rest is answered by the service at `url`. */
+class Pods {
+  names = [];
+  streams = new Map();
+  mostStreams = 0;
+  isFull = false;
+  changes = new EventEmitter();
+  #server = createServer((request, response) => this.#answer(request, response));
+
+  static async listen(url, names) {
+    const pods = new Pods();
+    Object.assign(pods, { url, names });
+    await once(pods.#server.listen(0, '127.0.0.1'), 'listening');
+    pods.origin = `http://127.0.0.1:${pods.#server.address().port}`;
+    return pods;
+  }
+
+  close() {
+    this.#server.closeAllConnections();
+    this.#server.close();
+  }
+
+  async until(condition) {
+    const signal = AbortSignal.timeout(TIMEOUT_MS);
+    while (!condition()) await once(this.changes, 'change', { signal });
+  }
+
+  end(name) {
+    this.names = this.names.filter((other) => other !== name);
+    this.streams.get(name).end('data: {"stage":"ended"}\n\n');
+  }
+
+  async #answer(request, response) {
+    let body = '';
+    for await (const chunk of request) body += chunk;
+    const json = (status, content) => response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(content));
+    const [, first, name, last] = request.url.split('/');
+    if (request.url === '/pods') return json(200, { pods: this.names.map(podNamed) });
+    if (first === 'orders') return this.#order(name, json);
+    if (last === 'access') return json(200, loginOf(name));
+    if (last === 'events') return this.isFull ? json(429, {}) : this.#stream(name, response);
+    if (first === 'pods') return json(200, this.names.includes(name) ? podNamed(name) : { pod_name: name, status: 'ended' });
+    // The token names the pod, and the order.
+    const { cashu_token: bought } = JSON.parse(body || '{}');
+    if (bought) return json(202, { state: 'provisioning', pod_name: bought, order_id: bought });
+    const passed = ['authorization', 'content-type'].filter((header) => header in request.headers);
+    const headers = Object.fromEntries(passed.map((header) => [header, request.headers[header]]));
+    const answer = await fetch(`${this.url}${request.url}`, { method: request.method, headers, body: body || undefined });
+    response.writeHead(answer.status, { 'content-type': answer.headers.get('content-type') ?? '' });
+    response.end(Buffer.from(await answer.arrayBuffer()));
+  }
+
+  /** The first answer is that it is being made. */
+  #order(name, json) {
+    if (this.names.includes(name)) return json(200, { type: 'access_details', ...loginOf(name) });
+    this.names.push(name);
+    return json(202, { state: 'provisioning', pod_name: name, order_id: name });
+  }
+
+  #stream(name, response) {
+    if (!this.names.includes(name)) this.names.push(name);
+    this.streams.set(name, response);
+    this.mostStreams = Math.max(this.mostStreams, this.streams.size);
+    response.on('close', () => {
+      this.streams.delete(name);
+      this.changes.emit('change');
+    });
+    response.writeHead(200, { 'content-type': 'text/event-stream' }).write('data: {"stage":"ready"}\n\n');
+    this.changes.emit('change');
+  }
+}
+
+/** Event streams leave connections for the requests of a customer with many pods. */
+export async function assertStreams(browser, url) {
+  const pods = await Pods.listen(url, [...'abcdefgh'].map((name) => `ssh-pod-${name.repeat(10)}`));
+  const page = await open(browser, () => {
+    const timer = window.setInterval.bind(window);
+    window.setInterval = (work, pause) => timer(work, Math.min(pause, 200));
+  });
+  await page.goto(pods.origin);
+  await page.waitForFunction(() => [...document.querySelectorAll('.password')].filter(({ value }) => value).length === 8);
+  await page.getByText('sat for').first().waitFor();
+  await pods.until(() => pods.streams.size === 2);
+  assert.equal(pods.mostStreams, 2);
+  // A pod that is bought has a stream until it is ready, or is polled where there are too many.
+  for (const [bought, isFull] of [['ssh-pod-streamed', false], ['ssh-pod-polled', true]]) {
+    pods.isFull = isFull;
+    await page.getByLabel('Paste a Cashu token').fill(bought);
+    await page.getByRole('button', { name: 'Buy', exact: true }).click();
+    await page.locator(`article[data-pod=${bought}]`).getByText('running').waitFor();
+    await page.waitForFunction(() => document.querySelectorAll('#stages li.done').length === 5);
+    await page.locator('#pay:enabled').waitFor();
+    await pods.until(() => pods.streams.size === 2);
+    assert.equal(pods.mostStreams, 3);
+  }
+  // One that ends makes room for another.
+  pods.isFull = false;
+  const [ended, other] = pods.streams.keys();
+  pods.end(ended);
+  await page.locator(`article[data-pod=${ended}]`).getByText('ended').waitFor();
+  await pods.until(() => pods.streams.size === 2 && !pods.streams.has(ended) && pods.streams.has(other));
+  assert.equal(pods.mostStreams, 3);
+  await page.context().close();
+  pods.close();
+}
+
+/** A login is requested until it is there, one request at a time; a silent event stream is opened again. */
+async function assertLogins(page, url, name) {
+  let [answers, requests, atOnce, mostAtOnce, streams] = [[], 0, 0, 0, 0];
+  await page.route(/\/pods$/, (route) => route.fulfill({ json: { pods: [podNamed(name)] } }));
+  await page.route(/\/pods\/[^/]+$/, (route) => route.fulfill({ json: podNamed(name) }));
+  await page.route(/\/events$/, () => { streams += 1; });
+  await page.route(/\/access$/, async (route) => {
+    requests += 1;
+    atOnce += 1;
+    mostAtOnce = Math.max(mostAtOnce, atOnce);
+    await (answers.shift() ?? ((of) => of.abort()))(route);
+    atOnce -= 1;
+  });
+  const fulfill = (answer) => (route) => route.fulfill(answer);
+  const { receipt, ...withoutReceipt } = loginOf(name);
+  for (const [given, expected] of [
+    [[fulfill({ status: 403, json: {} })], 1],
+    [[fulfill({ json: withoutReceipt }), fulfill({ json: withoutReceipt })], 2],
+    [[fulfill({ json: { ...withoutReceipt, receipt } })], 1],
+    [[fulfill({ status: 503, json: {} }), (route) => route.abort(), fulfill({ status: 429, json: {} }), fulfill({ json: withoutReceipt }), fulfill({ json: loginOf(name) })], 5],
+  ]) {
+    [answers, requests, streams] = [given, 0, 0];
+    await page.goto(url);
+    // The pauses of both are the same.
+    while (requests < expected || streams < expected + 5) await page.waitForRequest(/\/events$/);
+    assert.equal(requests, expected);
+  }
+  assert.equal(mostAtOnce, 1);
+  assert.equal(await page.locator('.password').inputValue(), `password of ${name}`);
+  await page.getByText('Save the signed receipt').waitFor();
+}
+
+/** Whoever gets no answer learns that the same token may be sent again. */
+async function assertTopUps(page, name) {
+  const bodies = [];
+  const answers = [() => {}, (route) => route.abort(), (route) => route.fulfill({ status: 504, body: 'of a proxy' }), (route) => route.fulfill({ json: { message: 'extended by 60 seconds' } })];
+  await page.route('**/top-up-pod', (route) => {
+    bodies.push(route.request().postDataJSON());
+    return answers[bodies.length - 1](route);
+  });
+  await page.getByText('Add time').first().click();
+  const token = page.locator('.top-up-token');
+  await token.fill('cashuBmore');
+  for (const reason of ['has not answered for 200 s.', 'cannot be reached, or its answer was lost.', 'returned status 504.']) {
+    await page.getByRole('button', { name: 'Add time' }).click();
+    await page.locator('#alert', { hasText: `The service ${reason} Send the same token with the same options again` }).waitFor();
+    assert.equal(await token.inputValue(), 'cashuBmore');
+  }
+  await page.getByRole('button', { name: 'Add time' }).click();
+  await page.getByText('extended by 60 seconds').waitFor();
+  assert.equal(await token.inputValue(), '');
+  assert.deepEqual(bodies, Array(4).fill({ pod_name: name, cashu_token: 'cashuBmore' }));
+}
+
+/** An order whose answer is lost stays in the form. */
+async function assertOrders(page) {
+  await page.route('**/spawn-pod', (route) => route.abort());
+  await page.getByLabel('Paste a Cashu token').fill('cashuBspawn');
+  await page.getByRole('button', { name: 'Buy', exact: true }).click();
+  await page.locator('#alert', { hasText: 'the same order' }).waitFor();
+  assert.equal(await page.getByLabel('Paste a Cashu token').inputValue(), 'cashuBspawn');
+  assert.ok(await page.locator('#progress').isHidden());
+}
+
+export async function assertLostAnswers(browser, url) {
+  const page = await open(browser, () => {
+    const [timer, limit] = [window.setTimeout.bind(window), AbortSignal.timeout.bind(AbortSignal)];
+    // Without the pauses, and without the time that the service may work.
+    window.setTimeout = (work, pause) => timer(work, Math.min(pause, 50));
+    AbortSignal.timeout = (pause) => limit(pause > 60_000 ? 50 : pause);
+  });
+  const name = 'ssh-pod-aaaaaaaaaa';
+  await assertLogins(page, url, name);
+  await page.getByText('sat for').first().waitFor();
+  await assertTopUps(page, name);
+  await assertOrders(page);
+  await page.context().close();
+}
+
+/** The operator's page waits for an answer before it requests the next one. */
+export async function assertOverviews(browser, url, token) {
+  const page = await open(browser, () => {
+    const timer = window.setInterval.bind(window);
+    window.ticks = 0;
+    window.setInterval = (work, pause) => timer(() => {
+      window.ticks += 1;
+      work();
+    }, pause === 5000 ? 50 : pause);
+  });
+  await page.goto(`${url}/operator`);
+  await page.getByLabel('OPERATOR_TOKEN').fill(token);
+  await page.getByRole('button', { name: 'Open' }).click();
+  await page.locator('#view').waitFor();
+  const held = [];
+  const overview = '**/operator/overview';
+  await new Promise((resolve) => {
+    page.route(overview, (route) => {
+      held.push(route);
+      resolve();
+    });
+  });
+  const ticks = await page.evaluate(() => window.ticks);
+  await page.waitForFunction((since) => window.ticks > since + 20, ticks);
+  assert.equal(held.length, 1);
+  await Promise.all([page.waitForRequest(overview), held[0].continue()]);
+  await page.context().close();
+}
