@@ -90,7 +90,8 @@ async function background(name, work) {
 function orderFields() {
   const form = new FormData($('buy'));
   const order = { duration_minutes: Number($('minutes').value) || undefined };
-  if (form.get('tier')) order.tier = form.get('tier');
+  const [tier, coupon] = [form.get('tier') || '', $('coupon').value.trim()];
+  if (tier || coupon) order.tier = coupon ? `${tier}+${coupon}` : tier;
   if ($('username').value.trim()) order.ssh_username = $('username').value.trim();
   if ($('image').value.trim()) order.pod_image = $('image').value.trim();
   if ($('run-image').checked && !$('run-image-field').hidden) order.run = 'image';

@@ -182,14 +182,24 @@ async function assertTopUps(page, name) {
   assert.deepEqual(bodies, Array(4).fill({ pod_name: name, cashu_token: 'cashuBmore' }));
 }
 
-/** An order whose answer is lost stays in the form. */
+/** An order whose answer is lost stays in the form. A coupon follows the tier's id, in the price and in the order. */
 async function assertOrders(page) {
-  await page.route('**/spawn-pod', (route) => route.abort());
+  const tiers = [];
+  const price = { amount: 7, unit: 'sat', duration_seconds: 3600, payment_request: 'creqA' };
+  await page.route('**/spawn-pod', (route) => {
+    const { tier, cashu_token: token } = route.request().postDataJSON();
+    tiers.push(tier);
+    return token ? route.abort() : route.fulfill({ status: 402, json: price });
+  });
+  const tier = await page.locator('input[name=tier]:checked').inputValue();
+  await page.getByLabel('Coupon').fill(' CODE ');
+  await page.getByText('7 sat for 1 h').waitFor();
   await page.getByLabel('Paste a Cashu token').fill('cashuBspawn');
   await page.getByRole('button', { name: 'Buy', exact: true }).click();
   await page.locator('#alert', { hasText: 'the same order' }).waitFor();
   assert.equal(await page.getByLabel('Paste a Cashu token').inputValue(), 'cashuBspawn');
   assert.ok(await page.locator('#progress').isHidden());
+  assert.deepEqual(tiers, Array(2).fill(`${tier}+CODE`));
 }
 
 export async function assertLostAnswers(browser, url) {
