@@ -20,7 +20,7 @@ use k8s_openapi::api::core::v1::{
 use paygress_core::backend::cluster::{LeasePlan, ReadyPod};
 use paygress_core::backend::responder::PodReply;
 use paygress_core::model::host_key::HostKey;
-use paygress_core::model::ids::{PodName, PublicKey};
+use paygress_core::model::ids::{PodName, PodUid, PublicKey};
 use paygress_core::model::ssh_host::SshHost;
 use paygress_pod_nostr::{ReplyFileError, ReplyReport, with_ssh_host};
 use std::collections::{BTreeMap, BTreeSet};
@@ -162,7 +162,8 @@ pub(crate) fn ready_pod(name: &PodName, pod: &Pod) -> ReadyPod {
     // A probe pod has nobody to write to.
     let is_probe = name.lease().is_some_and(|lease| lease.is_probe());
     let pod_key = if is_probe { None } else { pod_key(pod, &host_keys) };
-    ReadyPod { host_keys, root: is_root(pod), pod_key, ssh_host: None }
+    let uid = pod.metadata.uid.clone().and_then(|uid| PodUid::parse(uid).ok());
+    ReadyPod { uid, host_keys, root: is_root(pod), pod_key, ssh_host: None }
 }
 
 /// The key with which the pod has written to its customer; none where it has not, or has not reported

@@ -53,6 +53,8 @@ pub const HOST_NAME_BYTES: usize = 253;
 pub const HOST_LABEL_BYTES: usize = 63;
 /// A pod's name or npub in a request.
 pub const POD_NAME_BYTES: usize = 128;
+/// The uid of a pod: those of Kubernetes are UUIDs.
+pub const POD_UID_BYTES: usize = 64;
 /// The id of a message: room for a hash in hex, and for what tells its transports and repetitions
 /// apart.
 pub const MESSAGE_ID_BYTES: usize = 256;
@@ -255,6 +257,9 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 pub const REFUND_POLL: Duration = Duration::from_millis(100);
 /// Pods that are removed at the same time: one that takes long holds up no other.
 pub const REMOVALS_AT_ONCE: usize = 16;
+/// Pods in place of others whose host keys are found out at the same time: one that does not prove
+/// them holds up no other.
+pub const REPLACEMENTS_AT_ONCE: usize = 16;
 /// How often leases are compared with the cluster besides its own events.
 pub const RECONCILE_EVERY: Duration = Duration::from_secs(15);
 /// A pod that should have ended so long ago is removed by us: Kubernetes has missed its deadline,

@@ -151,6 +151,7 @@ pub fn lease(id: LeaseId, created_at: u64, expires_at: u64) -> Lease {
         end: None,
         served_until: None,
         noticed_at: None,
+        pod_uid: None,
         host_keys: Vec::new(),
         root: None,
         pod_key: None,

@@ -7,7 +7,7 @@ use crate::rows::{SELECT_LEASES, customer_text, read_lease, readable, write_leas
 use crate::sql_store::{Result, SqlStore};
 use async_trait::async_trait;
 use paygress_core::backend::cluster::{Ending, ReadyPod};
-use paygress_core::backend::store::LeaseStore;
+use paygress_core::backend::store::{LeaseStore, PodUpdate};
 use paygress_core::model::ids::{Customer, PodName, PublicKey};
 use paygress_core::model::order::{Lease, LeaseState, Order, State};
 use paygress_core::model::units::UnixTime;
@@ -51,6 +51,29 @@ pub(crate) fn live_leases(
         )?,
     };
     Ok(readable(rows, read_lease))
+}
+
+/// The lease once this is known of its pod.
+fn with_pod(known: &Lease, running: &ReadyPod) -> Lease {
+    let ReadyPod { uid, host_keys, root, pod_key, ssh_host } = running.clone();
+    let is_unproved = host_keys.is_empty() && uid.is_some() && uid == known.pod_uid;
+    Lease {
+        pod_uid: uid,
+        host_keys: if is_unproved { known.host_keys.clone() } else { host_keys },
+        root: Some(root),
+        pod_key: known.pod_key.clone().or(pod_key),
+        ssh_host,
+        ..known.clone()
+    }
+}
+
+/// Whether the same is known of their pods.
+fn is_same_pod(one: &Lease, other: &Lease) -> bool {
+    one.pod_uid == other.pod_uid
+        && one.host_keys == other.host_keys
+        && one.root == other.root
+        && one.pod_key == other.pod_key
+        && one.ssh_host == other.ssh_host
 }
 
 #[async_trait]
@@ -112,23 +135,23 @@ impl LeaseStore for SqlStore {
             .await
     }
 
-    async fn replace_pod(&self, pod: &PodName, running: &ReadyPod) -> Result<Option<Lease>> {
-        let (pod, running) = (pod.clone(), running.clone());
-        let ReadyPod { host_keys, root, pod_key, ssh_host } = running;
+    async fn replace_pod(&self, before: &Lease, running: &ReadyPod) -> Result<PodUpdate> {
+        let (before, running) = (before.clone(), running.clone());
         self.database
             .transact(move |transaction| {
-                let Some(known) = find_lease(transaction, &pod)? else { return Ok(None) };
-                let running = Lease {
-                    host_keys: host_keys.clone(),
-                    root: Some(root),
-                    pod_key: known.pod_key.clone().or_else(|| pod_key.clone()),
-                    ssh_host: ssh_host.clone(),
-                    ..known.clone()
+                let known = find_lease(transaction, &before.pod())?;
+                let Some(known) = known.filter(|known| known.state == LeaseState::Live) else {
+                    return Ok(PodUpdate::Unchanged);
                 };
-                if known.state != LeaseState::Live || running == known {
-                    return Ok(None);
+                let updated = with_pod(&known, &running);
+                if updated == known {
+                    return Ok(PodUpdate::Unchanged);
                 }
-                write_lease(transaction, &running).map(|()| Some(running))
+                if !is_same_pod(&known, &before) {
+                    return Ok(PodUpdate::Outdated);
+                }
+                write_lease(transaction, &updated)?;
+                Ok(PodUpdate::Written(Box::new(updated)))
             })
             .await
     }

@@ -11,8 +11,8 @@ use paygress_core::backend::cluster::{
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::store::{
     DecisionBasis, DecisionStore, HourlyLeases, HourlyRevenue, LeasePlace, LeaseStates, LeaseStore,
-    LeaseUpdate, LedgerError, OpenOutcome, OrderStore, PortAllocator, RefundStore, RefusedLimits,
-    Repetition, Reporting, SalesStore, StateCount,
+    LeaseUpdate, LedgerError, OpenOutcome, OrderStore, PodUpdate, PortAllocator, RefundStore,
+    RefusedLimits, Repetition, Reporting, SalesStore, StateCount,
 };
 use paygress_core::model::ids::{Customer, LeaseId, MintUrl, OrderId, PodName, PublicKey};
 use paygress_core::model::order::{Lease, Order, State};
@@ -144,10 +144,10 @@ impl LeaseStore for BadLedger {
     }
     async fn replace_pod(
         &self,
-        pod: &PodName,
+        before: &Lease,
         running: &ReadyPod,
-    ) -> Result<Option<Lease>, LedgerError> {
-        self.write(self.ledger.replace_pod(pod, running)).await
+    ) -> Result<PodUpdate, LedgerError> {
+        self.write(self.ledger.replace_pod(before, running)).await
     }
     async fn end_lease(&self, lease: &Lease, orders: &[Order]) -> Result<(), LedgerError> {
         self.write(self.ledger.end_lease(lease, orders)).await

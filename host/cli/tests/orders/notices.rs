@@ -1,14 +1,16 @@
 //! Notices before the end of a pod and at it, on fake backends and a real ledger.
 
 use crate::support::customer::until;
-use crate::support::fake::{FakeCluster, FakeWallet, Generous, settings};
+use crate::support::fake::{FakeCluster, FakeWallet, Gate, Generous, settings};
 use async_trait::async_trait;
-use paygress_core::backend::cluster::{EndReason, ReadyPod};
+use paygress_core::backend::cluster::{
+    Cluster, ClusterError, EndReason, PodProgress, ReadyPod, StartupPhase,
+};
 use paygress_core::backend::responder::{ReplyTo, Responder, SendError};
 use paygress_core::backend::store::{LeaseStore, LeaseUpdate, OrderStore, Repetition};
 use paygress_core::limits;
 use paygress_core::model::host_key::HostKey;
-use paygress_core::model::ids::{Customer, LeaseId, MessageId, OrderId};
+use paygress_core::model::ids::{Customer, LeaseId, MessageId, OrderId, PodName, PodUid};
 use paygress_core::model::lease::{Lease, LeaseState};
 use paygress_core::model::order::{Purchase, State};
 use paygress_core::model::secret::Secret;
@@ -19,11 +21,15 @@ use paygress_core::protocol::{EndNotice, Response, StatusResponse};
 use paygress_core::testing;
 use paygress_store::SqlStore;
 use paygress_store::db::testing::fast_directory;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
+
+const NEXT_HOST_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMUaPK8AAnKX7VeYLedY7erYKc8I7KZxPAGCOqLSELzI";
 
 /// What customers get, through a relay that takes its time.
 #[derive(Default)]
@@ -91,10 +97,14 @@ impl Service {
     }
 
     fn orders(&self) -> Arc<OrderService> {
+        self.orders_with(self.cluster.clone().into())
+    }
+
+    fn orders_with(&self, cluster: Cluster) -> Arc<OrderService> {
         let backends = Backends {
             wallet: Arc::new(FakeWallet),
             policy: Arc::new(Generous),
-            cluster: self.cluster.clone().into(),
+            cluster,
             ledger: self.ledger.clone(),
             responder: self.inbox.clone(),
         };
@@ -331,7 +341,8 @@ async fn who_has_a_pod_that_another_one_replaces_learns_its_host_keys_once() {
     let other = service.sell(&quiet, Wants::Nothing, 3_600).await;
     let host_keys = vec![HostKey::parse(testing::HOST_KEY).unwrap()];
     let ssh_host = Some(SshHost::parse("node-2.example.com").unwrap());
-    let running = ReadyPod { host_keys: host_keys.clone(), root: true, pod_key: None, ssh_host };
+    let running =
+        ReadyPod { host_keys: host_keys.clone(), root: true, ssh_host, ..ReadyPod::default() };
     for lease in [&lease, &other] {
         service.cluster.replaced.lock().unwrap().push((lease.pod(), running.clone()));
     }
@@ -367,6 +378,65 @@ async fn who_has_a_pod_that_another_one_replaces_learns_its_host_keys_once() {
     })
     .await;
     assert_eq!(service.inbox.statuses.lock().unwrap().len(), 1);
+}
+
+/// What it knows of a running pod, one answer after the other; the first one is held up.
+struct HeldProgress {
+    answers: Mutex<VecDeque<ReadyPod>>,
+    gate: Gate,
+    requests: AtomicUsize,
+}
+
+#[async_trait]
+impl PodProgress for HeldProgress {
+    async fn startup_phase(&self, _: &PodName) -> Result<StartupPhase, ClusterError> {
+        Ok(StartupPhase::Starting)
+    }
+    async fn running_pod(&self, _: &PodName) -> Result<Option<ReadyPod>, ClusterError> {
+        let answer = self.answers.lock().unwrap().pop_front();
+        if self.requests.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.gate.reached.notify_one();
+            self.gate.go.notified().await;
+        }
+        Ok(answer)
+    }
+}
+
+/// One replica opens a terminal in a pod while another one learns that a new pod runs in its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_about_a_pod_that_is_gone_does_not_replace_the_host_keys_of_the_next_one() {
+    let service = Service::new().await;
+    let alice = customer(1);
+    let lease = service.sell(&alice, Wants::Nothing, 3_600).await;
+    let pod = lease.pod();
+    let [gone, running] = [("a", testing::HOST_KEY), ("b", NEXT_HOST_KEY)].map(|(uid, key)| {
+        let host_keys = vec![HostKey::parse(key).unwrap()];
+        ReadyPod { uid: PodUid::parse(uid).ok(), host_keys, ..ReadyPod::default() }
+    });
+    let progress = Arc::new(HeldProgress {
+        answers: Mutex::new([gone, running.clone()].into()),
+        gate: Gate::default(),
+        requests: AtomicUsize::new(0),
+    });
+    let cluster = Cluster { progress: progress.clone(), ..service.cluster.clone().into() };
+    let replica = service.orders_with(cluster);
+    let terminal = {
+        let pod = pod.clone();
+        tokio::spawn(async move { replica.proved_login(&pod, &alice).await })
+    };
+    progress.gate.reached.notified().await;
+    service.cluster.replaced.lock().unwrap().push((pod, running.clone()));
+    let _watching = service.start();
+    until("the keys of the new pod are not stored", async || {
+        (service.stored(&lease).await.host_keys == running.host_keys).then_some(())
+    })
+    .await;
+    progress.gate.go.notify_one();
+    let login = terminal.await.unwrap().unwrap();
+    assert_eq!(login.host_keys, running.host_keys);
+    let stored = service.stored(&lease).await;
+    assert_eq!((stored.host_keys, stored.pod_uid), (running.host_keys, running.uid));
+    assert_eq!(progress.requests.load(Ordering::Relaxed), 2, "it is requested again");
 }
 
 /// Many pods may end in the same second: an operator who reboots sells them together.

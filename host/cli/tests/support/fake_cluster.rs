@@ -150,8 +150,10 @@ impl PodProgress for FakeCluster {
         self.program_requests.fetch_add(1, Ordering::Relaxed);
         Ok(Some(ProgramState::Running))
     }
-    async fn running_pod(&self, _: &PodName) -> Result<Option<ReadyPod>, ClusterError> {
-        Ok(self.running_pod.clone())
+    async fn running_pod(&self, pod: &PodName) -> Result<Option<ReadyPod>, ClusterError> {
+        let replaced = self.replaced.lock().unwrap();
+        let found = replaced.iter().rev().find(|(of, _)| of == pod);
+        Ok(found.map(|(_, running)| running.clone()).or_else(|| self.running_pod.clone()))
     }
 }
 
@@ -189,8 +191,8 @@ impl PodRemover for FakeCluster {
 impl PodObserver for FakeCluster {
     async fn observe(&self, sink: mpsc::Sender<ClusterEvent>) {
         let replaced = self.replaced.lock().unwrap().clone();
-        for (pod, running) in replaced {
-            if sink.send(ClusterEvent::Replaced(pod, running)).await.is_err() {
+        for (pod, _) in replaced {
+            if sink.send(ClusterEvent::Replaced(pod)).await.is_err() {
                 return;
             }
         }

@@ -6,7 +6,7 @@ use crate::watches::watch;
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
 use kube::runtime::watcher::{self, Event};
-use paygress_core::backend::cluster::{ClusterEvent, EndReason, PodProgress};
+use paygress_core::backend::cluster::{ClusterEvent, EndReason};
 use paygress_core::error_chain;
 use paygress_core::logged_failures::LoggedFailures;
 use tokio::sync::mpsc;
@@ -58,19 +58,12 @@ impl Kubernetes {
         Some(ClusterEvent::Ended(pod, cause_in(job, reason, pods.as_deref())))
     }
 
-    /// What a Job says of its pod that customers must know.
+    /// What a Job says of its pod that customers must know. Another pod runs in place of one that
+    /// has failed or was deleted where the template has its containers restarted (`OnFailure`).
     async fn event(&self, job: &Job) -> Option<ClusterEvent> {
         match is_replaced(job) {
-            true => self.replaced(job).await,
+            true => pod_of(job).map(ClusterEvent::Replaced),
             false => self.end(job).await,
         }
-    }
-
-    /// The pod that runs in place of one that has failed or was deleted, where the template has its
-    /// containers restarted (`OnFailure`).
-    async fn replaced(&self, job: &Job) -> Option<ClusterEvent> {
-        let pod = pod_of(job)?;
-        let running = self.running_pod(&pod).await.ok()??;
-        Some(ClusterEvent::Replaced(pod, running))
     }
 }

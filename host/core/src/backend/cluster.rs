@@ -8,7 +8,7 @@ use crate::backend::pod_streams::PodStreams;
 use crate::backend::responder::PodReply;
 use crate::model::decision::{Placement, Rendered};
 use crate::model::host_key::HostKey;
-use crate::model::ids::{LeaseId, PodName, PublicKey, TierId};
+use crate::model::ids::{LeaseId, PodName, PodUid, PublicKey, TierId};
 use crate::model::login::Login;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::run::{ProgramState, Run};
@@ -139,8 +139,9 @@ pub enum ClusterEvent {
     /// This pod has ended for good; its port is free.
     Ended(PodName, EndReason),
     /// The cluster has started another pod in its place, which takes logins: the disk and the host
-    /// keys of the one before are gone, and its node may be another one.
-    Replaced(PodName, ReadyPod),
+    /// keys of the one before are gone, and its node may be another one: see
+    /// [`PodProgress::running_pod`].
+    Replaced(PodName),
     /// The node of these pods is lost: nobody knows whether they run, and their customers do not reach
     /// them. It was last known to be ready at `ready_until`.
     NodeLost { pods: Vec<PodName>, ready_until: UnixTime },
@@ -164,6 +165,9 @@ pub enum StartupPhase {
 /// What is known of a pod that takes logins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadyPod {
+    /// Which pod it is; none where the cluster does not name it.
+    #[serde(default)]
+    pub uid: Option<PodUid>,
     /// The public keys of its SSH server, made in the pod; none where they are not known.
     pub host_keys: Vec<HostKey>,
     /// Whether its customer is root in it.
@@ -268,9 +272,9 @@ pub trait PodProgress: Send + Sync {
         Ok(None)
     }
 
-    /// What is known now of a pod that takes logins, whichever one it runs in place of. Its server is
-    /// waited for a moment, if it has to prove its host keys. None: there is none, or no more is known
-    /// of it than when it became ready.
+    /// What is known now of a pod that takes logins, whichever one it runs in place of: never of one that
+    /// was gone when it was requested. Its server is waited for a moment, if it has to prove its host
+    /// keys. None: there is none, or no more is known of it than when it became ready.
     ///
     /// # Errors
     /// [`ClusterError::Unavailable`].

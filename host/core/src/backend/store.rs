@@ -108,6 +108,17 @@ pub struct HourlyRevenue {
     pub earned: SignedSat,
 }
 
+/// What became of what the cluster knew of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodUpdate {
+    /// The lease as it is written.
+    Written(Box<Lease>),
+    /// The lease has that already, or is over.
+    Unchanged,
+    /// Something else was recorded since the lease was read: this may be of a pod that is gone.
+    Outdated,
+}
+
 /// The pods of an hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HourlyLeases {
@@ -229,14 +240,15 @@ pub trait LeaseStore: Send + Sync {
         due: UnixTime,
     ) -> Result<bool, LedgerError>;
 
-    /// Records what is known of the pod that runs for a live lease now. Its key counts only if the
-    /// lease has none: by the first one customers name the pod. The lease as it is written; none: it
-    /// has that already, or is over, and nothing is written.
+    /// Records what the cluster knows of the pod that runs for a live lease, provided that the ledger
+    /// still knows of it what it did `before` the cluster was requested. Its key counts only if the
+    /// lease has none: by the first one customers name the pod. The host keys of the same pod stay
+    /// known where it has not proved them again.
     async fn replace_pod(
         &self,
-        pod: &PodName,
+        before: &Lease,
         running: &ReadyPod,
-    ) -> Result<Option<Lease>, LedgerError>;
+    ) -> Result<PodUpdate, LedgerError>;
 
     /// Ends a lease: writes it, releases its port, and writes its active orders as they are here.
     /// Orders that owe a refund become this replica's.

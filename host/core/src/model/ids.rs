@@ -53,6 +53,12 @@ name!(
     |text| is_plain_within(text, limits::POD_NAME_BYTES)
 );
 name!(
+    /// Which pod it is, of those that run for a lease one after another, as the cluster names it: no
+    /// two have the same.
+    PodUid, "the uid of a pod", "1 to 64 bytes without control characters",
+    |text| is_plain_within(text, limits::POD_UID_BYTES)
+);
+name!(
     /// The id of a message to the service, as its transport forms it: the same id is the same
     /// message.
     MessageId, "the id of a message", "1 to 256 bytes",
@@ -296,6 +302,9 @@ mod tests {
             (PodName::parse("").is_ok(), "no pod", false),
             (PodName::parse("a\u{7}b").is_ok(), "pod with a control character", false),
             (PodName::parse(long).is_ok(), "long pod", false),
+            (PodUid::parse("8f0c6a52-1b7e-4b0e-9d53-1c2f6f0f3a11").is_ok(), "uid", true),
+            (PodUid::parse("").is_ok(), "no uid", false),
+            (PodUid::parse("u".repeat(65)).is_ok(), "long uid", false),
             (MessageId::parse("m").is_ok(), "message", true),
             (MessageId::parse("").is_ok(), "no message", false),
             (MessageId::parse("m".repeat(257)).is_ok(), "long message", false),

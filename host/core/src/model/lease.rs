@@ -4,7 +4,7 @@ use crate::model::decision::{LeaseView, Resources};
 use crate::model::host_key::HostKey;
 use crate::model::http_port::HttpPort;
 use crate::model::ids::{
-    Customer, ImageRef, LeaseId, PodName, PublicKey, TierId, Username, known_customer,
+    Customer, ImageRef, LeaseId, PodName, PodUid, PublicKey, TierId, Username, known_customer,
 };
 use crate::model::later_name::{LaterName, named_or_later};
 use crate::model::ssh_host::SshHost;
@@ -79,6 +79,9 @@ pub struct Lease {
     /// Until when notices of its end were given, or were needless since its end has moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noticed_at: Option<UnixTime>,
+    /// The pod of which the following is known; none where the cluster has not named it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<PodUid>,
     /// The keys of its pod's SSH server; none where they are not known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_keys: Vec<HostKey>,
@@ -257,6 +260,7 @@ mod tests {
         let pod_key = Some(PublicKey::from_bytes([7; 32]));
         let ssh_host = Some(SshHost::parse("203.0.113.7").unwrap());
         let lease = Lease {
+            pod_uid: PodUid::parse("a").ok(),
             host_keys,
             root: Some(true),
             pod_key,
@@ -268,7 +272,7 @@ mod tests {
         assert_eq!(json["host_keys"], serde_json::json!([testing::HOST_KEY]));
         assert_eq!(serde_json::from_value::<Lease>(json.clone()).unwrap(), lease);
         let mut earlier = json;
-        for added in ["host_keys", "root", "pod_key", "ssh_host", "http"] {
+        for added in ["pod_uid", "host_keys", "root", "pod_key", "ssh_host", "http"] {
             earlier.as_object_mut().unwrap().remove(added).unwrap();
         }
         let read: Lease = serde_json::from_value(earlier.clone()).unwrap();

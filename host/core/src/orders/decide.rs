@@ -217,6 +217,7 @@ impl OrderService {
             end: None,
             served_until: None,
             noticed_at: None,
+            pod_uid: None,
             host_keys: Vec::new(),
             root: None,
             pod_key: None,

@@ -2,7 +2,10 @@
 //! only some time after it was reported.
 
 use super::{OrderService, RunningLogin};
+use crate::backend::store::{LedgerError, PodUpdate};
+use crate::limits;
 use crate::model::ids::{Customer, PodName};
+use crate::model::order::{Lease, LeaseState};
 use crate::model::refusal::Refusal;
 use std::sync::Arc;
 
@@ -22,14 +25,39 @@ impl OrderService {
     }
 
     async fn prove(self: &Arc<Self>, pod: &PodName) {
-        match self.backends.cluster.progress.running_pod(pod).await {
-            Ok(Some(running)) if !running.host_keys.is_empty() => {
-                if self.update_pod(pod, running).await {
-                    tracing::info!(%pod, "a pod has proved its host keys");
+        let updated = self.update_pod(pod).await;
+        if updated.is_some_and(|lease| !lease.host_keys.is_empty()) {
+            tracing::info!(%pod, "a pod has proved its host keys");
+        }
+    }
+
+    /// Records what the cluster knows of the pod that runs for a live lease, and gives the lease as it
+    /// is written; none if nothing is new.
+    pub(super) async fn record_running_pod(
+        &self,
+        pod: &PodName,
+    ) -> Result<Option<Lease>, LedgerError> {
+        loop {
+            // Before the cluster is requested: it may answer of a pod that is replaced meanwhile.
+            let before = self.backends.ledger.lease(pod).await?;
+            let Some(before) = before.filter(|lease| lease.state == LeaseState::Live) else {
+                return Ok(None);
+            };
+            let mut running = match self.backends.cluster.progress.running_pod(pod).await {
+                Ok(Some(running)) => running,
+                Ok(None) => return Ok(None),
+                Err(error) => {
+                    tracing::debug!(%error, %pod, "the host keys of a pod are not known yet");
+                    return Ok(None);
                 }
+            };
+            running.host_keys.truncate(limits::HOST_KEYS);
+            match self.backends.ledger.replace_pod(&before, &running).await? {
+                PodUpdate::Written(lease) => return Ok(Some(*lease)),
+                PodUpdate::Unchanged => return Ok(None),
+                // Of the two answers this one may be the newer.
+                PodUpdate::Outdated => {}
             }
-            Ok(_) => {}
-            Err(error) => tracing::debug!(%error, %pod, "the host keys of a pod are not known yet"),
         }
     }
 }

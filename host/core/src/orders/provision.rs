@@ -130,10 +130,10 @@ impl OrderService {
             plan.pod_reply = self.pod_reply(order, &lease, login).await;
         }
         let ready = self.start(order, &lease, &plan).await?;
-        let ReadyPod { mut host_keys, root, pod_key, ssh_host } = ready;
+        let ReadyPod { uid, mut host_keys, root, pod_key, ssh_host } = ready;
         host_keys.truncate(limits::HOST_KEYS);
         (lease.host_keys, lease.root) = (host_keys, Some(root));
-        (lease.pod_key, lease.ssh_host) = (pod_key, ssh_host);
+        (lease.pod_uid, lease.pod_key, lease.ssh_host) = (uid, pod_key, ssh_host);
         // The time that was sold begins now; if a crash interrupted us here before, it began then.
         let expires_at = *lease.expires_at.get_or_insert_with(|| UnixTime::now().after(plan.sold));
         let before = std::mem::replace(&mut lease.state, LeaseState::Live);

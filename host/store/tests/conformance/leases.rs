@@ -1,7 +1,8 @@
 use crate::support::{customer, lease_of, move_to, new_lease_id, open, order, sell, top_up};
 use paygress_core::backend::cluster::{EndReason, Ending, ReadyPod};
-use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError};
-use paygress_core::model::ids::{LeaseId, PublicKey};
+use paygress_core::backend::store::{LeaseUpdate, Ledger, LedgerError, PodUpdate};
+use paygress_core::model::host_key::HostKey;
+use paygress_core::model::ids::{LeaseId, PodUid, PublicKey};
 use paygress_core::model::order::{Lease, LeaseState, Order, State};
 use paygress_core::model::ssh_host::SshHost;
 use paygress_core::model::units::{Seconds, UnixTime};
@@ -196,15 +197,21 @@ pub(crate) async fn what_is_known_of_a_pod_is_replaced_as_long_as_its_lease_live
     let sold = live_lease(&*ledger).await;
     let pod = sold.pod();
     let same = ReadyPod {
+        uid: None,
         host_keys: sold.host_keys.clone(),
         root: true,
         pod_key: sold.pod_key.clone(),
         ssh_host: sold.ssh_host.clone(),
     };
-    assert_eq!(ledger.replace_pod(&pod, &same).await.unwrap(), None);
+    let replace = async |running: &ReadyPod| {
+        let before = ledger.lease(&pod).await.unwrap().unwrap();
+        ledger.replace_pod(&before, running).await.unwrap()
+    };
+    assert_eq!(replace(&same).await, PodUpdate::Unchanged);
     let [key, other_key] = [7, 8].map(|byte| PublicKey::from_bytes([byte; 32]));
     let ssh_host = Some(SshHost::parse("203.0.113.7").unwrap());
     let other = ReadyPod {
+        uid: None,
         host_keys: Vec::new(),
         root: false,
         pod_key: Some(key.clone()),
@@ -217,20 +224,75 @@ pub(crate) async fn what_is_known_of_a_pod_is_replaced_as_long_as_its_lease_live
         ssh_host,
         ..sold.clone()
     };
-    assert_eq!(ledger.replace_pod(&pod, &other).await.unwrap(), Some(expected.clone()));
+    assert_eq!(replace(&other).await, PodUpdate::Written(Box::new(expected.clone())));
     assert_eq!(ledger.lease(&pod).await.unwrap(), Some(expected.clone()));
     // Customers have the first key as a name of their pod.
     let third = ReadyPod { pod_key: Some(other_key.clone()), ..other.clone() };
     for later in [&third, &ReadyPod { pod_key: None, ..other }] {
-        assert_eq!(ledger.replace_pod(&pod, later).await.unwrap(), None);
+        assert_eq!(replace(later).await, PodUpdate::Unchanged);
     }
     let third = ReadyPod { root: true, ..third };
     let expected = Lease { root: Some(true), ..expected };
-    assert_eq!(ledger.replace_pod(&pod, &third).await.unwrap(), Some(expected.clone()));
+    assert_eq!(replace(&third).await, PodUpdate::Written(Box::new(expected.clone())));
     assert_eq!(ledger.lease_of_key(&key).await.unwrap(), Some(expected.clone()));
     assert_eq!(ledger.lease_of_key(&other_key).await.unwrap(), None);
     ledger.end_lease(&Lease { state: LeaseState::Ended, ..expected }, &[]).await.unwrap();
-    assert_eq!(ledger.replace_pod(&pod, &same).await.unwrap(), None, "it is over");
+    assert_eq!(replace(&same).await, PodUpdate::Unchanged, "it is over");
+}
+
+/// The pod of this uid, with the host key of the tests or none.
+fn ready_pod(uid: &str, host_keys: &[&str]) -> ReadyPod {
+    let host_keys = host_keys.iter().map(|key| HostKey::parse(key).unwrap()).collect();
+    ReadyPod { uid: PodUid::parse(uid).ok(), host_keys, root: true, ..ReadyPod::default() }
+}
+
+/// As of two replicas that have both read the lease before.
+pub(crate) async fn an_answer_about_a_pod_counts_until_another_is_recorded(
+    ledger: Arc<dyn Ledger>,
+) {
+    let sold = live_lease(&*ledger).await;
+    let (first, second) = (ready_pod("a", &[testing::HOST_KEY]), ready_pod("b", &[]));
+    let replace = |running| ledger.replace_pod(&sold, running);
+    let (one, other) = tokio::join!(replace(&first), replace(&second));
+    let stored = ledger.lease(&sold.pod()).await.unwrap().unwrap();
+    let (recorded, refused) = match stored.pod_uid == first.uid {
+        true => (&first, &second),
+        false => (&second, &first),
+    };
+    assert_eq!((&stored.pod_uid, &stored.host_keys), (&recorded.uid, &recorded.host_keys));
+    let outcomes = [one.unwrap(), other.unwrap()];
+    let written = PodUpdate::Written(Box::new(stored.clone()));
+    let is_one_written = outcomes.contains(&written) && outcomes.contains(&PodUpdate::Outdated);
+    assert!(is_one_written, "{outcomes:?}");
+    assert_eq!(replace(refused).await.unwrap(), PodUpdate::Outdated);
+    assert_eq!(replace(recorded).await.unwrap(), PodUpdate::Unchanged);
+    assert_eq!(ledger.lease(&sold.pod()).await.unwrap(), Some(stored));
+}
+
+pub(crate) async fn host_keys_that_a_pod_has_proved_are_those_of_no_other(ledger: Arc<dyn Ledger>) {
+    let pod = live_lease(&*ledger).await.pod();
+    let stored = async || ledger.lease(&pod).await.unwrap().unwrap();
+    let replace = async |before: &Lease, running: ReadyPod| {
+        ledger.replace_pod(before, &running).await.unwrap()
+    };
+    let proved = Lease { pod_uid: PodUid::parse("a").ok(), ..stored().await };
+    let update = replace(&stored().await, ready_pod("a", &[testing::HOST_KEY])).await;
+    assert_eq!(update, PodUpdate::Written(Box::new(proved.clone())));
+    let update = replace(&stored().await, ready_pod("a", &[])).await;
+    assert_eq!(update, PodUpdate::Unchanged, "it has proved them before");
+    // Nothing but their uids tells two pods apart that have proved no keys yet.
+    let [of_second, of_third] = ["b", "c"].map(|uid| Lease {
+        pod_uid: PodUid::parse(uid).ok(),
+        host_keys: Vec::new(),
+        ..proved.clone()
+    });
+    for (uid, expected) in [("b", &of_second), ("c", &of_third)] {
+        let update = replace(&stored().await, ready_pod(uid, &[])).await;
+        assert_eq!(update, PodUpdate::Written(Box::new(expected.clone())));
+    }
+    let update = replace(&of_second, ready_pod("b", &[testing::HOST_KEY])).await;
+    assert_eq!(update, PodUpdate::Outdated);
+    assert_eq!(stored().await, of_third);
 }
 
 pub(crate) async fn an_end_needs_all_active_orders(ledger: Arc<dyn Ledger>) {

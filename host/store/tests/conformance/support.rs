@@ -96,6 +96,7 @@ pub(crate) fn lease(port: u16, expires_at: u64) -> Lease {
         end: None,
         served_until: None,
         noticed_at: None,
+        pod_uid: None,
         host_keys: vec![HostKey::parse(testing::HOST_KEY).unwrap()],
         root: Some(true),
         pod_key: None,
