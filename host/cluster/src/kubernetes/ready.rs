@@ -59,6 +59,7 @@ impl Kubernetes {
             let Some(pod) = &latest else { continue };
             self.make_room(name, pod, &mut make_room_at).await;
             self.release_reply(&mut reply, name, pod).await;
+            server.begin(pod);
             server.follow(PodServer::of(pod, &secret, Portless::from(&self.settings.access)));
             let is_ready =
                 server.is_ready() || readiness(pod, start.elapsed(), limit).transpose()?.is_some();
@@ -110,6 +111,8 @@ impl Kubernetes {
 
 /// The search for the server of a pod at the addresses where it may be.
 struct ServerSearch {
+    /// The uid of the pod.
+    pod: Option<String>,
     server: Option<PodServer>,
     /// Ends when it has proved itself.
     answer: BoxFuture<'static, Vec<HostKey>>,
@@ -118,7 +121,14 @@ struct ServerSearch {
 
 impl ServerSearch {
     fn new() -> Self {
-        Self { server: None, answer: Box::pin(answering(None)), host_keys: None }
+        Self { pod: None, server: None, answer: Box::pin(answering(None)), host_keys: None }
+    }
+
+    /// Begins anew if this is another pod than the one before: what that has proved is not its own.
+    fn begin(&mut self, pod: &Pod) {
+        if pod.metadata.uid != self.pod {
+            *self = Self { pod: pod.metadata.uid.clone(), ..Self::new() };
+        }
     }
 
     /// Goes on with what is known of the server now. An attempt under way is not given up for nothing.
@@ -161,6 +171,7 @@ impl ServerSearch {
 mod tests {
     use super::*;
     use crate::pod_server::tests::{free_address, start};
+    use paygress_core::model::ids::PodUid;
     use paygress_sshd::{HostKeySecret, HostKeys};
     use serde_json::{Value, json};
 
@@ -172,7 +183,9 @@ mod tests {
         let command = ["/.paygress/paygress-sshd", "--listen", &format!("[::]:{port}")];
         let container = json!({"name": "ssh", "command": command, "ports": ports});
         let spec = json!({"containers": [container], "volumes": [volume]});
-        serde_json::from_value(json!({"spec": spec, "status": status})).unwrap()
+        let metadata = json!({"uid": "a"});
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status}))
+            .unwrap()
     }
 
     /// A pod is ready by the answer at its node, and one behind a Service is known by it.
@@ -194,6 +207,7 @@ mod tests {
         let mut described = Vec::new();
         for (pod, makes_ready) in [(&on_node, true), (&of_service, false)] {
             let mut search = ServerSearch::new();
+            search.begin(pod);
             search.follow(None);
             search.follow(PodServer::of(pod, &secret, Portless::Service));
             assert!(!search.is_proved(pod), "the kubelet alone does not make it ready");
@@ -201,12 +215,29 @@ mod tests {
             // Again, with what is known already.
             search.follow(PodServer::of(pod, &secret, Portless::Service));
             assert_eq!((search.is_ready(), search.is_proved(pod)), (makes_ready, true));
+            search.begin(pod);
+            assert!(search.is_proved(pod), "it is the same pod");
             described.push(search.describe(&name, pod));
         }
         for ready in &described {
             let kinds: Vec<&str> = ready.host_keys.iter().map(HostKey::kind).collect();
             assert_eq!(kinds, ["ssh-ed25519", "ecdsa-sha2-nistp256"]);
             assert_eq!(ready, &described[0], "the same, whenever they are requested");
+            assert_eq!(ready.uid, PodUid::parse("a").ok());
         }
+    }
+
+    #[test]
+    fn what_a_pod_has_proved_is_not_proved_by_the_one_in_its_place() {
+        let first = pod(2_222, &Value::Null, &json!({"podIP": "127.0.0.1"}));
+        let mut next = first.clone();
+        next.metadata.uid = Some("b".to_owned());
+        let mut search = ServerSearch::new();
+        search.begin(&first);
+        search.host_keys = Some(Vec::new());
+        search.begin(&first);
+        assert!(search.is_proved(&first));
+        search.begin(&next);
+        assert!(!search.is_proved(&next));
     }
 }
