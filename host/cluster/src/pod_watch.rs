@@ -179,7 +179,10 @@ impl AwaitedPod {
 impl Drop for AwaitedPod {
     fn drop(&mut self) {
         let mut entries = self.awaited.lock();
-        if entries.get(&self.name).is_some_and(|entry| entry.sight.receiver_count() <= 1) {
+        let is_last = |entry: &Entry| {
+            entry.sight.receiver_count() <= 1 && entry.sight.subscribe().same_channel(&self.sight)
+        };
+        if entries.get(&self.name).is_some_and(is_last) {
             entries.remove(&self.name);
         }
     }
@@ -265,6 +268,7 @@ mod tests {
         awaited.expect(&pod_name);
         awaited.note_created(&pod_name);
         let mut before = awaited.follow(&pod_name);
+        assert_eq!(uid(before.next().await), "Some(Unseen)");
         awaited.expect(&pod_name);
         let mut now = awaited.follow(&pod_name);
         assert!(now.may_be_older(), "its Job was there already");

@@ -22,6 +22,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 const POD: &str = "ssh-pod-abcdefghij";
+const LEASE: &str = "abcdefghij";
+const JOB: &str =
+    r#"{"kind": "Job", "apiVersion": "batch/v1", "metadata": {"name": "ssh-pod-abcdefghij"}}"#;
 const SOON: Duration = Duration::from_secs(60);
 /// With the pauses between them they take longer than a probe pod, or one that replaces another, is
 /// waited for.
@@ -38,25 +41,28 @@ fn pods(port: u16) -> String {
     let conditions =
         ["PodScheduled", "Ready"].map(|condition| json!({"type": condition, "status": "True"}));
     let status = json!({"phase": "Running", "podIP": "127.0.0.1", "conditions": conditions});
-    let metadata = json!({"name": POD, "namespace": "user-workloads"});
+    let labels = json!({"paygress.dev/lease": LEASE});
+    let metadata = json!({"name": POD, "namespace": "user-workloads", "labels": labels});
     let pod = json!({"metadata": metadata, "spec": spec, "status": status});
     let of_list = json!({"resourceVersion": "1"});
     json!({"kind": "PodList", "apiVersion": "v1", "metadata": of_list, "items": [pod]}).to_string()
 }
 
-/// Answers one request of an API server with these pods, in which nothing ever changes.
+/// Answers one request of an API server with these pods, or their Job, in which nothing ever changes.
 async fn answer(mut stream: TcpStream, pods: String) {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         let Ok(byte) = stream.read_u8().await else { return };
         request.push(byte);
     }
-    if String::from_utf8_lossy(&request).contains("watch=true") {
+    let request = String::from_utf8_lossy(&request);
+    if request.contains("watch=true") {
         return std::future::pending().await;
     }
-    let length = pods.len();
+    let body = if request.contains("/jobs/") { JOB } else { &pods };
+    let length = body.len();
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n";
-    let answer = format!("{head}content-length: {length}\r\n\r\n{pods}");
+    let answer = format!("{head}content-length: {length}\r\n\r\n{body}");
     stream.write_all(answer.as_bytes()).await.unwrap();
 }
 
