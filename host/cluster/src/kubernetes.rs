@@ -413,9 +413,10 @@ impl PodExpiry for Kubernetes {
 #[async_trait]
 impl PodRemover for Kubernetes {
     async fn remove(&self, pod: &PodName) -> Result<()> {
-        self.pod_watch.awaited().forget(pod);
         self.delete_job(pod).await?;
-        self.delete_owned_in_time(pod).await
+        self.delete_owned_in_time(pod).await?;
+        self.pod_watch.awaited().forget(pod);
+        Ok(())
     }
 
     async fn forget(&self, pod: &PodName) -> Result<()> {

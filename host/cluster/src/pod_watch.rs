@@ -4,9 +4,11 @@
 use crate::kubernetes::pod_of_lease;
 use crate::watches::watch;
 use futures::{Stream, StreamExt};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::runtime::watcher::{self, Event};
+use kube::{Api, ResourceExt};
 use paygress_core::error_chain;
 use paygress_core::logged_failures::LoggedFailures;
 use paygress_core::model::ids::PodName;
@@ -40,8 +42,12 @@ pub(crate) struct Awaited(Mutex<HashMap<PodName, Entry>>);
 #[derive(Default)]
 struct Entry {
     sight: channel::Sender<Sight>,
-    /// Whether its Job was created since: all that becomes of its pod is seen.
-    is_new: bool,
+    /// The uid of the Job whose pods these are; none: any of the name.
+    job: Option<String>,
+    /// Whether all that has become of its pods since that Job began was seen.
+    is_complete: bool,
+    /// How many wait for it.
+    waiting: usize,
 }
 
 /// A pod that is waited for, until this is dropped.
@@ -49,7 +55,15 @@ pub(crate) struct AwaitedPod {
     name: PodName,
     awaited: Arc<Awaited>,
     sight: channel::Receiver<Sight>,
-    is_new: bool,
+    is_complete: bool,
+}
+
+/// When a Job was created.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JobOrigin {
+    /// Just now, suspended: it has had no pod.
+    Now,
+    Before,
 }
 
 impl Drop for PodWatch {
@@ -79,32 +93,34 @@ impl PodWatch {
 }
 
 impl Awaited {
-    /// To be called before the Job of a pod is created: none of its events is missed then.
-    pub(crate) fn expect(&self, pod: &PodName) {
-        self.lock().insert(pod.clone(), Entry::default());
-    }
-
-    /// The Job of a pod that is expected did not exist, and was created.
-    pub(crate) fn note_created(&self, pod: &PodName) {
-        if let Some(entry) = self.lock().get_mut(pod) {
-            entry.is_new = true;
+    /// Pays attention to the pods of this Job, and to none of an earlier one of its name: the watch may
+    /// be behind. To be called before it is resumed.
+    pub(crate) fn expect(&self, pod: &PodName, job: &Job, origin: JobOrigin) {
+        let (job, is_complete) = (job.metadata.uid.clone(), origin == JobOrigin::Now);
+        let mut entries = self.lock();
+        if entries.get(pod).is_none_or(|entry| entry.job != job) {
+            entries.insert(pod.clone(), Entry { job, is_complete, ..Entry::default() });
         }
     }
 
-    /// Nobody will wait for this pod.
+    /// Pays no more attention to a pod, unless somebody waits for it.
     pub(crate) fn forget(&self, pod: &PodName) {
-        self.lock().remove(pod);
+        let mut entries = self.lock();
+        if entries.get(pod).is_some_and(|entry| entry.waiting == 0) {
+            entries.remove(pod);
+        }
     }
 
     /// Waits for a pod.
     pub(crate) fn follow(self: &Arc<Self>, pod: &PodName) -> AwaitedPod {
         let mut entries = self.lock();
-        let Entry { sight, is_new } = entries.entry(pod.clone()).or_default();
-        let (mut sight, is_new) = (sight.subscribe(), *is_new);
+        let entry = entries.entry(pod.clone()).or_default();
+        entry.waiting = entry.waiting.saturating_add(1);
+        let (mut sight, is_complete) = (entry.sight.subscribe(), entry.is_complete);
         drop(entries);
         // It may have been seen already.
         sight.mark_changed();
-        AwaitedPod { name: pod.clone(), awaited: Arc::clone(self), sight, is_new }
+        AwaitedPod { name: pod.clone(), awaited: Arc::clone(self), sight, is_complete }
     }
 
     /// A pod that is awaited now, as the watch has shown it.
@@ -128,7 +144,7 @@ impl Awaited {
                 Ok(Event::InitApply(pod)) => listed.extend(self.seen(pod)),
                 Ok(Event::InitDone) => self.unseen(|name| !listed.contains(name)),
                 Ok(Event::Apply(pod)) => drop(self.seen(pod)),
-                Ok(Event::Delete(pod)) => drop(self.show(&pod, Sight::Gone)),
+                Ok(Event::Delete(pod)) => self.gone(&pod),
                 Err(error) => {
                     self.unseen(|_| true);
                     if let Some(error) = failures.admit(error_chain(&error)) {
@@ -139,16 +155,34 @@ impl Awaited {
         }
     }
 
+    /// Shows it, unless a later one of its Job was seen. The name, if it is awaited.
     fn seen(&self, pod: Pod) -> Option<PodName> {
-        let pod = Arc::new(pod);
-        self.show(&pod, Sight::Seen(Arc::clone(&pod)))
+        let name = pod_of_lease(&pod)?;
+        let entries = self.lock();
+        let entry = entries.get(&name).filter(|entry| entry.is_of(&pod))?;
+        entry.sight.send_if_modified(|sight| match sight {
+            Sight::Seen(seen) if is_later(seen, &pod) => false,
+            _ => {
+                *sight = Sight::Seen(Arc::new(pod));
+                true
+            }
+        });
+        drop(entries);
+        Some(name)
     }
 
-    /// The name, if it is awaited.
-    fn show(&self, pod: &Pod, sight: Sight) -> Option<PodName> {
-        let name = pod_of_lease(pod)?;
-        self.lock().get(&name)?.sight.send_replace(sight);
-        Some(name)
+    /// Another one of its Job may be there still, or come.
+    fn gone(&self, pod: &Pod) {
+        let Some(name) = pod_of_lease(pod) else { return };
+        if let Some(entry) = self.lock().get(&name) {
+            entry.sight.send_if_modified(|sight| {
+                let is_seen = matches!(sight, Sight::Seen(seen) if seen.uid() == pod.uid());
+                if is_seen {
+                    *sight = Sight::Gone;
+                }
+                is_seen
+            });
+        }
     }
 
     /// What is known of these may not be so any more.
@@ -163,13 +197,30 @@ impl Awaited {
     }
 }
 
+impl Entry {
+    fn is_of(&self, pod: &Pod) -> bool {
+        self.job.as_ref().is_none_or(|job| is_of_job(pod, job))
+    }
+}
+
+/// Whether the Job of this uid has made the pod.
+pub(crate) fn is_of_job(pod: &Pod, job: &str) -> bool {
+    let is_controller = |owner: &OwnerReference| owner.controller == Some(true) && owner.uid == job;
+    pod.owner_references().iter().any(is_controller)
+}
+
+/// Whether the first is another one than the second, and was made after it.
+fn is_later(first: &Pod, second: &Pod) -> bool {
+    first.uid() != second.uid() && first.creation_timestamp() > second.creation_timestamp()
+}
+
 impl AwaitedPod {
-    /// Whether its pod may have been there before it was expected.
-    pub(crate) fn may_be_older(&self) -> bool {
-        !self.is_new
+    /// Whether a pod may be there already that was never seen.
+    pub(crate) fn may_be_there(&self) -> bool {
+        !self.is_complete
     }
 
-    /// Waits for what the watch shows next of it; `None`: another waits for it.
+    /// Waits for what the watch shows next of it; `None`: its Job is another one now.
     pub(crate) async fn next(&mut self) -> Option<Sight> {
         self.sight.changed().await.ok()?;
         Some(self.sight.borrow_and_update().clone())
@@ -179,11 +230,13 @@ impl AwaitedPod {
 impl Drop for AwaitedPod {
     fn drop(&mut self) {
         let mut entries = self.awaited.lock();
-        let is_last = |entry: &Entry| {
-            entry.sight.receiver_count() <= 1 && entry.sight.subscribe().same_channel(&self.sight)
-        };
-        if entries.get(&self.name).is_some_and(is_last) {
-            entries.remove(&self.name);
+        let Some(entry) = entries.get_mut(&self.name) else { return };
+        // Not of a later Job.
+        if entry.sight.subscribe().same_channel(&self.sight) {
+            entry.waiting = entry.waiting.saturating_sub(1);
+            if entry.waiting == 0 {
+                entries.remove(&self.name);
+            }
         }
     }
 }
@@ -200,9 +253,25 @@ mod tests {
         LeaseId::parse(lease.to_string().repeat(10)).unwrap().pod_name()
     }
 
+    /// The pod of this uid, of the Job of this one, made at this second.
+    fn pod_of_job(lease: char, uid: &str, job: &str, second: u8) -> Pod {
+        let owner = json!({"apiVersion": "batch/v1", "kind": "Job", "name": "a", "uid": job,
+            "controller": true});
+        let metadata = json!({
+            "uid": uid,
+            "labels": {LEASE: lease.to_string().repeat(10)},
+            "ownerReferences": [owner],
+            "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z"),
+        });
+        serde_json::from_value(json!({"metadata": metadata})).unwrap()
+    }
+
     fn pod(lease: char, uid: &str) -> Pod {
-        let labels = json!({LEASE: lease.to_string().repeat(10)});
-        serde_json::from_value(json!({"metadata": {"uid": uid, "labels": labels}})).unwrap()
+        pod_of_job(lease, uid, "job", 1)
+    }
+
+    fn job(uid: &str) -> Job {
+        serde_json::from_value(json!({"metadata": {"uid": uid}})).unwrap()
     }
 
     async fn show(awaited: &Awaited, events: Vec<watcher::Result<Event<Pod>>>) {
@@ -224,12 +293,11 @@ mod tests {
     async fn whoever_waits_for_a_pod_is_shown_it_and_no_other() {
         let awaited = Arc::new(Awaited::default());
         let (first, second) = (name('a'), name('b'));
-        awaited.expect(&first);
+        awaited.expect(&first, &job("job"), JobOrigin::Now);
         show(&awaited, vec![Ok(Event::Apply(pod('a', "1"))), Ok(Event::Apply(pod('b', "2")))])
             .await;
-        awaited.note_created(&first);
         let (mut of_first, mut of_second) = (awaited.follow(&first), awaited.follow(&second));
-        assert_eq!((of_first.may_be_older(), of_second.may_be_older()), (false, true));
+        assert_eq!((of_first.may_be_there(), of_second.may_be_there()), (false, true));
         assert_eq!(awaited.latest(&first).unwrap().metadata.uid.as_deref(), Some("1"));
         assert!(awaited.latest(&second).is_none(), "nobody waited for it then");
         assert_eq!(uid(of_first.next().await), "1");
@@ -261,22 +329,45 @@ mod tests {
         assert!(lost.next().now_or_never().is_none(), "nothing new is known of it");
     }
 
+    /// Whatever the watch still shows of what was removed, a new pod has not ended by it.
     #[tokio::test]
-    async fn a_pod_that_is_expected_anew_is_another_one() {
-        let awaited = Arc::new(Awaited::default());
-        let pod_name = name('a');
-        awaited.expect(&pod_name);
-        awaited.note_created(&pod_name);
+    async fn pods_of_an_earlier_job_are_not_those_of_the_next_one() {
+        let (awaited, pod_name) = (Arc::new(Awaited::default()), name('a'));
+        awaited.expect(&pod_name, &job("first"), JobOrigin::Now);
         let mut before = awaited.follow(&pod_name);
         assert_eq!(uid(before.next().await), "Some(Unseen)");
-        awaited.expect(&pod_name);
+        awaited.expect(&pod_name, &job("second"), JobOrigin::Before);
         let mut now = awaited.follow(&pod_name);
-        assert!(now.may_be_older(), "its Job was there already");
-        assert_eq!(uid(before.next().await), "None");
+        assert!(now.may_be_there(), "its Job was there already");
+        assert_eq!([uid(before.next().await), uid(now.next().await)], ["None", "Some(Unseen)"]);
         drop(before);
-        show(&awaited, vec![Ok(Event::Apply(pod('a', "1")))]).await;
-        assert_eq!(uid(now.next().await), "1");
+        let old = pod_of_job('a', "1", "first", 1);
+        show(&awaited, vec![Ok(Event::Apply(old.clone())), Ok(Event::Delete(old.clone()))]).await;
+        assert!(now.next().now_or_never().is_none());
+        let new = pod_of_job('a', "2", "second", 2);
+        show(&awaited, vec![Ok(Event::Apply(new)), Ok(Event::Delete(old))]).await;
+        assert_eq!(uid(now.next().await), "2");
+        // As by a second launch.
+        awaited.expect(&pod_name, &job("second"), JobOrigin::Before);
         awaited.forget(&pod_name);
-        assert_eq!(uid(now.next().await), "None");
+        assert!(now.next().now_or_never().is_none(), "who waits is not disturbed");
+        drop(now);
+        awaited.expect(&pod_name, &job("second"), JobOrigin::Before);
+        awaited.forget(&pod_name);
+        assert!(awaited.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn of_the_pods_of_a_job_the_latest_counts() {
+        let (awaited, pod_name) = (Arc::new(Awaited::default()), name('a'));
+        let mut waiting = awaited.follow(&pod_name);
+        let [first, second] = [("1", 1), ("2", 2)].map(|(uid, at)| pod_of_job('a', uid, "job", at));
+        let events = [&second, &first].map(|pod| Ok(Event::Apply(pod.clone())));
+        show(&awaited, events.into()).await;
+        assert_eq!(uid(waiting.next().await), "2");
+        show(&awaited, vec![Ok(Event::Delete(first))]).await;
+        assert!(waiting.next().now_or_never().is_none());
+        show(&awaited, vec![Ok(Event::Delete(second))]).await;
+        assert_eq!(uid(waiting.next().await), "Some(Gone)");
     }
 }

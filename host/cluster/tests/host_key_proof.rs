@@ -23,8 +23,8 @@ use tokio::task::JoinHandle;
 
 const POD: &str = "ssh-pod-abcdefghij";
 const LEASE: &str = "abcdefghij";
-const JOB: &str =
-    r#"{"kind": "Job", "apiVersion": "batch/v1", "metadata": {"name": "ssh-pod-abcdefghij"}}"#;
+const JOB: &str = r#"{"kind": "Job", "apiVersion": "batch/v1",
+    "metadata": {"name": "ssh-pod-abcdefghij", "uid": "a"}}"#;
 const SOON: Duration = Duration::from_secs(60);
 /// With the pauses between them they take longer than a probe pod, or one that replaces another, is
 /// waited for.
@@ -42,7 +42,14 @@ fn pods(port: u16) -> String {
         ["PodScheduled", "Ready"].map(|condition| json!({"type": condition, "status": "True"}));
     let status = json!({"phase": "Running", "podIP": "127.0.0.1", "conditions": conditions});
     let labels = json!({"paygress.dev/lease": LEASE});
-    let metadata = json!({"name": POD, "namespace": "user-workloads", "labels": labels});
+    let owner = json!({"apiVersion": "batch/v1", "kind": "Job", "name": POD, "uid": "a",
+        "controller": true});
+    let metadata = json!({
+        "name": POD,
+        "namespace": "user-workloads",
+        "labels": labels,
+        "ownerReferences": [owner],
+    });
     let pod = json!({"metadata": metadata, "spec": spec, "status": status});
     let of_list = json!({"resourceVersion": "1"});
     json!({"kind": "PodList", "apiVersion": "v1", "metadata": of_list, "items": [pod]}).to_string()

@@ -4,10 +4,12 @@ use super::{FIELD_MANAGER, Kubernetes, patch_params};
 use crate::connection::with_timeout;
 use crate::objects::{Objects, STARTED};
 use crate::pod_reply;
+use crate::pod_watch::JobOrigin;
 use crate::requests::{Answer, Result, cluster_error, request};
 use crate::settings::SshHostFrom;
 use crate::ssh_server::mounted_image;
 use futures::future::try_join_all;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Resource;
 use kube::api::{Api, Patch, PostParams, Request};
@@ -56,21 +58,26 @@ impl Kubernetes {
 
     /// Creates the objects of a lease, and starts its Job. It needs all but what the pod is to write
     /// to its customer. Its pod is not made before: nothing runs that may connect to more than it is to.
-    pub(crate) async fn create_all(&self, lease: &LeaseId, mut objects: Objects) -> Result<()> {
+    pub(crate) async fn create_all(&self, lease: &LeaseId, objects: Objects) -> Result<()> {
         let pod = lease.pod_name();
-        let awaited = self.pod_watch.awaited();
-        awaited.expect(&pod);
-        let job = match self.ensure(&self.jobs, &objects.job).await? {
-            Some(created) => {
-                awaited.note_created(&pod);
-                created
-            }
-            None => self.running(&pod).await?,
+        let (job, origin) = match self.ensure(&self.jobs, &objects.job).await? {
+            Some(created) => (created, JobOrigin::Now),
+            None => (self.running(&pod).await?, JobOrigin::Before),
         };
+        self.pod_watch.awaited().expect(&pod, &job, origin);
+        let completed = self.complete(&pod, &job, objects).await;
+        if completed.is_err() {
+            self.pod_watch.awaited().forget(&pod);
+        }
+        completed
+    }
+
+    /// Creates what else a lease consists of beside its Job, and starts that.
+    async fn complete(&self, pod: &PodName, job: &Job, mut objects: Objects) -> Result<()> {
         let owner = job.controller_owner_ref(&()).ok_or(ClusterError::NotFound)?;
         objects.set_owner(&owner);
         // A pod that was launched before its payment has nobody to write to.
-        let reply = objects.reply.take().filter(|_| pod_reply::is_in(&job));
+        let reply = objects.reply.take().filter(|_| pod_reply::is_in(job));
         let (reply, held) = match self.settings.ssh_host_from {
             SshHostFrom::Setting => (reply, None),
             SshHostFrom::Node => (None, reply),
@@ -81,7 +88,7 @@ impl Kubernetes {
         let policy = try_join_all(policy.map(|policy| self.ensure(&self.policies, policy)));
         let (secret, reply, services, policy) = tokio::join!(
             self.ensure(&self.secrets, &objects.secret),
-            self.ensure_reply(reply.as_ref(), &pod),
+            self.ensure_reply(reply.as_ref(), pod),
             services,
             policy,
         );
@@ -90,10 +97,10 @@ impl Kubernetes {
         services?;
         policy?;
         if job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true)) {
-            self.resume(&pod).await?;
+            self.resume(pod).await?;
         }
         if let Some(held) = held {
-            self.hold_reply(&pod, held);
+            self.hold_reply(pod, held);
         }
         Ok(())
     }

@@ -4,11 +4,12 @@
 use super::Kubernetes;
 use crate::pod_reply::ready_pod;
 use crate::pod_server::{PROOF_TIMEOUT, PodServer, Portless, answering};
-use crate::pod_watch::Sight;
+use crate::pod_watch::{Sight, is_of_job};
 use crate::requests::Result;
 use crate::status::{has_mounted_server, readiness, unready};
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use paygress_core::backend::cluster::{ClusterError, ReadyPod};
 use paygress_core::backoff::doubling;
 use paygress_core::model::host_key::HostKey;
@@ -19,40 +20,42 @@ use tokio::time::Instant;
 
 /// How soon a pod's Job is looked at while the watch shows no pod of it…
 const JOB_POLL: Duration = Duration::from_secs(5);
-/// …and how rarely at last: where that takes long, the cluster has much to do.
+/// …and how rarely at last, or where it shows nothing new: the cluster may have much to do.
 const LONGEST_POLL: Duration = Duration::from_secs(60);
 
 impl Kubernetes {
     pub(super) async fn wait_ready(&self, name: &PodName) -> Result<ReadyPod> {
         let mut awaited = self.pod_watch.awaited().follow(name);
         let start = Instant::now();
-        let deadline =
-            start.checked_add(Duration::from_secs(self.settings.ready_within.0)).unwrap_or(start);
+        let deadline = after(start, Duration::from_secs(self.settings.ready_within.0));
         let limit = self.unschedulable_within();
         let secret = self.host_key_secret(name);
         let (mut latest, mut server): (Option<Arc<Pod>>, _) = (None, ServerSearch::new());
         let mut reply = self.held_reply(name);
-        // The pod of a Job that was there before may be there too, and send no more events.
-        let first = if awaited.may_be_older() { Duration::ZERO } else { JOB_POLL };
-        let first_tick = start.checked_add(first).unwrap_or(start);
+        let first = if awaited.may_be_there() { Duration::ZERO } else { JOB_POLL };
+        let first_tick = after(start, first);
         let mut tick = tokio::time::interval_at(first_tick, JOB_POLL);
         let (mut pauses, mut next_poll) = (doubling(JOB_POLL, LONGEST_POLL), first_tick);
-        let (mut is_watched, mut make_room_at) = (false, start);
+        let mut make_room_at = start;
         loop {
             tokio::select! {
                 () = server.find() => {}
                 sight = awaited.next() => match sight {
-                    Some(Sight::Seen(pod)) => (latest, is_watched) = (Some(pod), true),
-                    Some(Sight::Unseen) => is_watched = false,
+                    Some(Sight::Seen(pod)) => {
+                        latest = Some(pod);
+                        next_poll = after(Instant::now(), LONGEST_POLL);
+                    }
+                    Some(Sight::Unseen) => {
+                        next_poll = next_poll.min(after(Instant::now(), JOB_POLL));
+                    }
                     Some(Sight::Gone) => return Err(ClusterError::NotFound),
-                    None => return Err(ClusterError::unavailable("this pod is expected anew")),
+                    None => return Err(ClusterError::unavailable("its Job is another one now")),
                 },
                 // A Job that has failed without a pod sends no event of one. With a pod, that fails
                 // or is deleted. It also becomes unschedulable by the passing of time alone.
-                now = tick.tick() => if !is_watched && now >= next_poll {
+                now = tick.tick() => if now >= next_poll {
                     latest = self.poll(name).await?.or(latest);
-                    let pause = pauses.next().unwrap_or(LONGEST_POLL);
-                    next_poll = now.checked_add(pause).unwrap_or(now);
+                    next_poll = after(now, pauses.next().unwrap_or(LONGEST_POLL));
                 },
                 () = tokio::time::sleep_until(deadline) => return Err(unready(latest.as_deref())),
             }
@@ -74,9 +77,9 @@ impl Kubernetes {
     /// reason to launch the pod again.
     async fn poll(&self, name: &PodName) -> Result<Option<Arc<Pod>>> {
         let polled = async {
-            self.running(name).await?;
-            let pods = self.pods_of(name).await?;
-            Ok(pods.into_iter().max_by_key(|pod| pod.metadata.creation_timestamp.clone()))
+            let job = self.running(name).await?.uid().unwrap_or_default();
+            let pods = self.pods_of(name).await?.into_iter().filter(|pod| is_of_job(pod, &job));
+            Ok(pods.max_by_key(ResourceExt::creation_timestamp))
         };
         match polled.await {
             Err(ClusterError::Unavailable(error)) => {
@@ -107,6 +110,10 @@ impl Kubernetes {
         }
         self.describe(server, name, pod).await
     }
+}
+
+fn after(instant: Instant, time: Duration) -> Instant {
+    instant.checked_add(time).unwrap_or(instant)
 }
 
 /// The search for the server of a pod at the addresses where it may be.
