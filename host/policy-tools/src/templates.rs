@@ -6,9 +6,9 @@ use crate::language::Language;
 use paygress_core::backend::policy::Slot;
 
 const CONTRACT: [File; 3] = [
-    ("wit/types.wit", include_str!("../../../wit/1.1/types.wit")),
-    ("wit/slots.wit", include_str!("../../../wit/1.1/slots.wit")),
-    ("wit/worlds.wit", include_str!("../../../wit/1.1/worlds.wit")),
+    ("wit/types.wit", include_str!("../../../wit/1.3/types.wit")),
+    ("wit/slots.wit", include_str!("../../../wit/1.3/slots.wit")),
+    ("wit/worlds.wit", include_str!("../../../wit/1.3/worlds.wit")),
 ];
 const README: &str = include_str!("../templates/README.md");
 

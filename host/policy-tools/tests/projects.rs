@@ -60,10 +60,12 @@ fn assert_project(language: Language, slot: Slot) {
     );
     assert!(read(".gitignore").contains("*.wasm"));
     let contract = match language {
-        Language::Rust => "sdk/wit/slots.wit",
-        _ => "wit/slots.wit",
+        Language::Rust => "sdk/wit",
+        _ => "wit",
     };
-    assert!(read(contract).contains("interface pod-template"));
+    let [types, slots] = ["types", "slots"].map(|file| read(&format!("{contract}/{file}.wit")));
+    assert!(types.contains("\npackage paygress:policy@1.3.0;\n"), "{language}");
+    assert!(slots.contains("interface pod-template"));
     let world = match language {
         Language::Rust => read("src/lib.rs").contains(exported(slot)),
         _ => read("build.sh").contains(&format!("\nworld={slot}-policy\n")),
@@ -144,7 +146,7 @@ fn a_name_must_be_a_package_name() {
 #[test]
 fn bindings_are_generated_for_c_and_go_and_known_worlds() {
     let directory = tempdir().unwrap();
-    let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/1.1");
+    let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/1.3");
     for language in [Language::C, Language::Go] {
         let written = bindings(
             language,

@@ -41,3 +41,15 @@ bool exports_paygress_policy_images_admit(paygress_policy_types_order_t *order, 
         TEXT("image_not_allowed"), TEXT("this image is not on the operator's list; leave pod_image out to get the default")};
     return false;
 }
+
+// At most 64 are published.
+void exports_paygress_policy_images_catalog(paygress_policy_types_context_t *context,
+                                            exports_paygress_policy_images_list_image_offer_t *offers) {
+    (void)context;
+    static exports_paygress_policy_images_image_offer_t published[64];
+    const bindings_list_string_t *allow = &settings[ALLOW].texts;
+    size_t count = 0;
+    published[count++].reference = settings[DEFAULT].text;
+    for (size_t i = 0; i < allow->len && count < 64; i++) published[count++].reference = allow->ptr[i];
+    *offers = (exports_paygress_policy_images_list_image_offer_t){published, count};
+}

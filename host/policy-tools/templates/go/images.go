@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"wit_component/paygress_policy_images"
 	"wit_component/paygress_policy_types"
 	"wit_component/settings"
 
@@ -14,6 +15,7 @@ import (
 type (
 	context = paygress_policy_types.Context
 	image   = paygress_policy_types.ImageRef
+	offer   = paygress_policy_images.ImageOffer
 	order   = paygress_policy_types.Order
 	refusal = paygress_policy_types.Refusal
 	problem = paygress_policy_types.Problem
@@ -63,4 +65,14 @@ func Admit(order order, _ context) wit_types.Result[image, refusal] {
 		return wit_types.Err[image](refusal{"image_not_allowed", message})
 	}
 	return wit_types.Ok[image, refusal](image{wanted})
+}
+
+// Catalog is the list of images that is published: at most 64.
+func Catalog(context) []offer {
+	images := append([]string{usual}, allow...)
+	var offers []offer
+	for _, reference := range images[:min(len(images), 64)] {
+		offers = append(offers, offer{reference, wit_types.None[string]()})
+	}
+	return offers
 }

@@ -4,7 +4,9 @@ package policy
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
+	"wit_component/paygress_policy_pod_template"
 	"wit_component/paygress_policy_types"
 	"wit_component/settings"
 
@@ -12,11 +14,14 @@ import (
 )
 
 type (
+	access    = paygress_policy_pod_template.AccessMode
+	egress    = paygress_policy_pod_template.EgressRule
 	grant     = paygress_policy_types.Grant
 	order     = paygress_policy_types.Order
 	placement = paygress_policy_types.Placement
 	refusal   = paygress_policy_types.Refusal
-	rendered  = paygress_policy_types.Rendered
+	objects   = paygress_policy_types.Rendered
+	rendered  = paygress_policy_pod_template.RenderedPod
 	problem   = paygress_policy_types.Problem
 )
 
@@ -44,7 +49,11 @@ func Configure(json string) wit_types.Result[wit_types.Unit, []problem] {
 type object = map[string]any
 
 // Render is the pod for an order.
-func Render(_ order, _ grant, placement placement) wit_types.Result[rendered, refusal] {
+func Render(_ order, _ grant, placement placement, modes []access, _ string) wit_types.Result[rendered, refusal] {
+	port := object{"name": "ssh", "containerPort": placement.ContainerPort, "protocol": "TCP"}
+	if slices.Contains(modes, paygress_policy_pod_template.AccessModeHostPort) {
+		port["hostPort"] = placement.HostPort
+	}
 	resources := object{
 		"cpu":    fmt.Sprintf("%dm", placement.Resources.CpuMillicores),
 		"memory": fmt.Sprintf("%dMi", placement.Resources.MemoryMib),
@@ -65,9 +74,7 @@ func Render(_ order, _ grant, placement placement) wit_types.Result[rendered, re
 			"name":            "ssh",
 			"image":           placement.Image,
 			"imagePullPolicy": "IfNotPresent",
-			"ports": []object{{
-				"name": "ssh", "containerPort": placement.ContainerPort, "hostPort": placement.HostPort, "protocol": "TCP",
-			}},
+			"ports":           []object{port},
 			"resources":       object{"requests": resources, "limits": resources},
 			"securityContext": object{"allowPrivilegeEscalation": false, "capabilities": object{"drop": []string{"ALL"}}},
 			"readinessProbe": object{
@@ -81,5 +88,5 @@ func Render(_ order, _ grant, placement placement) wit_types.Result[rendered, re
 	if failed != nil {
 		return wit_types.Err[rendered](refusal{"resource_unavailable", "the pod template is no JSON"})
 	}
-	return wit_types.Ok[rendered, refusal](rendered{string(text), []string{}})
+	return wit_types.Ok[rendered, refusal](rendered{objects{string(text), []string{}}, wit_types.None[[]egress]()})
 }

@@ -41,4 +41,6 @@ export const images = {
     }
     return { reference: wanted };
   },
+  // At most 64 are published.
+  catalog: (context) => [kept.default, ...kept.allow].slice(0, 64).map((reference) => ({ reference })),
 };

@@ -17,7 +17,8 @@ export const settings = {
 };
 
 export const podTemplate = {
-  render(order, grant, placement) {
+  render(order, grant, placement, access, tier) {
+    const hostPort = access.includes("host-port") ? { hostPort: placement.hostPort } : {};
     const { cpuMillicores, memoryMib } = placement.resources;
     const resources = { cpu: `${cpuMillicores}m`, memory: `${memoryMib}Mi` };
     const template = {
@@ -38,7 +39,7 @@ export const podTemplate = {
             name: "ssh",
             image: placement.image,
             imagePullPolicy: "IfNotPresent",
-            ports: [{ name: "ssh", containerPort: placement.containerPort, hostPort: placement.hostPort, protocol: "TCP" }],
+            ports: [{ name: "ssh", containerPort: placement.containerPort, ...hostPort, protocol: "TCP" }],
             resources: { requests: resources, limits: resources },
             securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] } },
             readinessProbe: { tcpSocket: { port: placement.containerPort }, periodSeconds: 1, failureThreshold: 600 },
@@ -48,6 +49,6 @@ export const podTemplate = {
         volumes: [{ name: "login", secret: { secretName: placement.secretName, defaultMode: 0o440 } }],
       },
     };
-    return { podTemplateJson: JSON.stringify(template), servicesJson: [] };
+    return { objects: { podTemplateJson: JSON.stringify(template), servicesJson: [] } };
   },
 };

@@ -5,6 +5,7 @@ The classes `Settings` and `Images` are the interfaces that the component export
 
 from componentize_py_types import Err
 from wit_world import exports
+from wit_world.exports.images import ImageOffer
 from wit_world.imports.types import Context, ImageRef, Order, Refusal
 
 from settings import Declared, list_of, read, schema, text
@@ -53,3 +54,7 @@ class Images(exports.Images):
             # The error of a `result` is raised.
             raise Err(Refusal("image_not_allowed", message))
         return ImageRef(wanted)
+
+    def catalog(self, context: Context) -> list[ImageOffer]:
+        # At most 64 are published.
+        return [ImageOffer(image, None) for image in [kept.default, *kept.allow][:64]]

@@ -6,6 +6,7 @@ The classes `Settings` and `PodTemplate` are the interfaces that the component e
 import json
 
 from wit_world import exports
+from wit_world.exports.pod_template import AccessMode, RenderedPod
 from wit_world.imports.types import Grant, Order, Placement, Rendered
 
 from settings import Declared, integer, read, schema
@@ -29,8 +30,11 @@ class Settings(exports.Settings):
 
 
 class PodTemplate(exports.PodTemplate):
-    def render(self, order: Order, grant: Grant, placement: Placement) -> Rendered:
+    def render(
+        self, order: Order, grant: Grant, placement: Placement, access: list[AccessMode], tier: str
+    ) -> RenderedPod:
         port = placement.container_port
+        host_port = {"hostPort": placement.host_port} if AccessMode.HOST_PORT in access else {}
         resources = {"cpu": f"{placement.resources.cpu_millicores}m", "memory": f"{placement.resources.memory_mib}Mi"}
         template = {
             "spec": {
@@ -50,7 +54,7 @@ class PodTemplate(exports.PodTemplate):
                         "name": "ssh",
                         "image": placement.image,
                         "imagePullPolicy": "IfNotPresent",
-                        "ports": [{"name": "ssh", "containerPort": port, "hostPort": placement.host_port, "protocol": "TCP"}],
+                        "ports": [{"name": "ssh", "containerPort": port, **host_port, "protocol": "TCP"}],
                         "resources": {"requests": resources, "limits": resources},
                         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
                         "readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1, "failureThreshold": 600},
@@ -60,4 +64,4 @@ class PodTemplate(exports.PodTemplate):
                 "volumes": [{"name": "login", "secret": {"secretName": placement.secret_name, "defaultMode": 0o440}}],
             }
         }
-        return Rendered(json.dumps(template), [])
+        return RenderedPod(objects=Rendered(json.dumps(template), []), egress=None)
