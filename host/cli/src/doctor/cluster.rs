@@ -222,7 +222,11 @@ fn security_for(access: &AccessModes, found: HostPorts) -> Check {
 /// Where they may not be listed, as with the service's own rights, the probe pod alone shows whether
 /// they are there.
 async fn network_policies(cluster: &Kubernetes) -> Vec<Check> {
-    match cluster.network_policies().await {
+    listed_policies(cluster.network_policies().await)
+}
+
+fn listed_policies(listed: Result<Option<BTreeSet<String>>, RequestError>) -> Vec<Check> {
+    match listed {
         Ok(None) => Vec::new(),
         Ok(Some(names)) if names.is_empty() => vec![NETWORK.fail(
             "no NetworkPolicy is there: customers' pods reach everything",
@@ -385,6 +389,59 @@ mod tests {
         ] {
             let outcome = node_ports(&range).map(|check| check.outcome);
             assert_eq!(outcome, expected, "{range:?}");
+        }
+    }
+
+    #[test]
+    fn network_policies_are_named_and_a_namespace_without_one_fails() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let apply = "apply k8s/base/network.yaml";
+        for (listed, expected) in [
+            (Ok(None), None),
+            (
+                Ok(Some(names(&[]))),
+                Some((
+                    Outcome::Fail,
+                    "no NetworkPolicy is there: customers' pods reach everything",
+                    Some(apply),
+                )),
+            ),
+            (
+                Ok(Some(names(&["egress", "customers"]))),
+                Some((Outcome::Ok, "there: customers, egress", None)),
+            ),
+            (
+                Err(RequestError::TimedOut),
+                Some((Outcome::Fail, "no answer from the API server within 15 s", Some(REACH))),
+            ),
+        ] {
+            let checks = listed_policies(listed);
+            let found: Vec<_> = checks
+                .iter()
+                .map(|check| (check.outcome, check.text.as_str(), check.remedy.as_deref()))
+                .collect();
+            assert_eq!(found, Vec::from_iter(expected));
+        }
+    }
+
+    #[test]
+    fn ports_of_other_pods_are_a_warning_that_names_ten_of_them() {
+        for (taken, outcome, text) in [
+            (BTreeSet::new(), Outcome::Ok, "no other pod has a port of the range"),
+            (
+                BTreeSet::from([30_005, 30_000]),
+                Outcome::Warn,
+                "other pods have 2 port(s) of the range: 30000, 30005",
+            ),
+            (
+                (30_000..30_011).collect(),
+                Outcome::Warn,
+                "other pods have 11 port(s) of the range: 30000, 30001, 30002, 30003, 30004, 30005, 30006, 30007, 30008, 30009",
+            ),
+        ] {
+            let check = taken_ports(&taken);
+            assert_eq!((check.outcome, check.text.as_str()), (outcome, text));
+            assert_eq!(check.remedy.is_some(), outcome == Outcome::Warn);
         }
     }
 
