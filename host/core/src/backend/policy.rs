@@ -244,3 +244,18 @@ impl From<PolicyError> for Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::LATENCY_BUCKETS_US;
+
+    /// The goal of a call is 45 µs.
+    #[test]
+    fn the_latency_buckets_ascend_and_are_fine_around_50_us() {
+        assert!(LATENCY_BUCKETS_US.is_sorted_by(|bound, next| bound < next));
+        let below = LATENCY_BUCKETS_US.partition_point(|bound| *bound < 50);
+        let (below, rest) = LATENCY_BUCKETS_US.split_at(below);
+        assert!(below.len() >= 2, "{below:?}");
+        assert!(matches!(rest, [50, 51..=75, ..]), "{rest:?}");
+    }
+}
