@@ -2,12 +2,14 @@
 //! what its connections need.
 
 use crate::support::customer::{TIMEOUT, until};
+use crate::support::secrets::SearchedLog;
 use paygress::sandbox::Sandbox;
 use paygress_sandbox::free_port;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -20,20 +22,26 @@ const KUBECONFIG: &str = r#"{"apiVersion": "v1", "kind": "Config", "current-cont
     "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
     "users": [{"name": "u", "user": {}}]}"#;
 
-struct Service(Child);
+struct Service {
+    child: Child,
+    // Searched after the child is killed.
+    _log: SearchedLog,
+}
 
 impl Service {
     fn start(sandbox: &Sandbox) -> Self {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", START, env!("CARGO_BIN_EXE_paygress")]);
         command.env_clear().envs(&sandbox.environment);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Self(command.spawn().unwrap())
+        let log = NamedTempFile::new().unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.reopen().unwrap());
+        let log = SearchedLog::new(log.into_file(), &sandbox.environment);
+        Self { child: command.spawn().unwrap(), _log: log }
     }
 
     /// The soft and the hard limit.
     fn limits(&self) -> [String; 2] {
-        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.0.id())).unwrap();
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.child.id())).unwrap();
         let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
         let mut fields = line.split_whitespace().map(str::to_owned);
         [fields.next().unwrap(), fields.next().unwrap()]
@@ -42,8 +50,8 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -3,10 +3,12 @@
 
 use crate::support::crashing::{Stop, crashing};
 use crate::support::customer::{Buyer, Running};
+use crate::support::secrets::SearchedLog;
 use crate::support::web::Web;
 use paygress::app::{App, OpenMode, open_stores};
 use paygress::commands::ledger::audited;
 use paygress::config::Config;
+use paygress::log::{self, LogFormat};
 use paygress::sandbox::Sandbox;
 use paygress_core::backend::store::Reporting;
 use paygress_core::model::order::State;
@@ -18,7 +20,10 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tempfile::NamedTempFile;
 use tokio::sync::Notify;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// What a replica has of its own; everything else is shared.
 fn own(sandbox: &Sandbox) -> BTreeMap<String, String> {
@@ -39,21 +44,25 @@ fn own(sandbox: &Sandbox) -> BTreeMap<String, String> {
 struct Replica {
     child: Child,
     lines: BufReader<ChildStdout>,
+    // Searched after the child is killed.
+    _log: SearchedLog,
 }
 
 impl Replica {
     fn start(sandbox: &Sandbox, stop: &str) -> Self {
+        let (own, log) = (own(sandbox), NamedTempFile::new().unwrap());
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .args(["--exact", "replicas::replica", "--ignored", "--nocapture"])
             .env("REPLICA_STOP", stop);
         command
-            .env("REPLICA", json!(own(sandbox)).to_string())
+            .env("REPLICA", json!(own).to_string())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+            .stderr(log.reopen().unwrap());
+        let log = SearchedLog::new(log.into_file(), &own);
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
-        Self { child, lines }
+        Self { child, lines, _log: log }
     }
 
     /// Reads what it prints until it says this.
@@ -86,6 +95,8 @@ impl Drop for Replica {
 #[ignore = "started by the other tests of this file"]
 async fn replica() {
     let Ok(environment) = std::env::var("REPLICA") else { return };
+    let layer = log::layer("info", LogFormat::Text, std::io::stderr).unwrap();
+    tracing_subscriber::registry().with(layer).init();
     let environment: BTreeMap<String, String> = serde_json::from_str(&environment).unwrap();
     let config = Config::read(None, environment).unwrap();
     let homes = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
 //! A customer of a sandbox in this process.
 
 use super::fake::FakeCluster;
+use super::secrets;
 use paygress::app::App;
 use paygress::sandbox::Sandbox;
 use paygress_core::orders::Backends;
@@ -50,9 +51,12 @@ impl Buyer {
 
     /// Sends a request, and gives the response as JSON.
     pub async fn ask(&self, request: Value) -> Value {
+        secrets::add_fields(&request);
         let request: RequestBody = serde_json::from_value(request).unwrap();
         let answer = self.client.ask(self.service, &request, TIMEOUT, |_| ()).await.unwrap();
-        serde_json::from_str(answer.text.expose()).unwrap()
+        let answer: Value = serde_json::from_str(answer.text.expose()).unwrap();
+        secrets::add_fields(&answer);
+        answer
     }
 
     pub async fn token(&self, sat: u64) -> String {
