@@ -18,6 +18,7 @@ const MNEMONIC: &str =
 /// By which pods reach this machine, and their network.
 const BRIDGE: &str = "10.88.0.1";
 const PODS: &str = "10.88.0.0/16";
+const LOG: [&str; 4] = ["-n", "ingress-system", "logs", "deployment/paygress-gateway"];
 
 /// A Postgres that pods reach by the bridge, as they reach the API server.
 struct Database {
@@ -70,7 +71,8 @@ impl DeployedGateway {
         let service = Deployed::deploy_with(Some(gateway), start);
         let deployed = Self { service, _secrets: secrets, _database: database };
         // As `/readyz` says, by the probe of its Deployment.
-        of_deployment("status", "paygress-gateway", &["--timeout=180s"]);
+        let status = ["-n", "ingress-system", "rollout", "status", "deployment/paygress-gateway"];
+        kubectl(&[&status[..], &["--timeout=180s"]].concat());
         deployed
     }
 
@@ -80,12 +82,13 @@ impl DeployedGateway {
 
     /// As `kubectl rollout restart` does it; waits until the old pod is replaced.
     pub fn restart_service(&self) {
-        of_deployment("restart", "paygress", &[]);
-        self.service.wait();
+        self.service.restart();
     }
 
     /// Waits until the pod is gone, and not for the next one.
     pub fn delete_gateway_pod(&self) {
+        // The next pod has a log of its own.
+        search(&kubectl(&LOG));
         let delete = ["-n", "ingress-system", "delete", "pod", "--now"];
         kubectl(&[&delete[..], &["-l", "app=paygress-gateway"]].concat());
     }
@@ -93,16 +96,19 @@ impl DeployedGateway {
 
 impl Drop for DeployedGateway {
     fn drop(&mut self) {
-        let log = ["-n", "ingress-system", "logs", "deployment/paygress-gateway"];
-        let log = kubectl_command(&log).output();
+        let log = kubectl_command(&LOG).output();
         if let Ok(log) = log
             && log.status.success()
             && !std::thread::panicking()
         {
-            let log = String::from_utf8_lossy(&log.stdout);
-            secrets::assert_none("the log of the deployed gateway", &log);
+            search(&String::from_utf8_lossy(&log.stdout));
         }
     }
+}
+
+/// Fails if this log holds a secret.
+fn search(log: &str) {
+    secrets::assert_none("the log of the deployed gateway", log);
 }
 
 /// These manifests with a gateway that has no way to pods but their network, as its NetworkPolicy
@@ -121,12 +127,6 @@ fn by_pod_network(manifests: &str) -> String {
     let objects: Vec<String> = objects.collect();
     assert_eq!(objects.iter().filter(|text| text.starts_with('{')).count(), 1);
     objects.join("\n---\n")
-}
-
-fn of_deployment(verb: &str, name: &str, options: &[&str]) {
-    let deployment = format!("deployment/{name}");
-    let rollout = ["-n", "ingress-system", "rollout", verb, deployment.as_str()];
-    kubectl(&[&rollout[..], options].concat());
 }
 
 /// The Secrets that an operator creates once, as docs/operating.md has it; gone with this.
