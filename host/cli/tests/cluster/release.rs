@@ -6,7 +6,10 @@ use crate::{PASSWORD, in_workloads};
 use paygress_oci::testing::{RequiredAuth, TestRegistry};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+/// From the install to the first login.
+const BOUND: Duration = Duration::from_secs(600);
 /// What uninstalling leaves, and what it removes.
 const LEFT: [&str; 5] = [
     "persistentvolumeclaim/paygress",
@@ -33,6 +36,7 @@ fn a_release_is_installed_tested_upgraded_and_uninstalled() {
     let _alone = CLUSTER.lock();
     // Pods reach this machine by the bridge.
     let outside = Outside::start("release", "10.88.0.1");
+    let begun = Instant::now();
     let mut release = Release::install(&outside, 120);
     let report = release.test();
     assert!(report.contains("Succeeded") && report.contains(r#""ready":true"#), "{report}");
@@ -46,6 +50,9 @@ fn a_release_is_installed_tested_upgraded_and_uninstalled() {
     let port = u16::try_from(answer["node_port"].as_u64().unwrap()).unwrap();
     let ssh = Ssh { port, username: "alice", password: PASSWORD };
     assert_eq!(ssh.run("echo hello").0, "hello\n");
+    let took = begun.elapsed();
+    println!("installed, and the first pod sold and logged in to: {} s", took.as_secs());
+    assert!(took < BOUND, "{took:?}");
 
     release.upgrade(&outside, 3_600);
     let pod = &answer["pod_name"];
