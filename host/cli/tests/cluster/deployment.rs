@@ -3,12 +3,15 @@
 use crate::access::Shell;
 use crate::machines::LoginKey;
 use crate::policies::{Applied, condition, in_config_map, policy};
+use crate::support::secrets;
 use crate::support::testbed::{
-    AuditLog, CLUSTER, Deployed, Outside, Ssh, apply, kubectl, root, wait_for,
+    AuditLog, CLUSTER, Deployed, MinikubeSteps, Outside, Ssh, apply, kubectl, root, wait_for,
 };
+use crate::support::web::Web;
 use crate::{PASSWORD, in_workloads, pods};
 use serde_json::{Value, json};
 use std::time::Duration;
+use tokio::runtime::Runtime;
 
 #[test]
 #[ignore = "needs the testbed: run `cargo xtask test`"]
@@ -30,6 +33,32 @@ fn the_manifests_of_the_service_are_what_a_cluster_takes() {
     ] {
         assert!(applied.contains(object), "{object} is missing: {applied}");
     }
+}
+
+#[test]
+#[ignore = "needs the testbed: run `cargo xtask test`"]
+fn the_steps_for_minikube_lead_to_a_login() {
+    let _alone = CLUSTER.lock();
+    // Pods reach this machine by the bridge.
+    let outside = Outside::start("minikube", "10.88.0.1");
+    let steps = MinikubeSteps::follow(&outside);
+    let get = |object: &str, field: &str| {
+        let field = format!("jsonpath={{{field}}}");
+        kubectl(&["-n", "ingress-system", "get", object, "-o", &field])
+    };
+    let of_pod = ".spec.template.spec.containers[0].envFrom[0].configMapRef.name";
+    let settings = format!("configmap/{}", get("deployment/paygress", of_pod));
+    assert_eq!(get(&settings, ".data.RUN_MODE"), "http");
+
+    let token = outside.token(21);
+    let order = json!({"cashu_token": token, "ssh_username": "alice", "ssh_password": PASSWORD});
+    let web = Web::new(steps.address);
+    let answer = Runtime::new().unwrap().block_on(web.spawn(order)).good();
+    secrets::add_fields(&answer);
+    assert_eq!(answer["ssh_host"], "127.0.0.1", "{answer}");
+    let port = u16::try_from(answer["ssh_port"].as_u64().unwrap()).unwrap();
+    let ssh = Ssh { port, username: "alice", password: PASSWORD };
+    assert_eq!(ssh.run("echo hello").0, "hello\n");
 }
 
 /// The service where operators run it: its image, its rights, its volume, its probes; and what it

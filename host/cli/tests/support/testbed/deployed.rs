@@ -46,8 +46,8 @@ impl Deployed {
         Self::deploy(|| apply(&manifests))
     }
 
-    /// What is there before: the image, a volume, and the Secret.
-    pub(super) fn prepare(outside: &Outside) {
+    /// What is there before: the image and a volume.
+    pub(super) fn prepare_without_secret(outside: &Outside) {
         remove_pods();
         Self::wait_for_the_end_of_the_last();
         Self::load_image();
@@ -57,6 +57,11 @@ impl Deployed {
         std::os::unix::fs::chown(&data, Some(1_000), Some(1_000)).unwrap();
         let volume = json!({"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": data}});
         apply(&json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "paygress"}, "spec": volume}).to_string());
+    }
+
+    /// The same, and the Secret.
+    pub(super) fn prepare(outside: &Outside) {
+        Self::prepare_without_secret(outside);
         secrets::add(OPERATOR);
         let (key, operator) = (
             format!("--from-literal=NOSTR_PRIVATE_KEY={}", new_key()),
@@ -88,11 +93,20 @@ impl Deployed {
 
     /// The same with components that this starts too.
     pub(super) fn deploy_with(gateway: Option<GatewayComponents>, start: impl FnOnce()) -> Self {
-        let _parameters = AdmissionParameters::set(&[]);
-        let mut deployed = Self { npub: String::new(), gateway, is_removed: false, _parameters };
-        start();
+        let mut deployed = Self::deploy_unawaited(gateway, start);
         deployed.wait();
         deployed.npub = npub(&deployed.log());
+        deployed
+    }
+
+    /// The same where this waits too: a service without Nostr has no inbox to wait for.
+    pub(super) fn deploy_unawaited(
+        gateway: Option<GatewayComponents>,
+        start: impl FnOnce(),
+    ) -> Self {
+        let _parameters = AdmissionParameters::set(&[]);
+        let deployed = Self { npub: String::new(), gateway, is_removed: false, _parameters };
+        start();
         deployed
     }
 
