@@ -3,6 +3,7 @@
 mod creation;
 mod examine;
 mod lease_end;
+mod lookup;
 mod node;
 mod node_loss;
 mod observe;
@@ -270,17 +271,6 @@ impl Kubernetes {
         }
     }
 
-    pub(crate) async fn pods_of(&self, pod: &PodName) -> Result<Vec<Pod>> {
-        let params = ListParams::default().labels(&lease_selector(pod)?);
-        Ok(request(self.pods.list(&params)).await?.items)
-    }
-
-    async fn services_of(&self, pod: &PodName) -> Result<Vec<String>> {
-        let params = ListParams::default().labels(&lease_selector(pod)?);
-        let services = request(self.services.list(&params)).await?;
-        Ok(services.items.iter().map(ResourceExt::name_any).collect())
-    }
-
     /// One attempt to raise the deadline.
     async fn try_set_expiry(&self, pod: &PodName, at: UnixTime) -> Result<ExpiryUpdate> {
         let job = self.running(pod).await?;
@@ -374,11 +364,11 @@ impl PodProgress for Kubernetes {
         if let Some(pod) = self.pod_watch.awaited().latest(pod) {
             return Ok(startup_phase(&pod));
         }
-        Ok(self.pods_of(pod).await?.first().map_or(StartupPhase::Waiting, startup_phase))
+        Ok(self.named_pods(pod).await?.first().map_or(StartupPhase::Waiting, startup_phase))
     }
 
     async fn image_program(&self, pod: &PodName) -> Result<Option<ProgramState>> {
-        Ok(self.pods_of(pod).await?.first().and_then(program_state))
+        Ok(self.known_pods(pod).await?.first().and_then(program_state))
     }
 
     async fn running_pod(&self, pod: &PodName) -> Result<Option<ReadyPod>> {

@@ -45,6 +45,7 @@ mod lease_end;
 mod node_host;
 mod node_loss;
 mod objects;
+mod pod_names;
 mod pod_reply;
 mod pod_server;
 mod pod_streams;

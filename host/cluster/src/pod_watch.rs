@@ -2,6 +2,7 @@
 //! server would compare each event of a pod with every one of them.
 
 use crate::kubernetes::pod_of_lease;
+use crate::pod_names::PodNames;
 use crate::watches::watch;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::batch::v1::Job;
@@ -27,11 +28,12 @@ pub(crate) enum Sight {
     Gone,
 }
 
-/// Watches the pods of an installation, from the first that is awaited on, until it is dropped.
+/// Watches the pods of an installation, from the first use on, until it is dropped.
 pub(crate) struct PodWatch {
     pods: Api<Pod>,
     selector: String,
     awaited: Arc<Awaited>,
+    names: Arc<PodNames>,
     task: OnceLock<JoinHandle<()>>,
 }
 
@@ -77,18 +79,30 @@ impl Drop for PodWatch {
 impl PodWatch {
     /// Of the pods that this selects. Sends nothing yet.
     pub(crate) fn new(pods: Api<Pod>, selector: String) -> Self {
-        Self { pods, selector, awaited: Arc::default(), task: OnceLock::new() }
+        let (awaited, names, task) = (Arc::default(), Arc::default(), OnceLock::new());
+        Self { pods, selector, awaited, names, task }
     }
 
-    /// The pods that are awaited. The first call begins the watch, on the runtime of the caller.
+    /// The pods that are awaited.
     pub(crate) fn awaited(&self) -> &Arc<Awaited> {
+        self.begin();
+        &self.awaited
+    }
+
+    /// The names of all pods.
+    pub(crate) fn names(&self) -> &PodNames {
+        self.begin();
+        &self.names
+    }
+
+    /// The first call begins the watch, on the runtime of the caller.
+    fn begin(&self) {
         self.task.get_or_init(|| {
             let config = watcher::Config::default().labels(&self.selector);
-            let events = watch(self.pods.clone(), config);
-            let awaited = Arc::clone(&self.awaited);
+            let (awaited, names) = (Arc::clone(&self.awaited), Arc::clone(&self.names));
+            let events = watch(self.pods.clone(), config).inspect(move |event| names.note(event));
             tokio::spawn(async move { awaited.follow_events(events).await })
         });
-        &self.awaited
     }
 }
 

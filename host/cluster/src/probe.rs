@@ -253,7 +253,7 @@ impl Kubernetes {
         if is_of_pod(&error) && self.has_given_way(&pod).await {
             return Err(ProbeProblem::GaveWay.into());
         }
-        let pods = self.pods_of(&pod).await.unwrap_or_default();
+        let pods = self.known_pods(&pod).await.unwrap_or_default();
         let pod = pods.first();
         let status = pod.and_then(|pod| pod.status.as_ref());
         let container = status.and_then(failing_message);
@@ -271,7 +271,7 @@ impl Kubernetes {
         let mut waited = STUCK.map(|_| Duration::ZERO);
         loop {
             tokio::time::sleep(POLL).await;
-            let pods = self.pods_of(pod).await.unwrap_or_default();
+            let pods = self.known_pods(pod).await.unwrap_or_default();
             for (Stuck { is_so, limit, why }, waited) in STUCK.iter().zip(&mut waited) {
                 *waited = match pods.first().is_some_and(is_so) {
                     true => waited.saturating_add(POLL),

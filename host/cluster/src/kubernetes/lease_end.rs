@@ -40,7 +40,7 @@ impl Kubernetes {
         notices: &[Seconds],
     ) -> Result<()> {
         let Some(end) = lease_end(at, notices) else { return Ok(()) };
-        for pod in self.pods_of(pod).await? {
+        for pod in self.known_pods(pod).await? {
             let Some(change) = change(&pod, &end) else { continue };
             let (name, change) = (pod.name_any(), Patch::Merge(change));
             match with_timeout(self.pods.patch(&name, &patch_params(), &change)).await {

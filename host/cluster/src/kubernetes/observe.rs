@@ -52,7 +52,7 @@ impl Kubernetes {
         let pod = pod_of(job)?;
         let reason = finished(job)?;
         let pods = match reason {
-            EndReason::Exited | EndReason::Disrupted => self.pods_of(&pod).await.ok(),
+            EndReason::Exited | EndReason::Disrupted => self.known_pods(&pod).await.ok(),
             _ => None,
         };
         Some(ClusterEvent::Ended(pod, cause_in(job, reason, pods.as_deref())))

@@ -78,7 +78,12 @@ impl Kubernetes {
     async fn poll(&self, name: &PodName) -> Result<Option<Arc<Pod>>> {
         let polled = async {
             let job = self.running(name).await?.uid().unwrap_or_default();
-            let pods = self.pods_of(name).await?.into_iter().filter(|pod| is_of_job(pod, &job));
+            // Not listed again and again in a cluster that takes long to make it.
+            let pods = match self.pod_watch.names().are_current() {
+                true => self.named_pods(name).await?,
+                false => self.pods_of(name).await?,
+            };
+            let pods = pods.into_iter().filter(|pod| is_of_job(pod, &job));
             Ok(pods.max_by_key(ResourceExt::creation_timestamp))
         };
         match polled.await {

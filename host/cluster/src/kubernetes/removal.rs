@@ -4,6 +4,7 @@ use super::Kubernetes;
 use crate::connection::with_timeout;
 use crate::pod_reply::secret_name;
 use crate::requests::{Result, cluster_error, is_gone, request};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Preconditions};
 use paygress_core::backend::cluster::ClusterError;
@@ -41,19 +42,27 @@ impl Kubernetes {
                 let deleted = with_timeout(self.secrets.delete(&secret, &params)).await;
                 secrets_gone &= is_gone(deleted)?;
             }
-            let services = self.services_of(pod).await?;
-            for service in &services {
-                is_gone(with_timeout(self.services.delete(service, &params)).await)?;
-            }
+            // Lists come last: each takes the API server time for all that the namespace has.
+            let are_gone = |pods: &[Pod]| pods.iter().all(|pod| self.is_on_lost_node(pod));
             if job.is_none()
                 && secrets_gone
-                && services.is_empty()
-                && self.pods_of(pod).await?.iter().all(|pod| self.is_on_lost_node(pod))
+                && are_gone(&self.named_pods(pod).await?)
+                && self.delete_services(pod).await?
+                && are_gone(&self.pods_of(pod).await?)
             {
                 return Ok(());
             }
             tokio::time::sleep(REMOVAL_POLL).await;
         }
+    }
+
+    /// Whether there were none.
+    async fn delete_services(&self, pod: &PodName) -> Result<bool> {
+        let (services, params) = (self.services_of(pod).await?, DeleteParams::default());
+        for service in &services {
+            is_gone(with_timeout(self.services.delete(service, &params)).await)?;
+        }
+        Ok(services.is_empty())
     }
 
     /// The names of a lease's Secrets. What was written from a pod before that was turned off is

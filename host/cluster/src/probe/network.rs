@@ -75,7 +75,7 @@ impl Kubernetes {
         let started = self.start_probe(plan, objects).await;
         let pod = plan.lease.pod_name();
         if started.is_ok()
-            && let Ok(pods) = self.pods_of(&pod).await
+            && let Ok(pods) = self.known_pods(&pod).await
         {
             let neighbours = match &neighbour {
                 Ok(neighbour) => self.tried(neighbour).await,
@@ -117,7 +117,7 @@ impl Kubernetes {
     }
 
     async fn addresses_of(&self, plan: &LeasePlan) -> Vec<SocketAddr> {
-        let pods = self.pods_of(&plan.lease.pod_name()).await.unwrap_or_default();
+        let pods = self.known_pods(&plan.lease.pod_name()).await.unwrap_or_default();
         let port = plan.placement.container_port;
         pods.first().map(|pod| listening(pod, port)).unwrap_or_default()
     }
