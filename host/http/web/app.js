@@ -45,7 +45,7 @@ async function busy(button, work) {
     showError(error);
     if (error.body?.receipt) storeReceipt(error.body.receipt);
     // A refund is shown on the card of its pod.
-    if (error.body?.refund_token && error.body.pod_name) showEnd(error.body.pod_name);
+    if (error.body?.refund_token && error.body.pod_name) showPod(error.body.pod_name);
   } finally {
     button.disabled = false;
   }
@@ -59,15 +59,24 @@ function isPassing(error) {
   return error instanceof NoAnswer;
 }
 
-/** Tries this less and less often, at last once a minute, until it returns true. */
+/** Tries this less and less often, at last once a minute, until it returns something true; returns that. */
 async function untilDone(attempt) {
   for (let pause = 2000; ; pause = Math.min(1.2 * pause, 60000)) {
-    const isDone = await attempt().catch((error) => {
+    const result = await attempt().catch((error) => {
       if (!isPassing(error)) throw error;
     });
-    if (isDone) return;
+    if (result) return result;
     await sleep(pause);
   }
+}
+
+/** The answer to an order; fetched, where the order has only been accepted. */
+async function answerTo(order) {
+  if (order.type) return order;
+  return untilDone(async () => {
+    const answer = await ask(`/orders/${order.order_id}`, { bearer: key });
+    return answer.type && answer;
+  });
 }
 
 const inBackground = new Set();
@@ -201,16 +210,16 @@ $('buy').addEventListener('submit', (event) => {
     showStage('received');
     try {
       const accepted = await ask('/spawn-pod', { method: 'POST', bearer: key, body: order, headers: { prefer: 'respond-async' }, ms: WORK_MS, remedy: SAME_ORDER });
+      // Only shows how far it is: there may be no stream.
+      watch(accepted.pod_name);
+      await answerTo(accepted);
       $('token').value = '';
-      await watch(accepted.pod_name);
-      // There may have been no stream.
-      await untilDone(async () => Boolean((await ask(`/orders/${accepted.order_id}`, { bearer: key })).type));
       showStage('ready');
+      showPod(accepted.pod_name);
     } catch (error) {
       $('progress').hidden = true;
       throw error;
     }
-    await showPods();
   });
 });
 
@@ -235,29 +244,24 @@ function showStage(stage, message = '') {
   $('stage-now').textContent = message || (at >= 0 ? `${STAGES[stage]}.` : '');
 }
 
+/** The pods with an event stream, and whether it has sent something since it was opened. */
 const watched = new Map();
 
-/** Follows the events of a pod until it ends; returns when it is ready or has failed, or when it can only be polled. */
+/** Follows the events of a pod until it ends, or until it can only be polled. */
 function watch(pod) {
-  if (!watched.has(pod)) {
-    watched.set(pod, new Promise((ready) => {
-      follow(pod, ready).finally(() => {
-        watched.delete(pod);
-        ready();
-      });
-    }));
-  }
-  return watched.get(pod);
+  if (watched.has(pod) || watched.size >= STREAMS) return;
+  watched.set(pod, false);
+  follow(pod).finally(() => watched.delete(pod));
 }
 
-async function follow(pod, ready) {
+async function follow(pod) {
   for (;;) {
     try {
       for await (const event of events(`/pods/${encodeURIComponent(pod)}/events`, key)) {
+        watched.set(pod, true);
         await onStage(pod, event);
         const isReady = ['ready', 'expiring'].includes(event.stage);
         const isOver = ['refused', 'refunded', 'ended'].includes(event.stage);
-        if (isReady || isOver) ready();
         // The last stream is for the next pod that is bought.
         if (isOver || (isReady && watched.size >= STREAMS)) return;
       }
@@ -265,6 +269,7 @@ async function follow(pod, ready) {
       // 429: too many event streams are open, of other pages too.
       if (error instanceof Problem && [401, 403, 404, 429].includes(error.status)) return;
     }
+    watched.set(pod, false);
     // The service is unavailable for a moment.
     await sleep(2000);
   }
@@ -277,12 +282,12 @@ async function onStage(pod, event) {
     showError(new Error(event.message || 'The order failed.'));
   }
   if (event.stage !== 'refused' && ['ready', 'expiring', 'ended', 'refunded'].includes(event.stage)) await showPods();
-  if (['ended', 'refunded'].includes(event.stage)) showEnd(pod);
+  if (['ended', 'refunded'].includes(event.stage)) showPod(pod);
 }
 
-/** Shows how a pod ended, and each of its refunds as soon as it is there, which may be in days. */
-function showEnd(pod) {
-  return background(`end of ${pod}`, () => untilDone(async () => {
+/** Shows a pod, and each of its refunds as soon as it is there, which may be in days. */
+function showPod(pod) {
+  return background(`status of ${pod}`, () => untilDone(async () => {
     const status = await ask(`/pods/${encodeURIComponent(pod)}`, { bearer: key });
     if (!cards.has(pod)) makeCard(pod);
     fillCard(status);
@@ -299,7 +304,7 @@ async function showPods() {
     if (!cards.has(pod.pod_name)) makeCard(pod.pod_name);
     fillCard(pod);
     if (pod.status === 'ended') {
-      if (pod.refund_pending) showEnd(pod.pod_name);
+      if (pod.refund_pending) showPod(pod.pod_name);
     } else if (watched.size < STREAMS - 1) watch(pod.pod_name);
   }
   return pods.map((pod) => pod.pod_name);
@@ -332,7 +337,7 @@ function makeCard(pod) {
     const stopped = await ask(`/pods/${encodeURIComponent(pod)}`, { method: 'DELETE', bearer: key, ms: WORK_MS, remedy: 'Stop it again: the answer is the same.' });
     part('pod-message').textContent = stopped.message;
     offerReceipt(part('receipt'), stopped.receipt);
-    showEnd(pod);
+    showPod(pod);
   }));
   part('top-up').addEventListener('submit', (event) => {
     event.preventDefault();
@@ -455,9 +460,9 @@ setInterval(() => {
 // A wallet may have paid the open request: look for the new pod.
 poll(async () => { if (!$('request').hidden && !document.hidden) await showPods(); }, 2000);
 
-// Pods whose events are not followed are polled.
+// Pods whose event stream sends nothing, or that have none, are polled.
 poll(async () => {
-  const polled = [...cards].filter(([pod, { card }]) => card.dataset.status !== 'ended' && !watched.has(pod)).map(([pod]) => pod);
+  const polled = [...cards].filter(([pod, { card }]) => card.dataset.status !== 'ended' && !watched.get(pod)).map(([pod]) => pod);
   if (!polled.length || document.hidden) return;
   const listed = await showPods();
   // Those that have ended are not listed.

@@ -10,7 +10,7 @@ import axe from 'axe-core';
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { chromium } from 'playwright-core';
-import { assertLostAnswers, assertOverviews, assertStreams } from './faults.mjs';
+import { assertLostAnswers, assertOverviews, assertPolls, assertStreams } from './faults.mjs';
 
 const { URL: url, TOKENS, OPERATOR, SHOTS, WALLET } = process.env;
 const [spawn, more] = TOKENS.split(',');
@@ -387,6 +387,7 @@ await operator.close();
 await keyed.waitFor({ state: 'detached' });
 
 await assertStreams(browser, url);
+await assertPolls(browser, url);
 await assertLostAnswers(browser, url);
 await assertOverviews(browser, url, OPERATOR);
 

@@ -22,12 +22,18 @@ async function open(browser, script) {
   return page;
 }
 
-/** A customer's pods, at a server of its own, whose event streams stay open. The rest is answered by the service at `url`. */
+/** A page that polls five times a second and more. */
+const openImpatient = (browser) => open(browser, () => {
+  const timer = window.setInterval.bind(window);
+  window.setInterval = (work, pause) => timer(work, Math.min(pause, 200));
+});
+
+/** A customer's pods, at a server of its own, whose event streams stay open, or get this status. The rest is answered by the service at `url`. */
 class Pods {
   names = [];
   streams = new Map();
   mostStreams = 0;
-  isFull = false;
+  streamStatus = 200;
   changes = new EventEmitter();
   #server = createServer((request, response) => this.#answer(request, response));
 
@@ -62,7 +68,7 @@ class Pods {
     if (request.url === '/pods') return json(200, { pods: this.names.map(podNamed) });
     if (first === 'orders') return this.#order(name, json);
     if (last === 'access') return json(200, loginOf(name));
-    if (last === 'events') return this.isFull ? json(429, {}) : this.#stream(name, response);
+    if (last === 'events') return this.streamStatus === 200 ? this.#stream(name, response) : json(this.streamStatus, {});
     if (first === 'pods') return json(200, this.names.includes(name) ? podNamed(name) : { pod_name: name, status: 'ended' });
     // The token names the pod, and the order.
     const { cashu_token: bought } = JSON.parse(body || '{}');
@@ -94,23 +100,24 @@ class Pods {
   }
 }
 
+async function buy(page, token) {
+  await page.getByLabel('Paste a Cashu token').fill(token);
+  await page.getByRole('button', { name: 'Buy', exact: true }).click();
+}
+
 /** Event streams leave connections for the requests of a customer with many pods. */
 export async function assertStreams(browser, url) {
   const pods = await Pods.listen(url, [...'abcdefgh'].map((name) => `ssh-pod-${name.repeat(10)}`));
-  const page = await open(browser, () => {
-    const timer = window.setInterval.bind(window);
-    window.setInterval = (work, pause) => timer(work, Math.min(pause, 200));
-  });
+  const page = await openImpatient(browser);
   await page.goto(pods.origin);
   await page.waitForFunction(() => [...document.querySelectorAll('.password')].filter(({ value }) => value).length === 8);
   await page.getByText('sat for').first().waitFor();
   await pods.until(() => pods.streams.size === 2);
   assert.equal(pods.mostStreams, 2);
   // A pod that is bought has a stream until it is ready, or is polled where there are too many.
-  for (const [bought, isFull] of [['ssh-pod-streamed', false], ['ssh-pod-polled', true]]) {
-    pods.isFull = isFull;
-    await page.getByLabel('Paste a Cashu token').fill(bought);
-    await page.getByRole('button', { name: 'Buy', exact: true }).click();
+  for (const [bought, status] of [['ssh-pod-streamed', 200], ['ssh-pod-polled', 429]]) {
+    pods.streamStatus = status;
+    await buy(page, bought);
     await page.locator(`article[data-pod=${bought}]`).getByText('running').waitFor();
     await page.waitForFunction(() => document.querySelectorAll('#stages li.done').length === 5);
     await page.locator('#pay:enabled').waitFor();
@@ -118,12 +125,38 @@ export async function assertStreams(browser, url) {
     assert.equal(pods.mostStreams, 3);
   }
   // One that ends makes room for another.
-  pods.isFull = false;
+  pods.streamStatus = 200;
   const [ended, other] = pods.streams.keys();
   pods.end(ended);
   await page.locator(`article[data-pod=${ended}]`).getByText('ended').waitFor();
   await pods.until(() => pods.streams.size === 2 && !pods.streams.has(ended) && pods.streams.has(other));
   assert.equal(pods.mostStreams, 3);
+  await page.context().close();
+  pods.close();
+}
+
+/** Where event streams never open, a pod that is bought is shown, and its end; also where a status gets no answer. */
+export async function assertPolls(browser, url) {
+  const pods = await Pods.listen(url, []);
+  pods.streamStatus = 502;
+  const page = await openImpatient(browser);
+  await page.goto(pods.origin);
+  await page.getByText('sat for').first().waitFor();
+  const lost = [];
+  await page.route(/\/pods(\/[^/]+)?$/, (route) => {
+    lost.push(route.request().url());
+    return route.abort();
+  }, { times: 1 });
+  await buy(page, 'ssh-pod-polled');
+  const card = page.locator('article[data-pod=ssh-pod-polled]');
+  await card.getByText('running').waitFor();
+  await page.locator('#pay:enabled').waitFor();
+  assert.equal(await page.locator('#stages li.done').count(), 5);
+  assert.equal(await page.getByLabel('Paste a Cashu token').inputValue(), '');
+  assert.equal(lost.length, 1);
+  assert.ok(await page.locator('#alert').isHidden());
+  pods.names = [];
+  await card.getByText('ended').waitFor();
   await page.context().close();
   pods.close();
 }
@@ -194,8 +227,7 @@ async function assertOrders(page) {
   const tier = await page.locator('input[name=tier]:checked').inputValue();
   await page.getByLabel('Coupon').fill(' CODE ');
   await page.getByText('7 sat for 1 h').waitFor();
-  await page.getByLabel('Paste a Cashu token').fill('cashuBspawn');
-  await page.getByRole('button', { name: 'Buy', exact: true }).click();
+  await buy(page, 'cashuBspawn');
   await page.locator('#alert', { hasText: 'the same order' }).waitFor();
   assert.equal(await page.getByLabel('Paste a Cashu token').inputValue(), 'cashuBspawn');
   assert.ok(await page.locator('#progress').isHidden());
