@@ -36,7 +36,11 @@ function showError(error) {
   $('alert').textContent = error ? error.message : '';
 }
 
+/** The buttons whose work is under way. */
+const working = new Set();
+
 async function busy(button, work) {
+  working.add(button);
   button.disabled = true;
   showError();
   try {
@@ -47,6 +51,7 @@ async function busy(button, work) {
     // A refund is shown on the card of its pod.
     if (error.body?.refund_token && error.body.pod_name) showPod(error.body.pod_name);
   } finally {
+    working.delete(button);
     button.disabled = false;
   }
 }
@@ -77,6 +82,11 @@ async function answerTo(order) {
     const answer = await ask(`/orders/${order.order_id}`, { bearer: key });
     return answer.type && answer;
   });
+}
+
+/** Empties the field, unless it has the next token already. */
+function clearSent(field, token) {
+  if (field.value.trim() === token) field.value = '';
 }
 
 const inBackground = new Set();
@@ -183,9 +193,8 @@ async function showPrice() {
     const price = await quote(orderFields());
     if (mine !== latestQuote) return;
     $('price').textContent = `${price.amount} ${price.unit} for ${formatDuration(price.duration_seconds)}`;
-    $('pay').disabled = false;
+    $('pay').disabled = working.has($('pay'));
     if (requestOpen) setRequestOpen(true, price);
-    showError();
   } catch (error) {
     if (mine !== latestQuote) return;
     $('price').textContent = error.message;
@@ -196,6 +205,7 @@ async function showPrice() {
 let priceTimer;
 function schedulePrice() {
   clearTimeout(priceTimer);
+  if (!working.has($('pay'))) showError();
   priceTimer = setTimeout(showPrice, 250);
 }
 
@@ -213,7 +223,7 @@ $('buy').addEventListener('submit', (event) => {
       // Only shows how far it is: there may be no stream.
       watch(accepted.pod_name);
       await answerTo(accepted);
-      $('token').value = '';
+      clearSent($('token'), order.cashu_token);
       showStage('ready');
       showPod(accepted.pod_name);
     } catch (error) {
@@ -344,11 +354,11 @@ function makeCard(pod) {
     const field = part('top-up-token');
     busy(event.submitter, async () => {
       const body = { pod_name: pod, cashu_token: field.value.trim() };
-      const extended = await ask('/top-up-pod', { method: 'POST', bearer: key, body, ms: WORK_MS, remedy: SAME_ORDER });
-      field.value = '';
+      const extended = await answerTo(await ask('/top-up-pod', { method: 'POST', bearer: key, body, ms: WORK_MS, remedy: SAME_ORDER }));
+      clearSent(field, body.cashu_token);
       part('pod-message').textContent = extended.message;
       offerReceipt(part('receipt'), extended.receipt);
-      await refresh(pod);
+      showPod(pod);
     });
   });
   cards.set(pod, { card, part });

@@ -196,7 +196,7 @@ async function assertLogins(page, url, name) {
 /** Whoever gets no answer learns that the same token may be sent again. */
 async function assertTopUps(page, name) {
   const bodies = [];
-  const answers = [() => {}, (route) => route.abort(), (route) => route.fulfill({ status: 504, body: 'of a proxy' }), (route) => route.fulfill({ json: { message: 'extended by 60 seconds' } })];
+  const answers = [() => {}, (route) => route.abort(), (route) => route.fulfill({ status: 504, body: 'of a proxy' }), (route) => route.fulfill({ json: { type: 'top_up_response', message: 'extended by 60 seconds' } })];
   await page.route('**/top-up-pod', (route) => {
     bodies.push(route.request().postDataJSON());
     return answers[bodies.length - 1](route);
@@ -209,10 +209,43 @@ async function assertTopUps(page, name) {
     await page.locator('#alert', { hasText: `The service ${reason} Send the same token with the same options again` }).waitFor();
     assert.equal(await token.inputValue(), 'cashuBmore');
   }
+  // The status after that gets no answer at first.
+  const expires = '2099-01-01T00:00:00Z';
+  await page.route(/\/pods\/[^/]+$/, (route) => route.fulfill({ json: { ...podNamed(name), expires_at: expires } }));
+  await page.route(/\/pods\/[^/]+$/, (route) => route.abort(), { times: 1 });
   await page.getByRole('button', { name: 'Add time' }).click();
   await page.getByText('extended by 60 seconds').waitFor();
+  await page.locator(`article[data-expires="${expires}"]`).waitFor();
+  assert.ok(await page.locator('#alert').isHidden());
   assert.equal(await token.inputValue(), '');
   assert.deepEqual(bodies, Array(4).fill({ pod_name: name, cashu_token: 'cashuBmore' }));
+}
+
+/** A top-up that is only accepted is followed until it is done, or refused. */
+async function assertAcceptedTopUps(page, name) {
+  const accepted = { state: 'provisioning', pod_name: name, order_id: 'more', message: 'the order is on its way' };
+  await page.route('**/top-up-pod', (route) => route.fulfill({ status: 202, json: accepted }));
+  const receipt = { id: 'more', created_at: 2, content: '{}' };
+  const refund = { refund_token: 'cashuBback', refunded_sats: 7, refund_fee_sats: 0 };
+  const status = podNamed(name);
+  await page.route(/\/pods\/[^/]+$/, (route) => route.fulfill({ json: status }));
+  const answers = [];
+  await page.route('**/orders/more', (route) => route.fulfill(answers.shift()));
+  const [token, message] = [page.locator('.top-up-token'), page.locator('.pod-message')];
+  for (const [last, shown, left] of [
+    [{ json: { type: 'top_up_response', message: 'extended by 120 seconds', receipt } }, message.filter({ hasText: 'extended by 120 seconds' }), ''],
+    [{ status: 500, json: { detail: 'it ended meanwhile', pod_name: name, order_id: 'more', ...refund } }, page.locator('#alert', { hasText: 'it ended meanwhile' }), 'cashuBmore'],
+  ]) {
+    answers.push({ status: 202, json: accepted }, { status: 503, json: {} }, last);
+    await token.fill('cashuBmore');
+    await page.getByRole('button', { name: 'Add time' }).click();
+    await shown.waitFor();
+    assert.equal(answers.length, 0);
+    assert.equal(await token.inputValue(), left);
+    assert.equal(await page.locator('.receipt').getAttribute('download'), 'receipt-more.json');
+    Object.assign(status, refund, { refund_tokens: ['cashuBback'] });
+  }
+  await page.waitForFunction(() => document.querySelector('.refund-token').value === 'cashuBback');
 }
 
 /** An order whose answer is lost stays in the form. A coupon follows the tier's id, in the price and in the order. */
@@ -234,18 +267,48 @@ async function assertOrders(page) {
   assert.deepEqual(tiers, Array(2).fill(`${tier}+CODE`));
 }
 
+/** The next order may be prepared while one is under way: it waits, and nothing that is shown or pasted goes. */
+async function assertNextOrders(page, name) {
+  await page.route('**/top-up-pod', (route) => route.abort());
+  await page.route('**/spawn-pod', (route) => {
+    const { cashu_token: token, duration_minutes: minutes } = route.request().postDataJSON();
+    if (token) return route.fulfill({ status: 202, json: { state: 'provisioning', pod_name: name, order_id: 'first' } });
+    return route.fulfill({ status: 402, json: { amount: 7, unit: 'sat', duration_seconds: 60 * minutes, payment_request: 'creqA' } });
+  });
+  const ordered = new Promise((resolve) => { page.route('**/orders/first', resolve); });
+  await buy(page, 'cashuBfirst');
+  const order = await ordered;
+  await page.locator('.top-up-token').fill('cashuBmore');
+  await page.getByRole('button', { name: 'Add time' }).click();
+  await page.locator('#alert', { hasText: 'its answer was lost' }).waitFor();
+  await page.getByLabel('Duration in minutes').fill('5');
+  await page.getByText('7 sat for 5 min').waitFor();
+  assert.ok(await page.locator('#pay').isDisabled());
+  assert.match(await page.locator('#alert').textContent(), /its answer was lost/);
+  await page.getByLabel('Paste a Cashu token').fill('cashuBnext');
+  await order.fulfill({ json: { type: 'access_details', ...loginOf(name) } });
+  await page.locator('#pay:enabled').waitFor();
+  assert.equal(await page.getByLabel('Paste a Cashu token').inputValue(), 'cashuBnext');
+  // Between orders a change takes the message away.
+  await page.getByLabel('Duration in minutes').fill('6');
+  await page.getByText('7 sat for 6 min').waitFor();
+  assert.ok(await page.locator('#alert').isHidden());
+}
+
 export async function assertLostAnswers(browser, url) {
   const page = await open(browser, () => {
     const [timer, limit] = [window.setTimeout.bind(window), AbortSignal.timeout.bind(AbortSignal)];
     // Without the pauses, and without the time that the service may work.
     window.setTimeout = (work, pause) => timer(work, Math.min(pause, 50));
-    AbortSignal.timeout = (pause) => limit(pause > 60_000 ? 50 : pause);
+    AbortSignal.timeout = (pause) => limit(pause > 60_000 ? 500 : pause);
   });
   const name = 'ssh-pod-aaaaaaaaaa';
   await assertLogins(page, url, name);
   await page.getByText('sat for').first().waitFor();
   await assertTopUps(page, name);
+  await assertAcceptedTopUps(page, name);
   await assertOrders(page);
+  await assertNextOrders(page, name);
   await page.context().close();
 }
 
