@@ -10,6 +10,8 @@ const WAYS = { 'host-port': 'SSH command', 'jump-host': 'SSH command, by the jum
  * each stream holds one. The last of these is for the pod that is being bought; what has none is polled.
  */
 const STREAMS = 3;
+/** A tier as it is sent, with the coupon (REQUESTED_TIER_BYTES of the service). */
+const TIER_BYTES = 192;
 const SAME_ORDER = 'Send the same token with the same options again: that is the same order, and is paid once.';
 const cards = new Map();
 
@@ -110,7 +112,10 @@ function orderFields() {
   const form = new FormData($('buy'));
   const order = { duration_minutes: Number($('minutes').value) || undefined };
   const [tier, coupon] = [form.get('tier') || '', $('coupon').value.trim()];
-  if (tier || coupon) order.tier = coupon ? `${tier}+${coupon}` : tier;
+  if (coupon && !tier) throw new Error('A coupon needs a size, and none is offered now. Leave the coupon out, or load the page again.');
+  if (tier) order.tier = coupon ? `${tier}+${coupon}` : tier;
+  const { length } = new TextEncoder().encode(order.tier);
+  if (length > TIER_BYTES) throw new Error(`The coupon is too long: with the size it has ${length} bytes, of ${TIER_BYTES} at most. Check the coupon.`);
   if ($('username').value.trim()) order.ssh_username = $('username').value.trim();
   if ($('image').value.trim()) order.pod_image = $('image').value.trim();
   if ($('run-image').checked && !$('run-image-field').hidden) order.run = 'image';

@@ -295,6 +295,37 @@ async function assertNextOrders(page, name) {
   assert.ok(await page.locator('#alert').isHidden());
 }
 
+/** A coupon that the service would refuse for its length, or without a tier, is not sent. */
+async function assertCoupons(page, url) {
+  const tiers = [];
+  await page.route('**/spawn-pod', (route) => {
+    tiers.push(route.request().postDataJSON().tier);
+    return route.fulfill({ status: 402, json: { amount: tiers.length, unit: 'sat', duration_seconds: 3600, payment_request: 'creqA' } });
+  });
+  const tier = await page.locator('input[name=tier]:checked').inputValue();
+  const most = 192 - `${tier}+`.length;
+  const [coupon, price] = [page.getByLabel('Coupon'), page.locator('#price')];
+  const fits = 'x'.repeat(most);
+  const wide = 'é'.repeat(Math.floor(most / 2) + 1);
+  for (const [code, shown] of [
+    [`${fits}x`, 'The coupon is too long: with the size it has 193 bytes, of 192 at most.'],
+    [fits, '1 sat for 1 h'],
+    [wide, `The coupon is too long: with the size it has ${192 - most + 2 * wide.length} bytes, of 192 at most.`],
+    ['', '2 sat for 1 h'],
+  ]) {
+    await coupon.fill(code);
+    await price.filter({ hasText: shown }).waitFor();
+    assert.equal(await page.locator('#pay').isEnabled(), shown.includes('sat for'));
+  }
+  await page.route(/\/pods$/, (route) => route.fulfill({ json: { pods: [] } }));
+  await page.route('**/offers', (route) => route.fulfill({ json: { pod_specs: [], whitelisted_mints: [] } }));
+  await page.goto(url);
+  await price.filter({ hasText: '3 sat for 1 h' }).waitFor();
+  await coupon.fill('CODE');
+  await price.filter({ hasText: 'A coupon needs a size' }).waitFor();
+  assert.deepEqual(tiers, [`${tier}+${fits}`, tier, undefined]);
+}
+
 export async function assertLostAnswers(browser, url) {
   const page = await open(browser, () => {
     const [timer, limit] = [window.setTimeout.bind(window), AbortSignal.timeout.bind(AbortSignal)];
@@ -309,6 +340,7 @@ export async function assertLostAnswers(browser, url) {
   await assertAcceptedTopUps(page, name);
   await assertOrders(page);
   await assertNextOrders(page, name);
+  await assertCoupons(page, url);
   await page.context().close();
 }
 
