@@ -54,26 +54,16 @@ pub(crate) fn live_leases(
 }
 
 /// The lease once this is known of its pod.
-fn with_pod(known: &Lease, running: &ReadyPod) -> Lease {
-    let ReadyPod { uid, host_keys, root, pod_key, ssh_host } = running.clone();
-    let is_unproved = host_keys.is_empty() && uid.is_some() && uid == known.pod_uid;
-    Lease {
-        pod_uid: uid,
-        host_keys: if is_unproved { known.host_keys.clone() } else { host_keys },
-        root: Some(root),
-        pod_key: known.pod_key.clone().or(pod_key),
-        ssh_host,
-        ..known.clone()
-    }
-}
-
-/// Whether the same is known of their pods.
-fn is_same_pod(one: &Lease, other: &Lease) -> bool {
-    one.pod_uid == other.pod_uid
-        && one.host_keys == other.host_keys
-        && one.root == other.root
-        && one.pod_key == other.pod_key
-        && one.ssh_host == other.ssh_host
+fn with_pod(known: &Lease, running: ReadyPod) -> Lease {
+    let before = ReadyPod::of(known);
+    let is_unproved =
+        running.host_keys.is_empty() && running.uid.is_some() && running.uid == before.uid;
+    let updated = ReadyPod {
+        host_keys: if is_unproved { before.host_keys } else { running.host_keys },
+        pod_key: before.pod_key.or(running.pod_key),
+        ..running
+    };
+    updated.recorded_in(known.clone())
 }
 
 #[async_trait]
@@ -143,11 +133,11 @@ impl LeaseStore for SqlStore {
                 let Some(known) = known.filter(|known| known.state == LeaseState::Live) else {
                     return Ok(PodUpdate::Unchanged);
                 };
-                let updated = with_pod(&known, &running);
+                let updated = with_pod(&known, running.clone());
                 if updated == known {
                     return Ok(PodUpdate::Unchanged);
                 }
-                if !is_same_pod(&known, &before) {
+                if ReadyPod::of(&known) != ReadyPod::of(&before) {
                     return Ok(PodUpdate::Outdated);
                 }
                 write_lease(transaction, &updated)?;

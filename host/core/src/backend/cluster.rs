@@ -9,6 +9,7 @@ use crate::backend::responder::PodReply;
 use crate::model::decision::{Placement, Rendered};
 use crate::model::host_key::HostKey;
 use crate::model::ids::{LeaseId, PodName, PodUid, PublicKey, TierId};
+use crate::model::lease::Lease;
 use crate::model::login::Login;
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::run::{ProgramState, Run};
@@ -179,6 +180,27 @@ pub struct ReadyPod {
     /// Where customers reach its node; none where they reach all pods at the same host.
     #[serde(default)]
     pub ssh_host: Option<SshHost>,
+}
+
+impl ReadyPod {
+    /// What a lease knows of its pod. Where it does not know whether its customer is root, they are not.
+    #[must_use]
+    pub fn of(lease: &Lease) -> Self {
+        Self {
+            uid: lease.pod_uid.clone(),
+            host_keys: lease.host_keys.clone(),
+            root: lease.root.unwrap_or_default(),
+            pod_key: lease.pod_key.clone(),
+            ssh_host: lease.ssh_host.clone(),
+        }
+    }
+
+    /// The lease once it knows this of its pod, and nothing else.
+    #[must_use]
+    pub fn recorded_in(self, lease: Lease) -> Lease {
+        let Self { uid, host_keys, root, pod_key, ssh_host } = self;
+        Lease { pod_uid: uid, host_keys, root: Some(root), pod_key, ssh_host, ..lease }
+    }
 }
 
 /// Finds out whether pods start, before customers pay for them.
@@ -429,6 +451,26 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ids::OrderId;
+    use crate::testing;
+
+    #[test]
+    fn a_lease_knows_of_its_pod_what_was_recorded_last() {
+        let first = ReadyPod {
+            uid: PodUid::parse("a").ok(),
+            host_keys: vec![HostKey::parse(testing::HOST_KEY).unwrap()],
+            root: true,
+            pod_key: Some(PublicKey::from_bytes([7; 32])),
+            ssh_host: SshHost::parse("203.0.113.7").ok(),
+        };
+        let mut lease = testing::lease(LeaseId::of(&OrderId::random()), 1, 2);
+        assert_eq!(ReadyPod::of(&lease), ReadyPod::default());
+        for running in [first, ReadyPod::default()] {
+            lease = running.clone().recorded_in(lease);
+            assert_eq!(ReadyPod::of(&lease), running);
+        }
+        assert_eq!(lease.root, Some(false), "it is known");
+    }
 
     #[test]
     fn an_error_keeps_its_source_and_customers_see_why_a_pod_did_not_start() {

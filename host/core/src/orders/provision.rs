@@ -120,7 +120,7 @@ impl OrderService {
         self.first_probe().await;
         let mut plan = lease_plan(order, &paid.agreement, planned, login);
         let pod = plan.lease.pod_name();
-        let mut lease = self.backends.ledger.lease(&pod).await?.ok_or(ClusterError::NotFound)?;
+        let lease = self.backends.ledger.lease(&pod).await?.ok_or(ClusterError::NotFound)?;
         // It was ready, and we were away for all the time that was sold.
         let over = lease.expires_at.is_some_and(|at| at <= UnixTime::now());
         if over || lease.state == LeaseState::Ended {
@@ -129,11 +129,9 @@ impl OrderService {
         if !paid.launched {
             plan.pod_reply = self.pod_reply(order, &lease, login).await;
         }
-        let ready = self.start(order, &lease, &plan).await?;
-        let ReadyPod { uid, mut host_keys, root, pod_key, ssh_host } = ready;
-        host_keys.truncate(limits::HOST_KEYS);
-        (lease.host_keys, lease.root) = (host_keys, Some(root));
-        (lease.pod_uid, lease.pod_key, lease.ssh_host) = (uid, pod_key, ssh_host);
+        let mut ready = self.start(order, &lease, &plan).await?;
+        ready.host_keys.truncate(limits::HOST_KEYS);
+        let mut lease = ready.recorded_in(lease);
         // The time that was sold begins now; if a crash interrupted us here before, it began then.
         let expires_at = *lease.expires_at.get_or_insert_with(|| UnixTime::now().after(plan.sold));
         let before = std::mem::replace(&mut lease.state, LeaseState::Live);
