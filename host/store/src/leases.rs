@@ -53,17 +53,23 @@ pub(crate) fn live_leases(
     Ok(readable(rows, read_lease))
 }
 
-/// The lease once this is known of its pod.
+/// The lease once this is known of its pod. Earlier versions write no uid: it may be the same pod.
 fn with_pod(known: &Lease, running: ReadyPod) -> Lease {
     let before = ReadyPod::of(known);
-    let is_unproved =
-        running.host_keys.is_empty() && running.uid.is_some() && running.uid == before.uid;
+    let may_be_same = before.uid.is_none() || running.uid == before.uid;
+    let is_unproved = running.host_keys.is_empty() && running.uid.is_some() && may_be_same;
     let updated = ReadyPod {
         host_keys: if is_unproved { before.host_keys } else { running.host_keys },
         pod_key: before.pod_key.or(running.pod_key),
         ..running
     };
     updated.recorded_in(known.clone())
+}
+
+/// Whether nothing but the uid of a pod is new, of which none was known.
+fn is_only_identified(known: &Lease, updated: &Lease) -> bool {
+    let unnamed = ReadyPod { uid: None, ..ReadyPod::of(updated) };
+    unnamed == ReadyPod::of(known)
 }
 
 #[async_trait]
@@ -141,6 +147,9 @@ impl LeaseStore for SqlStore {
                     return Ok(PodUpdate::Outdated);
                 }
                 write_lease(transaction, &updated)?;
+                if is_only_identified(&known, &updated) {
+                    return Ok(PodUpdate::Identified);
+                }
                 Ok(PodUpdate::Written(Box::new(updated)))
             })
             .await

@@ -1,5 +1,7 @@
 //! Notices before the end of a pod and at it, on fake backends and a real ledger.
 
+mod replacements;
+
 use crate::support::customer::until;
 use crate::support::fake::{FakeCluster, FakeWallet, Gate, Generous, settings};
 use async_trait::async_trait;

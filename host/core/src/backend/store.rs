@@ -113,6 +113,8 @@ pub struct HourlyRevenue {
 pub enum PodUpdate {
     /// The lease as it is written.
     Written(Box<Lease>),
+    /// The lease names its pod from now on, and has the rest already: customers see nothing new.
+    Identified,
     /// The lease has that already, or is over.
     Unchanged,
     /// Something else was recorded since the lease was read: this may be of a pod that is gone.
@@ -243,7 +245,8 @@ pub trait LeaseStore: Send + Sync {
     /// Records what the cluster knows of the pod that runs for a live lease, provided that the ledger
     /// still knows of it what it did `before` the cluster was requested. Its key counts only if the
     /// lease has none: by the first one customers name the pod. The host keys of the same pod stay
-    /// known where it has not proved them again.
+    /// known where it has not proved them again; a lease without a uid, as earlier versions write it, is
+    /// of the same pod.
     async fn replace_pod(
         &self,
         before: &Lease,

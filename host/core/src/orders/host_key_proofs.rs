@@ -32,7 +32,7 @@ impl OrderService {
     }
 
     /// Records what the cluster knows of the pod that runs for a live lease, and gives the lease as it
-    /// is written; none if nothing is new.
+    /// is written; none if nothing is new to customers.
     pub(super) async fn record_running_pod(
         &self,
         pod: &PodName,
@@ -54,7 +54,7 @@ impl OrderService {
             running.host_keys.truncate(limits::HOST_KEYS);
             match self.backends.ledger.replace_pod(&before, &running).await? {
                 PodUpdate::Written(lease) => return Ok(Some(*lease)),
-                PodUpdate::Unchanged => return Ok(None),
+                PodUpdate::Identified | PodUpdate::Unchanged => return Ok(None),
                 // Of the two answers this one may be the newer.
                 PodUpdate::Outdated => {}
             }

@@ -137,7 +137,7 @@ impl OrderService {
     }
 
     /// Records what the cluster knows of a running pod, and sends its owner what is new. The lease, if
-    /// anything is.
+    /// anything is new to customers.
     pub(super) async fn update_pod(self: &Arc<Self>, pod: &PodName) -> Option<Lease> {
         let updated = async {
             let Some(lease) = self.record_running_pod(pod).await? else { return Ok(None) };

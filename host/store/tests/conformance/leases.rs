@@ -250,7 +250,9 @@ fn ready_pod(uid: &str, host_keys: &[&str]) -> ReadyPod {
 pub(crate) async fn an_answer_about_a_pod_counts_until_another_is_recorded(
     ledger: Arc<dyn Ledger>,
 ) {
-    let sold = live_lease(&*ledger).await;
+    let unnamed = live_lease(&*ledger).await;
+    ledger.replace_pod(&unnamed, &ready_pod("sold", &[])).await.unwrap();
+    let sold = ledger.lease(&unnamed.pod()).await.unwrap().unwrap();
     let (first, second) = (ready_pod("a", &[testing::HOST_KEY]), ready_pod("b", &[]));
     let replace = |running| ledger.replace_pod(&sold, running);
     let (one, other) = tokio::join!(replace(&first), replace(&second));
@@ -277,7 +279,7 @@ pub(crate) async fn host_keys_that_a_pod_has_proved_are_those_of_no_other(ledger
     };
     let proved = Lease { pod_uid: PodUid::parse("a").ok(), ..stored().await };
     let update = replace(&stored().await, ready_pod("a", &[testing::HOST_KEY])).await;
-    assert_eq!(update, PodUpdate::Written(Box::new(proved.clone())));
+    assert_eq!((update, stored().await), (PodUpdate::Identified, proved.clone()));
     let update = replace(&stored().await, ready_pod("a", &[])).await;
     assert_eq!(update, PodUpdate::Unchanged, "it has proved them before");
     // Nothing but their uids tells two pods apart that have proved no keys yet.
@@ -293,6 +295,30 @@ pub(crate) async fn host_keys_that_a_pod_has_proved_are_those_of_no_other(ledger
     let update = replace(&of_second, ready_pod("b", &[testing::HOST_KEY])).await;
     assert_eq!(update, PodUpdate::Outdated);
     assert_eq!(stored().await, of_third);
+}
+
+/// An earlier version has sold it, and a replica of that writes it once more in a rolling update.
+pub(crate) async fn a_lease_without_a_uid_has_it_recorded_and_keeps_its_host_keys(
+    ledger: Arc<dyn Ledger>,
+) {
+    let mut order = order("e0", &["e0"]);
+    open(&*ledger, &order).await;
+    let unnamed = lease_of(&order, 41_000, 1_000);
+    let named = Lease { pod_uid: PodUid::parse("a").ok(), ..unnamed.clone() };
+    let stored = async || ledger.lease(&unnamed.pod()).await.unwrap().unwrap();
+    let replace =
+        async |running: ReadyPod| ledger.replace_pod(&stored().await, &running).await.unwrap();
+    for state in [State::Decided, State::Active] {
+        move_to(&*ledger, &mut order, state, LeaseUpdate::Put(&unnamed)).await;
+        assert_eq!(replace(ready_pod("a", &[])).await, PodUpdate::Identified);
+        assert_eq!(stored().await, named);
+        assert_eq!(replace(ready_pod("a", &[])).await, PodUpdate::Unchanged);
+    }
+    let unproved = Lease { host_keys: Vec::new(), ..named };
+    for running in [ready_pod("b", &[]), ready_pod("c", &[])] {
+        let expected = Lease { pod_uid: running.uid.clone(), ..unproved.clone() };
+        assert_eq!(replace(running).await, PodUpdate::Written(Box::new(expected)), "it is known");
+    }
 }
 
 pub(crate) async fn an_end_needs_all_active_orders(ledger: Arc<dyn Ledger>) {

@@ -80,6 +80,7 @@ suite! {
         what_is_known_of_a_pod_is_replaced_as_long_as_its_lease_lives,
         an_answer_about_a_pod_counts_until_another_is_recorded,
         host_keys_that_a_pod_has_proved_are_those_of_no_other,
+        a_lease_without_a_uid_has_it_recorded_and_keeps_its_host_keys,
         an_end_needs_all_active_orders,
         an_end_releases_the_port_and_writes_the_orders,
     }
