@@ -258,8 +258,12 @@ pub const REFUND_POLL: Duration = Duration::from_millis(100);
 /// Pods that are removed at the same time: one that takes long holds up no other.
 pub const REMOVALS_AT_ONCE: usize = 16;
 /// Pods in place of others whose host keys are found out at the same time: one that does not prove
-/// them holds up no other.
+/// them holds up few of them, and no other event.
 pub const REPLACEMENTS_AT_ONCE: usize = 16;
+/// Further attempts to find them out where the cluster or the ledger cannot be reached, and the longest
+/// pause between them: some minutes, in which either is updated.
+pub const REPLACEMENT_RETRIES: usize = 12;
+pub const REPLACEMENT_PAUSE: Duration = Duration::from_secs(60);
 /// How often leases are compared with the cluster besides its own events.
 pub const RECONCILE_EVERY: Duration = Duration::from_secs(15);
 /// A pod that should have ended so long ago is removed by us: Kubernetes has missed its deadline,

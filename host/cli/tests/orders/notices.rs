@@ -115,7 +115,11 @@ impl Service {
     }
 
     fn start(&self) -> Watching {
-        let orders = self.orders();
+        self.start_with(self.cluster.clone().into())
+    }
+
+    fn start_with(&self, cluster: Cluster) -> Watching {
+        let orders = self.orders_with(cluster);
         let watching = tokio::spawn(Arc::clone(&orders).watch());
         Watching(orders, watching)
     }

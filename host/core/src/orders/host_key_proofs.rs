@@ -2,12 +2,22 @@
 //! only some time after it was reported.
 
 use super::{OrderService, RunningLogin};
+use crate::backend::cluster::ClusterError;
 use crate::backend::store::{LedgerError, PodUpdate};
 use crate::limits;
 use crate::model::ids::{Customer, PodName};
 use crate::model::order::{Lease, LeaseState};
 use crate::model::refusal::Refusal;
 use std::sync::Arc;
+
+/// Why what the cluster knows of a pod was not recorded. A later attempt may do it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PodUpdateError {
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
 
 impl OrderService {
     /// The login of a pod whose host keys were not known, with those that its server proves now. All who
@@ -25,9 +35,17 @@ impl OrderService {
     }
 
     async fn prove(self: &Arc<Self>, pod: &PodName) {
-        let updated = self.update_pod(pod).await;
-        if updated.is_some_and(|lease| !lease.host_keys.is_empty()) {
-            tracing::info!(%pod, "a pod has proved its host keys");
+        match self.update_pod(pod).await {
+            Ok(Some(lease)) if !lease.host_keys.is_empty() => {
+                tracing::info!(%pod, "a pod has proved its host keys");
+            }
+            Ok(_) => {}
+            Err(PodUpdateError::Cluster(error)) => {
+                tracing::debug!(%error, %pod, "the host keys of a pod are not known yet");
+            }
+            Err(PodUpdateError::Ledger(error)) => {
+                tracing::warn!(%error, %pod, "the host keys of a pod could not be stored");
+            }
         }
     }
 
@@ -36,21 +54,15 @@ impl OrderService {
     pub(super) async fn record_running_pod(
         &self,
         pod: &PodName,
-    ) -> Result<Option<Lease>, LedgerError> {
+    ) -> Result<Option<Lease>, PodUpdateError> {
         loop {
             // Before the cluster is requested: it may answer of a pod that is replaced meanwhile.
             let before = self.backends.ledger.lease(pod).await?;
             let Some(before) = before.filter(|lease| lease.state == LeaseState::Live) else {
                 return Ok(None);
             };
-            let mut running = match self.backends.cluster.progress.running_pod(pod).await {
-                Ok(Some(running)) => running,
-                Ok(None) => return Ok(None),
-                Err(error) => {
-                    tracing::debug!(%error, %pod, "the host keys of a pod are not known yet");
-                    return Ok(None);
-                }
-            };
+            let running = self.backends.cluster.progress.running_pod(pod).await?;
+            let Some(mut running) = running else { return Ok(None) };
             running.host_keys.truncate(limits::HOST_KEYS);
             match self.backends.ledger.replace_pod(&before, &running).await? {
                 PodUpdate::Written(lease) => return Ok(Some(*lease)),

@@ -25,7 +25,8 @@
 //!   `unpaid_failures`: who had one for nothing. `provision`: launch or extend. `refunds`: give
 //!   money back.
 //! - `terminate`: the end of a lease and what is due then. `notices`: before it, for those who want
-//!   them. `reconcile`: what the cluster reports. `host_key_proofs`: what it could not report yet.
+//!   them. `reconcile`: what the cluster reports. `replacements`: pods that run in place of others.
+//!   `host_key_proofs`: what it could not report yet.
 //! - `sales`: whether anything is sold, and the end of a lease, by the operator.
 //! - `queries`, `pricing`, `operator`, `lease_search`: what transports ask besides orders. Nothing
 //!   there changes state. `pod_cache`: what is known of a pod for a moment. `gateway`: the ways to pods
@@ -62,6 +63,7 @@ mod queries;
 mod receipts;
 mod reconcile;
 mod refunds;
+mod replacements;
 mod sales;
 mod set_identity;
 mod settle;
@@ -116,6 +118,7 @@ use lane::Lane;
 use limiter::MintLimiter;
 use pod_cache::PodCache;
 use probe_state::Probed;
+use replacements::Replacements;
 use sold_out::SoldOut;
 use std::collections::HashMap;
 use std::error::Error;
@@ -214,6 +217,7 @@ pub struct OrderService {
     image_starts: Arc<ImageStarts>,
     program_states: PodCache<Option<ProgramState>>,
     host_key_proofs: PodCache<()>,
+    replacements: Replacements,
     login_times: Mutex<LoginTimes>,
     /// Whether pods start.
     probe: watch::Sender<Probed>,
@@ -257,6 +261,7 @@ impl OrderService {
             image_starts: Arc::default(),
             program_states: PodCache::default(),
             host_key_proofs: PodCache::default(),
+            replacements: Replacements::default(),
             login_times: Mutex::default(),
             probe,
             probe_waits: Arc::new(Semaphore::new(limits::PROBE_WAITS)),

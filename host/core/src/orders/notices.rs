@@ -13,6 +13,7 @@
 //! are due (`show_end`).
 
 use super::OrderService;
+use super::host_key_proofs::PodUpdateError;
 use crate::backend::cluster::{ClusterError, PodExpiry};
 use crate::backend::store::LedgerError;
 use crate::backoff::doubling;
@@ -127,33 +128,27 @@ impl OrderService {
         Ok(())
     }
 
-    /// Another pod runs in place of this one: its host keys are those of the lease from now on, and its
-    /// owner, if they want notices, gets its status, with them. Others who have extended it do not: how it
-    /// is reached is not theirs to know.
-    pub(super) async fn replace_pod(self: &Arc<Self>, pod: &PodName) {
-        if self.update_pod(pod).await.is_some() {
-            tracing::warn!(%pod, "another pod runs in place of one, with a new disk and host keys");
-        }
-    }
-
     /// Records what the cluster knows of a running pod, and sends its owner what is new. The lease, if
     /// anything is new to customers.
-    pub(super) async fn update_pod(self: &Arc<Self>, pod: &PodName) -> Option<Lease> {
-        let updated = async {
-            let Some(lease) = self.record_running_pod(pod).await? else { return Ok(None) };
-            // It knows nothing of what the one before it knew.
-            self.show_end(&lease);
-            let orders = self.backends.ledger.orders_of(&lease.id).await?;
-            let mut recipients = recipients(&orders, lease.customer.as_ref());
-            recipients.retain(|to| to.customer == lease.customer);
-            let (service, written) = (Arc::clone(self), lease.clone());
-            self.send_to(recipients, move || service.status_of(&written, &[]).into());
-            Ok::<Option<Lease>, LedgerError>(Some(lease))
-        };
-        updated.await.unwrap_or_else(|error| {
-            tracing::warn!(%error, %pod, "the host keys of a pod could not be stored");
-            None
-        })
+    pub(super) async fn update_pod(
+        self: &Arc<Self>,
+        pod: &PodName,
+    ) -> Result<Option<Lease>, PodUpdateError> {
+        let Some(lease) = self.record_running_pod(pod).await? else { return Ok(None) };
+        // It knows nothing of what the one before it knew.
+        self.show_end(&lease);
+        match self.backends.ledger.orders_of(&lease.id).await {
+            Ok(orders) => {
+                let mut recipients = recipients(&orders, lease.customer.as_ref());
+                recipients.retain(|to| to.customer == lease.customer);
+                let (service, written) = (Arc::clone(self), lease.clone());
+                self.send_to(recipients, move || service.status_of(&written, &[]).into());
+            }
+            Err(error) => {
+                tracing::warn!(%error, %pod, "the owner of a pod was not notified of its new host keys");
+            }
+        }
+        Ok(Some(lease))
     }
 
     /// Sends the notice of this lease. Whoever has stopped it gets a response.

@@ -36,7 +36,6 @@ impl OrderService {
     }
 
     async fn follow(self: Arc<Self>, mut events: mpsc::Receiver<ClusterEvent>) {
-        let replacements = Arc::new(Semaphore::new(limits::REPLACEMENTS_AT_ONCE));
         while let Some(event) = events.recv().await {
             match event {
                 ClusterEvent::Ended(pod, reason) => match self.backends.ledger.lease(&pod).await {
@@ -49,15 +48,7 @@ impl OrderService {
                         tracing::warn!(%error, %pod, "the end of a pod could not be recorded; it is polled again")
                     }
                 },
-                ClusterEvent::Replaced(pod) => {
-                    // Its proof may take seconds, which other events do not wait for.
-                    let permit = Arc::clone(&replacements).acquire_owned().await;
-                    let orders = Arc::clone(&self);
-                    tokio::spawn(async move {
-                        let _permit = permit;
-                        orders.replace_pod(&pod).await;
-                    });
-                }
+                ClusterEvent::Replaced(pod) => self.expect_replacement(pod),
                 ClusterEvent::NodeLost { pods, ready_until } => self.lose(pods, ready_until).await,
                 ClusterEvent::Resync(pods) => {
                     let there: HashSet<PodName> = pods.into_iter().collect();
