@@ -51,10 +51,7 @@ impl OrderService {
         orders: &[Order],
         lease: &Lease,
     ) -> AccessDetails {
-        // It takes logins a moment before its order is active, with what the receipt is of.
-        let is_access = |order: &&Order| {
-            receipt_kind(&order.state) == Some(ReceiptKind::Access) || order.is_making_pod()
-        };
+        let is_access = |order: &&Order| receipt_kind(&order.state) == Some(ReceiptKind::Access);
         let bought = orders.iter().find(is_access).filter(|_| has_room(&details));
         let receipt = bought
             .and_then(|order| self.receipt(ReceiptKind::Access, &[order], &lease.host_keys))
@@ -154,12 +151,18 @@ fn has_room(answer: &impl Serialize) -> bool {
 }
 
 /// The kind of receipt for this order. None for an order that is not paid for or not decided for
-/// good, whose time is over, or that extends another customer's pod.
+/// good, whose time is over, or that extends another customer's pod. A pod takes logins from when its
+/// end is known, a moment before its order is active: if its end cannot be set, its order is still
+/// refunded, and has the receipt of a refusal then.
 fn receipt_kind(state: &OrderState) -> Option<ReceiptKind> {
     if state.agreement().is_some_and(|it| it.decision.order.extends_of_another()) {
         return None;
     }
     match state {
+        OrderState::Provisioning { paid, expires_at: Some(_) } => match paid.task {
+            Task::Spawn { .. } => Some(ReceiptKind::Access),
+            Task::TopUp { .. } => None,
+        },
         OrderState::Active { paid, .. } => Some(match paid.task {
             Task::Spawn { .. } => ReceiptKind::Access,
             Task::TopUp { .. } => ReceiptKind::TopUp,
@@ -214,10 +217,16 @@ mod tests {
     fn only_answers_to_paid_orders_have_receipts() {
         let sold = [(State::Active, ReceiptKind::Access), (State::Refunded, ReceiptKind::Refusal)];
         assert_eq!(kinds(&testing::spawn()), sold);
-        let pod = LeaseId::of(&OrderId::random()).pod_name();
+        let top_up = Purchase::TopUp { pod: LeaseId::of(&OrderId::random()).pod_name() };
         let extended =
             [(State::Active, ReceiptKind::TopUp), (State::Refunded, ReceiptKind::Refusal)];
-        assert_eq!(kinds(&Purchase::TopUp { pod }), extended);
+        assert_eq!(kinds(&top_up), extended);
+        let ready = |purchase: &Purchase| {
+            let (paid, expires_at) = (testing::paid(purchase), Some(UnixTime(700)));
+            receipt_kind(&OrderState::Provisioning { paid, expires_at })
+        };
+        assert_eq!(ready(&testing::spawn()), Some(ReceiptKind::Access), "it takes logins");
+        assert_eq!(ready(&top_up), None);
     }
 
     #[test]
