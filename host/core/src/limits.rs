@@ -287,3 +287,6 @@ pub const PROBE_SELDOM: Duration = Duration::from_secs(3_600);
 /// An object of ours that the ledger does not know is left alone for so long: it may be being made
 /// right now.
 pub const ORPHAN_AGE: Duration = Duration::from_secs(120);
+/// How often such objects are looked for: every pod is listed for it. Each is removed so long after it
+/// has that age, at the latest.
+pub const ORPHANS_EVERY: Duration = ORPHAN_AGE;

@@ -28,7 +28,8 @@ use paygress_store::db::testing::fast_directory;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 
 const UNAVAILABLE: ErrorType = ErrorType::ResourceUnavailable;
 
@@ -83,7 +84,8 @@ impl Service {
         };
         // What is paid back is not what a customer gets for a stop of theirs.
         let access = self.access.clone();
-        let settings = Settings { refund_on_stop: None, access, capture, ..settings() };
+        let settings =
+            Settings { refund_on_stop: None, access, capture, sweep: true, ..settings() };
         OrderService::new(settings, backends)
     }
 
@@ -317,6 +319,20 @@ async fn a_pod_that_others_ended_while_the_service_was_down_is_paid_back() {
         assert!((Sat(9)..=Sat(10)).contains(&due), "{what}: {due}");
         assert!(order.state.refusal().unwrap().message.contains("the cluster lost your pod"));
     }
+}
+
+/// All pods are listed for it: at the start, since an earlier process may have left some, and seldom.
+#[tokio::test(start_paused = true)]
+async fn pods_without_a_lease_are_looked_for_every_two_minutes() {
+    let (sender, mut lists) = mpsc::unbounded_channel();
+    let service = Service::new(Script { orphan_lists: Some(sender), ..Script::default() }).await;
+    let begun = Instant::now();
+    let watching = tokio::spawn(service.start().watch());
+    for seconds in [0, 120, 240] {
+        let listed: Instant = lists.recv().await.unwrap();
+        assert_eq!(listed.duration_since(begun).as_secs(), seconds);
+    }
+    watching.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

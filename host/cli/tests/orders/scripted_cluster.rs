@@ -13,6 +13,7 @@ use paygress_core::model::ids::PodName;
 use paygress_core::model::units::UnixTime;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 
 /// What a cluster without pods answers.
 #[derive(Default)]
@@ -39,6 +40,8 @@ pub(crate) struct Script {
     pub(crate) events: Vec<ClusterEvent>,
     /// Set, no deadline of a pod is set before this is closed.
     pub(crate) deadlines: Option<Arc<Semaphore>>,
+    /// Learns when pods without a lease are looked for.
+    pub(crate) orphan_lists: Option<mpsc::UnboundedSender<Instant>>,
 }
 
 #[derive(Default)]
@@ -174,6 +177,9 @@ impl PodObserver for ScriptedCluster {
         std::future::pending().await
     }
     async fn list_orphan_candidates(&self) -> Result<Vec<PodName>, ClusterError> {
+        if let Some(lists) = &self.0.lock().unwrap().orphan_lists {
+            let _ = lists.send(Instant::now());
+        }
         Ok(Vec::new())
     }
 }

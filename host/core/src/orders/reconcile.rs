@@ -26,6 +26,9 @@ impl OrderService {
         tasks.spawn(async move { observer.observe(sender).await });
         tasks.spawn(Arc::clone(&self).follow(receiver));
         tasks.spawn(Arc::clone(&self).reconcile());
+        if self.settings.sweep {
+            tasks.spawn(Arc::clone(&self).run_orphan_loop());
+        }
         tasks.spawn(Arc::clone(&self).run_resume_loop());
         tasks.spawn(Arc::clone(&self).run_recovery_loop());
         tasks.spawn(Arc::clone(&self).run_refund_loop());
@@ -93,7 +96,7 @@ impl OrderService {
         }
     }
 
-    /// Asks for the pods that should have ended, and removes those that nobody knows.
+    /// Ends the leases whose pods should have ended.
     async fn reconcile(self: Arc<Self>) {
         let mut tick = tokio::time::interval(limits::RECONCILE_EVERY);
         let mut are_ends_shown = false;
@@ -105,7 +108,6 @@ impl OrderService {
                 self.show_ends(&leases);
                 are_ends_shown = true;
             }
-            let live: HashSet<PodName> = leases.iter().map(Lease::pod).collect();
             let permits = Arc::new(Semaphore::new(limits::REMOVALS_AT_ONCE));
             let mut tasks = JoinSet::new();
             for lease in leases {
@@ -120,14 +122,23 @@ impl OrderService {
                     orders.enforce_deadline(lease).await;
                 });
             }
-            if self.settings.sweep {
-                for pod in self.orphans(&live).await {
-                    let (orders, permits) = (Arc::clone(&self), Arc::clone(&permits));
-                    tasks.spawn(async move {
-                        let _permit = permits.acquire().await;
-                        orders.sweep(&pod).await;
-                    });
-                }
+            while tasks.join_next().await.is_some() {}
+        }
+    }
+
+    /// Removes the pods that nobody knows.
+    async fn run_orphan_loop(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(limits::ORPHANS_EVERY);
+        loop {
+            tick.tick().await;
+            let permits = Arc::new(Semaphore::new(limits::REMOVALS_AT_ONCE));
+            let mut tasks = JoinSet::new();
+            for pod in self.orphans().await {
+                let (orders, permits) = (Arc::clone(&self), Arc::clone(&permits));
+                tasks.spawn(async move {
+                    let _permit = permits.acquire().await;
+                    orders.sweep(&pod).await;
+                });
             }
             while tasks.join_next().await.is_some() {}
         }
@@ -202,7 +213,8 @@ impl OrderService {
 
     /// Pods without a lease: of orders that were refunded while the cluster was away, for instance. The
     /// ledger is not read for those that were live a moment ago.
-    async fn orphans(&self, live: &HashSet<PodName>) -> Vec<PodName> {
+    async fn orphans(&self) -> Vec<PodName> {
+        let live: HashSet<PodName> = self.live().await.iter().map(Lease::pod).collect();
         let aged = match self.backends.cluster.observer.list_orphan_candidates().await {
             Ok(aged) => aged,
             Err(error) => {

@@ -28,15 +28,19 @@ const TOLERANCE: f64 = 1.2;
 fn no_order_is_lost_and_a_lease_costs_as_many_requests_beside_others() {
     let _alone = CLUSTER.lock();
     let (leases, burst, busy) = sized((50, 20, 15), (80, 30, 20));
-    let numbers = Numbers { leases, burst, busy, per_second: 10, idle: Duration::ZERO };
+    let numbers = Numbers { leases, burst, busy, per_second: 10, idle: Duration::from_secs(20) };
     for replicas in sized(vec![1], vec![1, 3]) {
-        let phases = run(&numbers, replicas);
+        let (phases, idle) = run(&numbers, replicas);
         for Phase { name, orders, ready, lost, .. } in &phases {
             assert_eq!((*ready, *lost), (*orders, 0), "{name}: all that were paid for are sold");
         }
         let [first, .., last] = phases.as_slice() else { panic!("{} phases", phases.len()) };
         let (first, last) = (first.requests_per_lease, last.requests_per_lease);
         assert!(first > 0.0 && last < first * TOLERANCE, "{first} requests a lease, then {last}");
+        assert!(idle.of_leases.is_empty(), "without orders: {:?}", idle.of_leases);
+        // Each looks for pods without a lease, all of them on one page.
+        let lists = idle.others.get("list jobs").copied().unwrap_or_default();
+        assert!(lists <= u64::try_from(replicas).unwrap(), "{lists} lists of all Jobs");
     }
 }
 

@@ -44,8 +44,9 @@ pub(super) struct Phase {
     pub(super) requests_per_lease: f64,
 }
 
-/// Measures so many replicas, and prints it beside the goals; the phases, in order.
-pub(super) fn run(numbers: &Numbers, replicas: usize) -> Vec<Phase> {
+/// Measures so many replicas, and prints it beside the goals; the phases, in order, and what is
+/// requested without orders.
+pub(super) fn run(numbers: &Numbers, replicas: usize) -> (Vec<Phase>, RequestCounts) {
     let Numbers { leases, burst, busy, per_second, idle } = *numbers;
     let pace = Duration::from_secs(1) / per_second;
     let mut site = Site::start(replicas, leases + busy, burst);
@@ -66,7 +67,6 @@ pub(super) fn run(numbers: &Numbers, replicas: usize) -> Vec<Phase> {
         println!("the ledger has grown by {:.0} bytes a lease", number(grown) / count(leases));
     }
     print_memory(&site.market, &format!("memory with {leases} leases, MiB"), 256.0);
-    print_idle_requests(idle);
     print_start(&mut site.market, &format!("start with {leases} leases, ms"), 5_000.0);
     print_memory(&site.market, &format!("memory after a start with {leases} leases, MiB"), 256.0);
 
@@ -75,7 +75,8 @@ pub(super) fn run(numbers: &Numbers, replicas: usize) -> Vec<Phase> {
         .print("orders a second beside all leases", busy.per_second);
     let growth = busy.requests_per_lease / at_once.requests_per_lease;
     Goal::AtMost(1.05).print("requests a lease, to those without other leases", growth);
-    vec![at_once, compared, until_full, busy]
+    // After a start: a service looks then whether the pods of earlier ones show their ends.
+    (vec![at_once, compared, until_full, busy], idle_requests(idle))
 }
 
 /// So many orders at the same time, and the same with the bare libraries.
@@ -174,13 +175,15 @@ fn print_memory(market: &Market, what: &str, goal: f64) {
     println!("   at most: {most:.1}");
 }
 
-fn print_idle_requests(time: Duration) {
-    if time.is_zero() {
-        return;
-    }
+fn idle_requests(time: Duration) -> RequestCounts {
     let requests = Requests::begin();
     thread::sleep(time);
-    println!("in {time:?} without orders: {:?}", requests.count().others);
+    let counts = requests.count();
+    println!(
+        "in {time:?} without orders: {:?}, and of leases {:?}",
+        counts.others, counts.of_leases
+    );
+    counts
 }
 
 fn count(items: usize) -> f64 {
