@@ -1,6 +1,7 @@
 //! Sample orders for tests: what matters to a test is set by it, the rest stands here.
 
 use crate::backend::capacity::{Capacity, Demand, NoCapacity, Reservation, Tier, Utilisation};
+use crate::backend::cluster::CapacitySource;
 use crate::model::access::AccessModes;
 use crate::model::catalog::{Catalog, ListedOffer};
 use crate::model::decision::{
@@ -28,7 +29,9 @@ use crate::model::units::{Msat, Sat, Seconds, UnixTime};
 use crate::protocol::{
     OPERATOR_CLAIMS, RECEIPT_VERSION, ReceiptContent, ReceiptKind, ReceiptOrder,
 };
+use async_trait::async_trait;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Ten minutes for ten sat.
 const SECONDS: Seconds = Seconds(600);
@@ -329,6 +332,13 @@ impl Capacity for SharedNodes {
     fn node_utilisation(&self, reserved: &[Reservation]) -> Option<Utilisation> {
         let pods = u32::try_from(reserved.len()).unwrap_or(u32::MAX);
         self.0.map(|share| Utilisation { cpu: share.saturating_mul(pods), memory: 0 })
+    }
+}
+
+#[async_trait]
+impl CapacitySource for SharedNodes {
+    async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
+        Some(Arc::new(*self))
     }
 }
 

@@ -40,6 +40,19 @@ pub(crate) fn signed_gauges(
     Ok(())
 }
 
+/// A gauge of this share. A share that is not known has no sample.
+pub(crate) fn ratio(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    thousandths: Option<u32>,
+) -> Result<(), fmt::Error> {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    let Some(thousandths) = thousandths else { return Ok(()) };
+    let labels = Labels::new();
+    ConstGauge::new(f64::from(thousandths) / 1_000.0).encode(family.encode_family(&labels)?)
+}
+
 pub(crate) fn counters(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,

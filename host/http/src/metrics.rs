@@ -3,7 +3,7 @@
 
 use crate::extract::ApiRequest;
 use crate::gateway_metrics::encode_gateway;
-use crate::metric_families::{counters, gauges, openmetrics, registry, signed_gauges};
+use crate::metric_families::{counters, gauges, openmetrics, ratio, registry, signed_gauges};
 use crate::problem::{Problem, ProblemBody};
 use crate::readiness::unready_reasons;
 use crate::request_metrics::Labels;
@@ -137,6 +137,15 @@ impl Snapshot {
         gauges(encoder, "orders", "Orders in each state", &orders)
     }
 
+    fn encode_nodes(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let nodes = self.overview.utilisation;
+        let (cpu, memory) = (nodes.map(|nodes| nodes.cpu), nodes.map(|nodes| nodes.memory));
+        let help = "The share of the nodes' CPU that pods request, orders under way included";
+        ratio(encoder, "nodes_cpu_utilisation_ratio", help, cpu)?;
+        let help = "The share of the nodes' memory that pods request, orders under way included";
+        ratio(encoder, "nodes_memory_utilisation_ratio", help, memory)
+    }
+
     fn encode_mints(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let of_mints = |value: fn(&MintReport) -> u64| -> Vec<(Labels, u64)> {
             let mints = self.overview.mints.iter();
@@ -198,6 +207,7 @@ impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         self.encode_health(&mut encoder)?;
         self.encode_leases(&mut encoder)?;
+        self.encode_nodes(&mut encoder)?;
         self.encode_mints(&mut encoder)?;
         self.encode_policies(&mut encoder)?;
         match &self.gateway {

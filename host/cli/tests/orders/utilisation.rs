@@ -3,12 +3,10 @@
 use crate::support::fake::{
     FakeCluster, FakeWallet, Generous, NullResponder, new_order, settings, spawn,
 };
-use async_trait::async_trait;
 use paygress_core::Cluster;
-use paygress_core::backend::capacity::Capacity;
-use paygress_core::backend::cluster::CapacitySource;
 use paygress_core::backend::store::OrderStore;
 use paygress_core::model::ids::Customer;
+use paygress_core::model::units::UnixTime;
 use paygress_core::orders::{Backends, OrderService};
 use paygress_core::protocol::Response;
 use paygress_core::testing::SharedNodes;
@@ -16,20 +14,13 @@ use paygress_store::SqlStore;
 use paygress_store::db::testing::fast_directory;
 use std::sync::Arc;
 
-/// A cluster of such nodes.
-struct Nodes(SharedNodes);
-
-#[async_trait]
-impl CapacitySource for Nodes {
-    async fn capacity(&self) -> Option<Arc<dyn Capacity>> {
-        Some(Arc::new(self.0))
-    }
-}
-
-/// It is recorded with the decision, and counts what orders before it have reserved.
+/// It is recorded with the decision, and counts what orders before it have reserved. The operator sees
+/// the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn decisions_know_how_full_the_nodes_are() {
-    for (share, expected) in [(Some(100), [Some(0), Some(100)]), (None, [None, None])] {
+    for (share, expected, last) in
+        [(Some(100), [Some(0), Some(100)], Some(200)), (None, [None, None], None)]
+    {
         let directory = fast_directory().unwrap();
         let ledger = SqlStore::sqlite(&directory.path().join("ledger.sqlite")).await.unwrap();
         let ledger = Arc::new(ledger.with_reserve(0));
@@ -37,7 +28,7 @@ async fn decisions_know_how_full_the_nodes_are() {
         let backends = Backends {
             wallet: Arc::new(FakeWallet),
             policy: Arc::new(Generous),
-            cluster: Cluster { capacity: Arc::new(Nodes(SharedNodes(share))), ..pods },
+            cluster: Cluster { capacity: Arc::new(SharedNodes(share)), ..pods },
             ledger: ledger.clone(),
             responder: Arc::new(NullResponder),
         };
@@ -53,5 +44,7 @@ async fn decisions_know_how_full_the_nodes_are() {
             let context = &order.state.agreement().unwrap().decision.context;
             assert_eq!(context.utilisation.map(|nodes| nodes.cpu), expected, "order {number}");
         }
+        let overview = orders.overview(UnixTime(0)).await.unwrap();
+        assert_eq!(overview.utilisation.map(|nodes| nodes.cpu), last);
     }
 }

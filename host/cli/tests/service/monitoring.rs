@@ -2,15 +2,19 @@
 //! gateway in a process of its own has; names and labels of these.
 
 use super::gateway::standalone_gateway;
-use crate::support::customer::Running;
+use crate::support::customer::{Buyer, Running};
 use crate::support::testbed::root;
 use crate::support::web::Web;
+use paygress::app::App;
 use paygress::sandbox::Sandbox;
+use paygress_core::Cluster;
 use paygress_core::model::order::State;
 use paygress_core::model::refusal::ErrorType;
+use paygress_core::testing::SharedNodes;
 use paygress_gateway::{Rejection, Way};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 const OPERATOR: &str = "a token of the operator of this test";
 const SETTINGS: [(&str, &str); 4] = [
@@ -21,12 +25,14 @@ const SETTINGS: [(&str, &str); 4] = [
 ];
 const FILES: [&str; 2] = ["rules.yaml", "paygress.json"];
 /// What the dashboard must show: the panel, the labels that it tells apart, and the series.
-const PANELS: [(&str, &str, &str); 9] = [
+const PANELS: [(&str, &str, &str); 11] = [
     ("Orders by state", "by (state)", "paygress_orders"),
     ("Held at each mint", "by (mint)", "paygress_mint_held_sats"),
     ("Capacity", "", "paygress_leases"),
     ("Capacity", "", "paygress_ports_in_use"),
     ("Capacity", "", "paygress_ports"),
+    ("Node utilisation", "", "paygress_nodes_cpu_utilisation_ratio"),
+    ("Node utilisation", "", "paygress_nodes_memory_utilisation_ratio"),
     ("Time to login", "", "paygress_login_seconds_bucket"),
     ("Policy latency", "by (le, slot)", "paygress_policy_call_seconds_bucket"),
     ("Policy refusals", "by (slot, code)", "paygress_policy_refusals_total"),
@@ -83,6 +89,24 @@ async fn alerts_and_dashboard_are_about_metrics_that_are_there() {
         |series: &&String| is_there(&types, series) || is_there(&types_of_gateway, series);
     let unknown: Vec<&String> = series.iter().filter(|series| !is_known(series)).collect();
     assert!(unknown.is_empty(), "{unknown:?} are not in\n{}{}", metrics.body, of_gateway.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_have_the_utilisation_of_the_nodes() {
+    let sandbox = Sandbox::new(&[("OPERATOR_TOKEN", OPERATOR)], "").await.unwrap();
+    let pods = Cluster::from(sandbox.cluster());
+    let cluster = Cluster { capacity: Arc::new(SharedNodes(Some(250))), ..pods };
+    let app = App::build(&sandbox.config, cluster, |backends| backends).await.unwrap();
+    let web = Web::new(app.http_address().unwrap());
+    let _running = Running::start(app);
+    let buyer = Buyer::new(&sandbox).await;
+    web.spawn(json!({"cashu_token": buyer.token(20).await})).await.good();
+    let metrics = web.get("/metrics", OPERATOR).await;
+    for line in
+        ["paygress_nodes_cpu_utilisation_ratio 0.25", "paygress_nodes_memory_utilisation_ratio 0.0"]
+    {
+        assert!(metrics.body.lines().any(|it| it == line), "{line} is missing:\n{}", metrics.body);
+    }
 }
 
 #[test]

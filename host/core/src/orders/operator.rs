@@ -2,6 +2,7 @@
 
 use super::login_times::LoginTimes;
 use super::{OrderService, unreadable};
+use crate::backend::capacity::Utilisation;
 use crate::backend::policy::SlotStats;
 use crate::backend::store::{HourlyLeases, HourlyRevenue, StateCount};
 use crate::backend::wallet::MintReport;
@@ -18,6 +19,8 @@ pub struct Overview {
     pub capacity: u32,
     /// The ports that are taken.
     pub ports_in_use: u32,
+    /// How full the nodes are that pods may use, as decisions see it; none: they are not watched.
+    pub utilisation: Option<Utilisation>,
     /// The leases that are not over.
     pub leases: Vec<Lease>,
     /// What was taken, hour by hour.
@@ -108,6 +111,7 @@ impl OrderService {
         Ok(Overview {
             capacity: self.capacity_leases(ports_in_use, free.as_deref()),
             ports_in_use,
+            utilisation: free.as_ref().and_then(|free| free.node_utilisation(None)),
             leases: self.leases().await?,
             revenue: ledger.revenue(since).await.map_err(failed)?,
             count_by_state: ledger.count_by_state().await.map_err(failed)?,
