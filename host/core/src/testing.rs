@@ -356,6 +356,7 @@ pub fn receipt_order(agreement: Agreement) -> ReceiptOrder {
         refusal: None,
         end_reason: None,
         served_until: None,
+        used: None,
         refund: None,
     }
 }

@@ -274,6 +274,7 @@ mod tests {
             refusal: None,
             end_reason: None,
             served_until: None,
+            used: None,
             refund: None,
             decision: Decision {
                 digests: digests.clone(),

@@ -325,6 +325,7 @@ async fn a_pod_whose_node_is_lost_is_removed_and_its_customer_learns_why() {
     let orders = service.ledger.orders_of(&lease.id).await.unwrap();
     assert_eq!(orders[0].state.refund_due(), Some(Sat(5)));
     assert_eq!(orders[0].state.served_until(), Some(UnixTime(400)));
+    assert_eq!(orders[0].state.used(), Some(Seconds(300)));
     assert!(!service.cluster.running.lock().unwrap().contains(&lease.pod()));
     // It is reported as long as something is left of it.
     drop(watching);

@@ -21,6 +21,7 @@ mod npub;
 pub mod order;
 pub mod order_record;
 pub mod order_state;
+pub mod refund_due;
 pub mod refusal;
 pub mod reply_to;
 pub mod run;

@@ -15,7 +15,7 @@ use crate::model::run::Run;
 use crate::model::secret::Secret;
 use crate::model::state::State;
 use crate::model::token::TokenInfo;
-use crate::model::units::{Sat, UnixTime};
+use crate::model::units::{Sat, Seconds, UnixTime};
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 
@@ -84,6 +84,9 @@ pub struct OrderRecord {
     /// Of a pod that ended by a fault of ours; those that an earlier version has stored do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     served_until: Option<UnixTime>,
+    /// Of a lease that ended so that unused time is paid back; the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    used: Option<Seconds>,
     refunded: Option<Sat>,
     refund_fee: Option<Sat>,
     /// None: nothing.
@@ -130,6 +133,7 @@ impl From<&Order> for OrderRecord {
             due,
             refund_added: state.refund_cause().and_then(RefundCause::added),
             served_until: state.served_until(),
+            used: state.used(),
             refunded: refund.map(|refund| refund.amount),
             refund_fee: refund.map(|refund| refund.fee),
             refund_fee_borne: refund
@@ -373,7 +377,7 @@ impl Reader {
     fn sale(&mut self) -> Result<Sale, RecordError> {
         let redeemed = self.redeemed()?;
         let (agreement, planned) = self.agreement()?;
-        Ok(Sale { redeemed, agreement, planned })
+        Ok(Sale { redeemed, agreement, planned, used: self.record.used })
     }
 
     fn progress(&mut self) -> Result<DecisionProgress, RecordError> {

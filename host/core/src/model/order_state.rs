@@ -12,7 +12,7 @@ use crate::model::refusal::Refusal;
 use crate::model::secret::Secret;
 use crate::model::state::State;
 use crate::model::token::RefundToken;
-use crate::model::units::{Sat, UnixTime};
+use crate::model::units::{Sat, Seconds, UnixTime};
 use serde::{Deserialize, Serialize};
 
 /// A state with what belongs to it. What a state lacks cannot be read from it.
@@ -149,6 +149,9 @@ pub struct Sale {
     pub agreement: Agreement,
     /// None for a top-up.
     pub planned: Option<PlannedPod>,
+    /// How much of its time was used when its lease ended, where unused time is paid back. None of
+    /// those that an earlier version has ended.
+    pub used: Option<Seconds>,
 }
 
 impl From<Paid> for Sale {
@@ -157,7 +160,7 @@ impl From<Paid> for Sale {
             Task::Spawn { planned, .. } => Some(planned),
             Task::TopUp { .. } => None,
         };
-        Self { redeemed, agreement, planned }
+        Self { redeemed, agreement, planned, used: None }
     }
 }
 
@@ -435,6 +438,12 @@ impl OrderState {
             RefundCause::NotProvisioned { .. } => None,
             RefundCause::LeaseEnded { served_until, .. } => *served_until,
         }
+    }
+
+    /// How much of its time was used, where unused time is paid back.
+    #[must_use]
+    pub fn used(&self) -> Option<Seconds> {
+        self.sale()?.used
     }
 
     /// The refund, once it is made.

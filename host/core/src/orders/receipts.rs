@@ -135,6 +135,7 @@ impl OrderService {
             refusal: state.refusal().map(|refusal| refusal.code),
             end_reason: state.refusal().and_then(|refusal| refusal.end_reason),
             served_until: state.served_until(),
+            used: state.used(),
             refund: state.refund().map(|refund| ReceiptRefund {
                 due: state.refund_due().unwrap_or_default(),
                 amount: refund.amount,

@@ -8,8 +8,9 @@ use crate::backend::policy::RefundTerms;
 use crate::backend::store::LedgerError;
 use crate::limits;
 use crate::model::ids::{Customer, PodName};
-use crate::model::order::{Lease, LeaseState, Order, OrderState, State};
-use crate::model::order_state::{Paid, RefundCause, Sale, Task};
+use crate::model::order::{Lease, LeaseState, Order, OrderState, Purchase, State};
+use crate::model::order_state::{RefundCause, Sale, Task};
+use crate::model::refund_due::{LOSS_TERMS, PartlyUsed, served};
 use crate::model::refusal::{ErrorType, Refusal};
 use crate::model::units::{Sat, Seconds, UnixTime};
 use crate::protocol::{self, StopResponse};
@@ -160,28 +161,7 @@ fn terms(
     if reason.is_as_a_stop() {
         return on_stop.map(|host| sold_on.unwrap_or(host));
     }
-    reason.is_provider_fault().then_some(RefundTerms { step: Seconds(1), percent: 100 })
-}
-
-/// What is due of a payment, so much of whose time is used, and what the operator adds to it.
-fn unused(
-    paid: &Paid,
-    used: Seconds,
-    RefundTerms { step, percent }: RefundTerms,
-    fees: RefundFees,
-) -> (Sat, Option<Sat>) {
-    let seconds = paid.agreement.decision.grant.seconds;
-    let charged = used.0.checked_next_multiple_of(step.0.max(1)).map_or(seconds, Seconds);
-    let share = |amount: Sat| amount.share(seconds.minus(charged), seconds).percent(percent);
-    let (due, sent) = (share(paid.redeemed), share(paid.agreement.payment.gross));
-    match fees {
-        RefundFees::Customer => (due, None),
-        RefundFees::Operator => {
-            // There is no token over nothing, should the wallet hold no more than what is due.
-            let due = due.max(sent.min(Sat(1)));
-            (due, fees.added(sent, due))
-        }
-    }
+    reason.is_provider_fault().then_some(LOSS_TERMS)
 }
 
 /// What a customer reads who gets unused time back and did not stop the pod.
@@ -238,16 +218,16 @@ fn close(
     owner: Option<&Customer>,
     until: UnixTime,
 ) {
-    // A pod's time begins when it is ready: that is when its first order's would end, less what
-    // that order bought.
-    let begun = orders.iter().find_map(|order| match &order.state {
+    // A top-up may have an earlier time than the order of its pod: clocks are set back.
+    orders.sort_by_key(|order| matches!(order.purchase, Purchase::TopUp { .. }));
+    let elapsed = orders.iter().find_map(|order| match &order.state {
         OrderState::Active { paid, expires_at } if matches!(paid.task, Task::Spawn { .. }) => {
-            Some(expires_at.minus(paid.agreement.decision.grant.seconds))
+            Some(served(*expires_at, paid.agreement.decision.grant.seconds, until))
         }
         _ => None,
     });
     let fees = if reason.is_provider_fault() { fees } else { RefundFees::Customer };
-    let mut elapsed = until.since(begun.unwrap_or(until));
+    let mut elapsed = elapsed.unwrap_or_default();
     let served_until = reason.is_provider_fault().then_some(until);
     if reason.is_as_a_stop() {
         // One step at least: a pod that is stopped at once has cost us as much as any other.
@@ -255,13 +235,13 @@ fn close(
     }
     for order in orders {
         let OrderState::Active { paid, expires_at } = order.state.clone() else { continue };
-        let decision = &paid.agreement.decision;
-        let (seconds, refund) = (decision.grant.seconds, decision.refund);
-        let used = elapsed.min(seconds);
+        let (gross, decision) = (paid.agreement.payment.gross, &paid.agreement.decision);
+        let (granted, terms) = (decision.grant.seconds, terms(decision.refund, on_stop, reason));
+        let used = elapsed.min(granted);
         elapsed = elapsed.minus(used);
-        let (due, added) = terms(refund, on_stop, reason)
-            .map_or((Sat(0), None), |terms| unused(&paid, used, terms, fees));
-        let sale = Sale::from(paid);
+        let payment = PartlyUsed { gross, redeemed: paid.redeemed, granted, used };
+        let (due, added) = terms.map_or((Sat(0), None), |terms| payment.due(terms, fees));
+        let sale = Sale { used: terms.map(|_| used), ..Sale::from(paid) };
         if due == Sat(0) {
             order.state = OrderState::Ended { sale, expires_at };
             continue;
@@ -279,7 +259,7 @@ fn close(
 mod tests {
     use super::*;
     use crate::model::ids::{LeaseId, OrderId};
-    use crate::model::order::Purchase;
+    use crate::protocol::{ReceiptKind, ReceiptOrder};
     use crate::testing;
 
     fn active(
@@ -442,6 +422,45 @@ mod tests {
         let refusal = order.state.refusal().unwrap();
         assert!(refusal.message.contains("as after a stop") && !order.delivered, "{refusal}");
         assert_eq!(refusal.end_reason, Some(EndReason::Evicted));
+    }
+
+    /// Whoever verifies a receipt finds what the service pays back.
+    #[test]
+    fn what_is_due_follows_from_a_receipt() {
+        let stop_terms = Some(RefundTerms { step: Seconds(7), percent: 33 });
+        let lease = testing::lease(LeaseId::of(&OrderId::random()), 1, 2);
+        for reason in EndReason::ALL {
+            for (now, fees) in [1, 1_000, 1_001, 1_300, 1_570, 1_599, 1_600, 1_807, 2_199, 9_999]
+                .into_iter()
+                .flat_map(|now| [(now, RefundFees::Operator), (now, RefundFees::Customer)])
+            {
+                let mut orders = [
+                    active(Purchase::TopUp { pod: lease.pod() }, stop_terms, 20, 2_200),
+                    active(testing::spawn(), stop_terms, 10, 1_600),
+                ];
+                close(&mut orders, MINUTES, fees, reason, None, UnixTime(now));
+                let [spawn, top_up] = &orders;
+                assert!(matches!(spawn.purchase, Purchase::Spawn { .. }), "it is used first");
+                for (order, extends) in
+                    [(spawn, None), (top_up, Some(lease.view(None, UnixTime(1))))]
+                {
+                    let state = &order.state;
+                    let mut agreement = state.agreement().unwrap().clone();
+                    agreement.decision.order.extends = extends;
+                    let receipt = ReceiptOrder {
+                        redeemed: state.redeemed().unwrap(),
+                        stop_terms,
+                        expires_at: state.expires_at(),
+                        served_until: state.served_until(),
+                        used: state.used(),
+                        ..testing::receipt_order(agreement)
+                    };
+                    let is_paid_back = reason.is_as_a_stop() || reason.is_provider_fault();
+                    let due = is_paid_back.then(|| state.refund_due().unwrap_or_default());
+                    assert_eq!(receipt.due(ReceiptKind::Stop), due, "{reason:?} at {now}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -4,8 +4,10 @@
 use crate::model::decision::{Decision, Payment, RefundTerms};
 use crate::model::ids::ImageRef;
 use crate::model::lease::EndReason;
+use crate::model::order_state::RefundFees;
+use crate::model::refund_due::{LOSS_TERMS, PartlyUsed, served};
 use crate::model::refusal::ErrorType;
-use crate::model::units::{Sat, UnixTime};
+use crate::model::units::{Sat, Seconds, UnixTime};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -116,7 +118,43 @@ pub struct ReceiptOrder {
     /// that is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served_until: Option<UnixTime>,
+    /// How much of the time was used when the pod ended, where unused time is paid back. Receipts of
+    /// what earlier versions ended do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<Seconds>,
     pub refund: Option<ReceiptRefund>,
+}
+
+impl ReceiptOrder {
+    /// How much of the time was used. Of the order that made a pod which we lost it follows from the
+    /// pod's times. None where neither is in the receipt.
+    #[must_use]
+    pub fn time_used(&self) -> Option<Seconds> {
+        let Decision { order, grant, .. } = &self.decision;
+        match (self.served_until, self.expires_at) {
+            (Some(until), Some(expires_at)) if order.extends.is_none() => {
+                Some(served(expires_at, grant.seconds, until).min(grant.seconds))
+            }
+            _ => self.used,
+        }
+    }
+
+    /// What must be due of it in a receipt of this kind. None where that does not follow from the
+    /// receipt: the time that was used, or the terms of a stop, are not in it.
+    #[must_use]
+    pub fn due(&self, answer: ReceiptKind) -> Option<Sat> {
+        if answer == ReceiptKind::Refusal {
+            return Some(self.redeemed);
+        }
+        let (terms, fees) = match self.served_until {
+            // It is the same where the customer bears them, since then nothing under a sat is due.
+            Some(_) => (LOSS_TERMS, RefundFees::Operator),
+            None => (self.stop_terms?, RefundFees::Customer),
+        };
+        let (gross, redeemed) = (self.payment.gross, self.redeemed);
+        let (granted, used) = (self.decision.grant.seconds, self.time_used()?);
+        Some(PartlyUsed { gross, redeemed, granted, used }.due(terms, fees).0)
+    }
 }
 
 /// A refund in a receipt, without its token.

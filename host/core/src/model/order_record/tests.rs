@@ -81,3 +81,18 @@ fn a_pod_of_a_paid_order_was_launched_before_only_if_the_record_says_so() {
         }
     }
 }
+
+#[test]
+fn how_much_of_its_time_was_used_is_read_where_it_is_stored() {
+    let mut order = testing::order(testing::spawn(), State::Ended).unwrap();
+    let OrderState::Ended { sale, .. } = &mut order.state else { panic!("it has not ended") };
+    sale.used = Some(Seconds(61));
+    let read = |json: serde_json::Value| {
+        let record: OrderRecord = serde_json::from_value(json).unwrap();
+        record.into_order(OrderSecrets::default()).unwrap()
+    };
+    let mut json = serde_json::to_value(&order).unwrap();
+    assert_eq!(read(json.clone()), order);
+    assert_eq!(json.as_object_mut().unwrap().remove("used"), Some(61.into()));
+    assert_eq!(read(json).state.used(), None, "of an earlier version");
+}
