@@ -17,6 +17,34 @@ const CLAIMS = ['decision.context.active_leases', 'decision.context.capacity_lea
 // Receipts of earlier versions do not have these, and do not name them.
 const LATER_CLAIMS = ['history', 'utilisation'];
 
+const least = (one, other) => (one < other ? one : other);
+
+/** How much of an order's time was used; undefined where the receipt does not say. */
+function timeUsed({ decision, served_until: servedUntil, expires_at: expiresAt, used }) {
+  // Of the order that made a pod which the service lost, it follows from the pod's times.
+  if (servedUntil == null || expiresAt == null || decision.order.extends) return used;
+  return Math.max(servedUntil - Math.max(expiresAt - decision.grant.seconds, 0), 0);
+}
+
+/** What must be due of an order; undefined where that does not follow from the receipt. */
+function dueOf(order, answer) {
+  const { payment, redeemed, decision, served_until: servedUntil, stop_terms: stopTerms } = order;
+  if (answer === 'refusal') return redeemed;
+  // What the service lost goes back to the second.
+  const terms = servedUntil == null ? stopTerms : { step: 1, percent: 100 };
+  const used = timeUsed(order);
+  if (!terms || used == null) return undefined;
+  const [granted, step] = [BigInt(decision.grant.seconds), BigInt(Math.max(terms.step, 1))];
+  const charged = ((BigInt(used) + step - 1n) / step) * step;
+  const unused = charged < granted ? granted - charged : 0n;
+  // Each rounded down.
+  const percent = least(BigInt(terms.percent), 100n);
+  const share = (amount) => (granted ? Number((((BigInt(amount) * unused) / granted) * percent) / 100n) : 0);
+  const due = share(redeemed);
+  // A token is over one sat at least.
+  return servedUntil == null ? due : Math.max(due, least(share(payment.gross), 1));
+}
+
 /** What is wrong with a receipt; nothing if it is good. */
 function* problems(receipt, service) {
   if (receipt?.kind !== KIND) return yield `not an event of kind ${KIND}`;
@@ -31,14 +59,16 @@ function* problems(receipt, service) {
   const claims = [...CLAIMS, ...later.map((name) => `decision.context.${name}`)];
   if (!claims.every((claim) => stated.operator_claims.includes(claim))) yield 'it hides which fields only the operator knows';
   if (!stated.orders.length) yield 'it has no order';
-  for (const { payment, redeemed, decision, stop_terms: stopTerms, refund } of stated.orders) {
+  for (const sold of stated.orders) {
+    const { payment, redeemed, decision, stop_terms: stopTerms, refund } = sold;
     const order = decision.order.id;
     if (payment.net !== payment.gross - payment.fee) yield `${order}: payment.net`;
     if (payment.net < decision.quote.minimum) yield `${order}: payment.net is below the minimum`;
     // None: the operator refunds no stop, whatever the policy says.
     if (stopTerms && decision.refund && canonical(stopTerms) !== canonical(decision.refund)) yield `${order}: stop_terms`;
-    if (refund && refund.due > redeemed) yield `${order}: refund.due`;
-    if (refund && stated.answer === 'refusal' && refund.due !== redeemed) yield `${order}: refund.due`;
+    const paidBack = refund?.due ?? 0;
+    const due = dueOf(sold, stated.answer) ?? least(paidBack, redeemed);
+    if (paidBack !== due) yield `${order}: refund.due: the receipt has ${paidBack}, and must have ${due}`;
     if (refund && refund.amount + refund.fee < refund.due) yield `${order}: refund.amount`;
   }
 }

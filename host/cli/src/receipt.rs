@@ -13,7 +13,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use paygress_core::backend::policy::{Slot, Utilisation};
 use paygress_core::model::decision::Context as DecisionContext;
-use paygress_core::protocol::{ReceiptContent, ReceiptOrder, Response, receipt_contradicts};
+use paygress_core::protocol::{
+    ReceiptContent, ReceiptKind, ReceiptOrder, Response, receipt_contradicts,
+};
 use paygress_nostr::{VerifiedReceipt, npub, verify_receipt};
 use paygress_oci::{Reference, Registry};
 use paygress_policy::{
@@ -119,7 +121,7 @@ pub async fn receipt(action: ReceiptAction) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     let signer = if service.is_some() { Signer::Compared } else { Signer::Any };
-    print_checked(signer, recomputed, &came_with);
+    print_checked(signer, &content, recomputed, &came_with);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -166,18 +168,35 @@ fn print_order(order: &ReceiptOrder) {
             "  the operator's own statement: {cpu} per mille of the nodes' CPU and {memory} of their memory were taken"
         ));
     }
+    if let Some(used) = order.time_used() {
+        print_line(format_args!("  used: {used} of {}", decision.grant.seconds));
+    }
     if let Some(refund) = &order.refund {
         print_line(format_args!("  refunded: {} of {} due", refund.amount, refund.due));
     }
 }
 
 /// What was checked, and what was not: a good signature alone proves no price.
-fn print_checked(signer: Signer, recomputed: Recomputed, came_with: &CameWith) {
+fn print_checked(
+    signer: Signer,
+    content: &ReceiptContent,
+    recomputed: Recomputed,
+    came_with: &CameWith,
+) {
     print_line(match signer {
         Signer::Compared => "signature: valid, and the service's",
         Signer::Any => "signature: valid; whose it is was not compared, name --service",
     });
     print_line("amounts: they agree with each other");
+    if !matches!(content.answer, ReceiptKind::Access | ReceiptKind::TopUp) {
+        let follows = |order: &ReceiptOrder| order.due(content.answer).is_some();
+        print_line(match content.orders.iter().all(follows) {
+            true => "what is due: recomputed",
+            false => {
+                "what is due: not recomputed, the receipt lacks the time that was used, or the terms"
+            }
+        });
+    }
     print_line(match recomputed {
         Recomputed::Yes => "price, time, refund terms: recomputed",
         Recomputed::No => "price, time, refund terms: not recomputed, name --components",

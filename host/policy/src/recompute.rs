@@ -61,12 +61,11 @@ pub fn check_amounts(answer: ReceiptKind, order: &ReceiptOrder) -> Vec<FieldDiff
     if let (Some(terms), Some(sold_on)) = (stop_terms, &decision.refund) {
         expect("stop_terms", &sorted(terms), &sorted(sold_on));
     }
+    let paid_back = refund.as_ref().map_or(Sat(0), |refund| refund.due);
+    // None: it does not follow from the receipt, but that it is not more than was paid.
+    let due = order.due(answer).unwrap_or(paid_back.min(*redeemed));
+    expect("refund.due", &sat(&paid_back), &sat(&due));
     if let Some(refund) = refund {
-        let most = match answer {
-            ReceiptKind::Refusal => *redeemed,
-            _ => refund.due.min(*redeemed),
-        };
-        expect("refund.due", &sat(&refund.due), &sat(&most));
         let least = refund.due.minus(refund.fee);
         expect("refund.amount", &sat(&refund.amount), &sat(&refund.amount.max(least)));
     }
@@ -203,7 +202,7 @@ fn compare(field: &str, receipt: &Value, recomputed: &Value, found: &mut Vec<Fie
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
-    use paygress_core::backend::policy::{Context, Grant, Payment, RefundTerms};
+    use paygress_core::backend::policy::{Context, Grant, LeaseView, Payment, RefundTerms};
     use paygress_core::model::ids::{ImageRef, MintUrl, TierId};
     use paygress_core::model::order::OrderView;
     use paygress_core::model::units::{Seconds, UnixTime};
@@ -373,5 +372,68 @@ mod tests {
         let mut short = honest.clone();
         short.payment.net = Sat(99);
         assert_eq!(fields(check_amounts(ReceiptKind::Access, &short)), ["payment.net"]);
+    }
+
+    /// Ten minutes until 1600 for 100 sat, of which half is paid back after a stop.
+    fn ten_minutes() -> ReceiptOrder {
+        let (engine, sources) = (PolicyEngine::start(None).unwrap(), sources());
+        let mut order = honest(&engine, &sources);
+        let terms = Some(RefundTerms { step: Seconds(60), percent: 50 });
+        (order.stop_terms, order.decision.refund) = (terms, terms);
+        order.decision.grant.seconds = Seconds(600);
+        order.expires_at = Some(UnixTime(1_600));
+        order
+    }
+
+    fn lease_view() -> LeaseView {
+        LeaseView {
+            id: "0123456789abcdef".to_owned(),
+            tier: TierId::parse("basic").unwrap(),
+            image: ImageRef::of_test_case(),
+            created_at: UnixTime(1),
+            expires_at: UnixTime(1_000),
+            remaining: Seconds(1),
+            owned_by_customer: true,
+        }
+    }
+
+    #[test]
+    fn a_refund_of_a_sat_too_little_is_named() {
+        let sold = ten_minutes();
+        // Two minutes of it are charged.
+        let stopped = ReceiptOrder { used: Some(Seconds(61)), ..sold.clone() };
+        let lost = ReceiptOrder { served_until: Some(UnixTime(1_061)), ..sold.clone() };
+        // Of one that extends a pod, the pod's times do not say.
+        let mut extended = ReceiptOrder { used: Some(Seconds(300)), ..lost.clone() };
+        extended.decision.order.extends = Some(lease_view());
+        // 0.83 sat of 50, and 1.68 of what was sent.
+        let until = Some(UnixTime(1_590));
+        let small = ReceiptOrder { redeemed: Sat(50), served_until: until, ..sold.clone() };
+        let checked = |answer, order: &ReceiptOrder, refunded: Option<u64>| {
+            let refund = refunded.map(|sats| ReceiptRefund {
+                due: Sat(sats),
+                amount: Sat(sats),
+                fee: Sat(0),
+                made_at: UnixTime(1_700),
+            });
+            fields(check_amounts(answer, &ReceiptOrder { refund, ..order.clone() }))
+        };
+        let (stop, loss) = (ReceiptKind::Stop, ReceiptKind::Lost);
+        for (answer, order, due) in [
+            (stop, &stopped, 40_u64),
+            (loss, &lost, 89),
+            (stop, &lost, 89),
+            (loss, &extended, 50),
+            (loss, &small, 1),
+        ] {
+            assert_eq!(checked(answer, order, Some(due)), [""; 0], "{order:?}");
+            for wrong in [None, due.checked_sub(1), due.checked_add(1)] {
+                assert_eq!(checked(answer, order, wrong), ["refund.due"], "{wrong:?} {order:?}");
+            }
+        }
+        let used_up = ReceiptOrder { used: Some(Seconds(600)), ..sold.clone() };
+        assert_eq!(checked(stop, &used_up, None), [""; 0]);
+        // Earlier versions did not say how much of the time was used.
+        assert_eq!(checked(stop, &sold, Some(39)), [""; 0]);
     }
 }

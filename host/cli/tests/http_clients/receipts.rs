@@ -79,6 +79,22 @@ async fn nostr_tools_verifies_receipts_and_names_what_is_wrong() {
         order["stop_terms"] = json!({"step": 60, "percent": 1});
     });
     is_refused(&sandbox, &other_terms.to_string(), &service, "stop_terms").await;
+    a_refund_of_too_little_is_refused(&sandbox, &stopped).await;
+}
+
+/// Of a sat less than is due, and of nothing.
+async fn a_refund_of_too_little_is_refused(sandbox: &Sandbox, answer: &Value) {
+    let service = sandbox.config.keys.public_key().to_hex();
+    let less = sign_changed(sandbox, answer, |order| {
+        for field in ["due", "amount"] {
+            let sats = order["refund"][field].as_u64().unwrap();
+            order["refund"][field] = json!(sats.checked_sub(1).unwrap());
+        }
+    });
+    let none = sign_changed(sandbox, answer, |order| order["refund"] = Value::Null);
+    for answer in [less, none] {
+        is_refused(sandbox, &answer.to_string(), &service, "refund.due: the receipt has ").await;
+    }
 }
 
 /// A receipt that is forged, truncated, or another service's.
@@ -149,6 +165,10 @@ async fn what_differs_is_named(sandbox: &Sandbox, answer: &Value, components: &s
         }
         decision["refund"]["percent"] = json!(1);
         order["stop_terms"] = order["decision"]["refund"].clone();
+        // Or what is due would differ too.
+        for field in ["used", "served_until"] {
+            order.as_object_mut().unwrap().remove(field);
+        }
     });
     let signed = verify(sandbox, changed, &[]).await;
     assert!(signed.status.success(), "the service has signed that: {}", text(&signed.stderr));
@@ -222,5 +242,7 @@ async fn jco_recomputes_the_receipt_of_a_refusal() {
 #[ignore = "needs npm's packages: run `cargo xtask test`"]
 async fn jco_recomputes_the_receipt_of_a_pod_that_was_lost() {
     let sandbox = Sandbox::new(&[], "").await.unwrap();
-    is_recomputed(&sandbox, "lost", &lost(&sandbox).await).await;
+    let lost = lost(&sandbox).await;
+    is_recomputed(&sandbox, "lost", &lost).await;
+    a_refund_of_too_little_is_refused(&sandbox, &lost.0).await;
 }

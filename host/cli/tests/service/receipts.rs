@@ -111,6 +111,7 @@ async fn a_receipt_of_each_answer_verifies_without_the_service() {
     let refunds = receipt["orders"].as_array().unwrap().iter();
     let refunded: u64 = refunds.filter_map(|order| order["refund"]["amount"].as_u64()).sum();
     assert_eq!(json!(refunded), stopped["refunded_sats"]);
+    a_sat_too_little_is_named(&sandbox, &stopped).await;
     let receipt = content(&sandbox, &bought, &components).await;
     assert_eq!(receipt["pod_name"], bought["pod_name"]);
     refused(&sandbox, &access, &components).await;
@@ -136,6 +137,28 @@ async fn what_was_not_checked_is_printed(sandbox: &Sandbox, access: &Value, boug
     assert_eq!(other.status.code(), Some(1), "{printed}{notes}");
     assert!(notes.contains("not of the answer that it came with: pod_name"), "{notes}");
     assert!(!printed.contains("good:"), "{printed}");
+}
+
+/// The receipt of a refund, and the same of a sat less, which the service has signed too.
+async fn a_sat_too_little_is_named(sandbox: &Sandbox, answer: &Value) {
+    let honest = verify_answer(sandbox, &answer["receipt"], &[]).await;
+    let printed = text(&honest.stdout);
+    assert!(honest.status.success(), "{printed}{}", text(&honest.stderr));
+    assert!(printed.contains("what is due: recomputed"), "{printed}");
+    let content = answer["receipt"]["content"].as_str().unwrap();
+    let mut content: Value = serde_json::from_str(content).unwrap();
+    let refund = &mut content["orders"][0]["refund"];
+    let due = refund["due"].as_u64().unwrap();
+    for field in ["due", "amount"] {
+        refund[field] = json!(refund[field].as_u64().unwrap().checked_sub(1).unwrap());
+    }
+    let expected = format!("refund.due: the receipt has {}, and must have {due}", refund["due"]);
+    let signer = ServiceReceipts::new(sandbox.config.keys.clone());
+    let receipt = signer.sign(content.to_string(), UnixTime(7)).unwrap();
+    let caught = verify_answer(sandbox, &json!(receipt), &[]).await;
+    let printed = text(&caught.stdout);
+    assert_eq!(caught.status.code(), Some(1), "{printed}{}", text(&caught.stderr));
+    assert!(printed.contains(&expected), "{expected}: {printed}");
 }
 
 /// The same receipt of no order, signed by somebody.
@@ -219,6 +242,7 @@ async fn a_pod_that_the_operator_ends_has_a_receipt_of_what_is_paid_back() {
     assert_eq!(order["end_reason"], "ended-by-operator");
     assert_eq!(order["refusal"], lost["error_type"]);
     assert_eq!(order["refund"]["amount"], lost["refunded_sats"]);
+    a_sat_too_little_is_named(&sandbox, &lost).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
