@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch as channel;
 
-/// How long the first list is waited for.
+/// How long the first list is waited for, once: a right may be missing.
 const FIRST_LIST: Duration = Duration::from_secs(15);
 
 type ByLease = HashMap<PodName, BTreeSet<String>>;
@@ -31,6 +31,8 @@ struct Names {
     listing: ByLease,
     /// Whether nothing was missed.
     is_current: bool,
+    /// Whether the first list was waited for in vain.
+    is_overdue: bool,
 }
 
 impl PodNames {
@@ -71,8 +73,14 @@ impl PodNames {
 
     /// Waits until all pods were listed once, for as long as that takes at most.
     pub(crate) async fn wait_listed(&self) {
+        if self.lock().is_overdue {
+            return;
+        }
         let mut listed = self.listed.subscribe();
-        let _ = tokio::time::timeout(FIRST_LIST, listed.wait_for(|listed| *listed)).await;
+        let first_list = listed.wait_for(|listed| *listed);
+        if tokio::time::timeout(FIRST_LIST, first_list).await.is_err() {
+            self.lock().is_overdue = true;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Names> {
@@ -119,6 +127,7 @@ mod tests {
         let [first, second] = ['a', 'b'].map(lease);
         names.wait_listed().await;
         assert!(!names.are_current(), "they were waited for in vain");
+        assert!(names.wait_listed().now_or_never().is_some(), "and not again");
         for (event, of_first, of_second, are_current) in [
             (Ok(Event::Init), &[][..], &[][..], false),
             (Ok(Event::InitApply(pod('a', "1"))), &["1"], &[], false),

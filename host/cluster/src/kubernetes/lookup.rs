@@ -15,12 +15,12 @@ impl Kubernetes {
         Ok(request(self.pods.list(&params)).await?.items)
     }
 
-    /// The same without a list, where their names are known: a pod that was made a moment ago may be
-    /// missing beside others.
+    /// The same without a list, where the name of one is known that goes on: those that are made in its
+    /// place come after it.
     pub(crate) async fn known_pods(&self, pod: &PodName) -> Result<Vec<Pod>> {
         self.pod_watch.names().wait_listed().await;
         let known = self.named_pods(pod).await?;
-        if known.is_empty() { self.pods_of(pod).await } else { Ok(known) }
+        if known.iter().any(goes_on) { Ok(known) } else { self.pods_of(pod).await }
     }
 
     /// Those whose names are known.
@@ -36,5 +36,32 @@ impl Kubernetes {
         let params = ListParams::default().labels(&lease_selector(pod)?);
         let services = request(self.services.list(&params)).await?;
         Ok(services.items.iter().map(ResourceExt::name_any).collect())
+    }
+}
+
+/// Whether the pod has not ended, and is not being deleted.
+fn goes_on(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Failed" | "Succeeded"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_that_ends_may_have_another_one_in_its_place() {
+        for (phase, deleted, expected) in [
+            ("Pending", None, true),
+            ("Running", None, true),
+            ("Running", Some("2026-01-01T00:00:00Z"), false),
+            ("Failed", None, false),
+            ("Succeeded", None, false),
+        ] {
+            let metadata = json!({"deletionTimestamp": deleted});
+            let pod = json!({"metadata": metadata, "status": {"phase": phase}});
+            assert_eq!(goes_on(&serde_json::from_value(pod).unwrap()), expected, "{phase}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! ready. One whose server has to prove its host keys is not ready before it has.
 
 use super::Kubernetes;
+use crate::pod_names::PodNames;
 use crate::pod_reply::ready_pod;
 use crate::pod_server::{PROOF_TIMEOUT, PodServer, Portless, answering};
 use crate::pod_watch::{Sight, is_of_job};
@@ -22,6 +23,8 @@ use tokio::time::Instant;
 const JOB_POLL: Duration = Duration::from_secs(5);
 /// …and how rarely at last, or where it shows nothing new: the cluster may have much to do.
 const LONGEST_POLL: Duration = Duration::from_secs(60);
+/// How long a watch that shows no pod is believed: its connection may be dead without an error.
+const TRUSTED: Duration = Duration::from_secs(30);
 
 impl Kubernetes {
     pub(super) async fn wait_ready(&self, name: &PodName) -> Result<ReadyPod> {
@@ -54,7 +57,7 @@ impl Kubernetes {
                 // A Job that has failed without a pod sends no event of one. With a pod, that fails
                 // or is deleted. It also becomes unschedulable by the passing of time alone.
                 now = tick.tick() => if now >= next_poll {
-                    latest = self.poll(name).await?.or(latest);
+                    latest = self.poll(name, start.elapsed()).await?.or(latest);
                     next_poll = after(now, pauses.next().unwrap_or(LONGEST_POLL));
                 },
                 () = tokio::time::sleep_until(deadline) => return Err(unready(latest.as_deref())),
@@ -73,18 +76,20 @@ impl Kubernetes {
         }
     }
 
-    /// The pod of a Job that goes on, if it has one. An API server that does not answer now is no
-    /// reason to launch the pod again.
-    async fn poll(&self, name: &PodName) -> Result<Option<Arc<Pod>>> {
+    /// The pod of a Job that goes on, if it has one, after so long a wait. An API server that does not
+    /// answer now is no reason to launch the pod again.
+    async fn poll(&self, name: &PodName, waited: Duration) -> Result<Option<Arc<Pod>>> {
         let polled = async {
             let job = self.running(name).await?.uid().unwrap_or_default();
-            // Not listed again and again in a cluster that takes long to make it.
-            let pods = match self.pod_watch.names().are_current() {
-                true => self.named_pods(name).await?,
-                false => self.pods_of(name).await?,
+            let latest = |pods: Vec<Pod>| {
+                let pods = pods.into_iter().filter(|pod| is_of_job(pod, &job));
+                pods.max_by_key(ResourceExt::creation_timestamp)
             };
-            let pods = pods.into_iter().filter(|pod| is_of_job(pod, &job));
-            Ok(pods.max_by_key(ResourceExt::creation_timestamp))
+            let named = latest(self.named_pods(name).await?);
+            if named.is_some() || is_believed(self.pod_watch.names(), waited) {
+                return Ok(named);
+            }
+            Ok(latest(self.pods_of(name).await?))
         };
         match polled.await {
             Err(ClusterError::Unavailable(error)) => {
@@ -115,6 +120,12 @@ impl Kubernetes {
         }
         self.describe(server, name, pod).await
     }
+}
+
+/// Whether a pod whose name is not known is not there: it is not listed at once in a cluster that takes
+/// long to make it.
+fn is_believed(names: &PodNames, waited: Duration) -> bool {
+    names.are_current() && waited < TRUSTED
 }
 
 fn after(instant: Instant, time: Duration) -> Instant {
@@ -183,6 +194,7 @@ impl ServerSearch {
 mod tests {
     use super::*;
     use crate::pod_server::tests::{free_address, start};
+    use kube::runtime::watcher::{self, Event};
     use paygress_core::model::ids::PodUid;
     use paygress_sshd::{HostKeySecret, HostKeys};
     use serde_json::{Value, json};
@@ -198,6 +210,18 @@ mod tests {
         let metadata = json!({"uid": "a"});
         serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status}))
             .unwrap()
+    }
+
+    #[test]
+    fn a_watch_that_shows_no_pod_for_long_may_be_dead() {
+        let names = PodNames::default();
+        let [soon, long] = [Duration::from_secs(29), TRUSTED];
+        let believed = |names: &PodNames| [soon, long].map(|waited| is_believed(names, waited));
+        assert_eq!(believed(&names), [false, false], "nothing was listed");
+        names.note(&Ok(Event::InitDone));
+        assert_eq!(believed(&names), [true, false]);
+        names.note(&Err(watcher::Error::NoResourceVersion));
+        assert_eq!(believed(&names), [false, false]);
     }
 
     /// A pod is ready by the answer at its node, and one behind a Service is known by it.

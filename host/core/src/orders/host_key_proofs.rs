@@ -17,6 +17,11 @@ pub(super) enum PodUpdateError {
     Cluster(#[from] ClusterError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The lease is an earlier version's, which did not record which pod it has known.
+    #[error(
+        "it has not proved its host keys, and may be another pod than the one whose keys are known"
+    )]
+    Unproved,
 }
 
 impl OrderService {
@@ -40,7 +45,7 @@ impl OrderService {
                 tracing::info!(%pod, "a pod has proved its host keys");
             }
             Ok(_) => {}
-            Err(PodUpdateError::Cluster(error)) => {
+            Err(error @ (PodUpdateError::Cluster(_) | PodUpdateError::Unproved)) => {
                 tracing::debug!(%error, %pod, "the host keys of a pod are not known yet");
             }
             Err(PodUpdateError::Ledger(error)) => {
@@ -64,6 +69,10 @@ impl OrderService {
             let running = self.backends.cluster.progress.running_pod(pod).await?;
             let Some(mut running) = running else { return Ok(None) };
             running.host_keys.truncate(limits::HOST_KEYS);
+            let is_unknown = before.pod_uid.is_none() && !before.host_keys.is_empty();
+            if is_unknown && running.host_keys.is_empty() {
+                return Err(PodUpdateError::Unproved);
+            }
             match self.backends.ledger.replace_pod(&before, &running).await? {
                 PodUpdate::Written(lease) => return Ok(Some(*lease)),
                 PodUpdate::Identified | PodUpdate::Unchanged => return Ok(None),

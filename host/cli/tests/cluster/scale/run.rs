@@ -70,12 +70,13 @@ pub(super) fn run(numbers: &Numbers, replicas: usize) -> (Vec<Phase>, RequestCou
     print_start(&mut site.market, &format!("start with {leases} leases, ms"), 5_000.0);
     print_memory(&site.market, &format!("memory after a start with {leases} leases, MiB"), 256.0);
 
+    // A service that starts looks whether the pods of earlier ones show their ends.
+    Requests::begin().settled();
     let busy = offer(&site.market, "orders beside all leases", busy, pace);
     Goal::AtLeast(f64::from(per_second))
         .print("orders a second beside all leases", busy.per_second);
     let growth = busy.requests_per_lease / at_once.requests_per_lease;
     Goal::AtMost(1.05).print("requests a lease, to those without other leases", growth);
-    // After a start: a service looks then whether the pods of earlier ones show their ends.
     (vec![at_once, compared, until_full, busy], idle_requests(idle))
 }
 

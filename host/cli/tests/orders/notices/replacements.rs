@@ -4,9 +4,11 @@ use super::*;
 use paygress_core::backend::cluster::{ClusterEvent, PodObserver};
 use tokio::sync::mpsc;
 
-/// Cannot be reached so often, and never answers after that unless something is known.
+/// Cannot be reached so often, or knows of a silent pod, and never answers after that unless something is
+/// known.
 struct UnreachedProgress {
     failures: usize,
+    silent: Option<ReadyPod>,
     known: Option<ReadyPod>,
     requests: AtomicUsize,
 }
@@ -18,7 +20,8 @@ impl PodProgress for UnreachedProgress {
     }
     async fn running_pod(&self, _: &PodName) -> Result<Option<ReadyPod>, ClusterError> {
         if self.requests.fetch_add(1, Ordering::Relaxed) < self.failures {
-            return Err(ClusterError::unavailable("a test"));
+            let silent = self.silent.clone().map(Some);
+            return silent.ok_or_else(|| ClusterError::unavailable("a test"));
         }
         match &self.known {
             Some(known) => Ok(Some(known.clone())),
@@ -56,20 +59,26 @@ async fn who_has_a_pod_that_was_replaced_long_ago_is_not_notified_of_it_again() 
     let alice = customer(1);
     let lease = service.sell(&alice, Wants::Notices, 3_600).await;
     let pod = lease.pod();
-    let [proved, silent, next] = [
-        ReadyPod { uid: None, ..running("a", &[testing::HOST_KEY]) },
-        running("a", &[]),
-        running("b", &[NEXT_HOST_KEY]),
-    ];
-    service.ledger.replace_pod(&lease, &proved).await.unwrap();
-    service.cluster.replaced.lock().unwrap().push((pod.clone(), silent.clone()));
-    let watching = service.start();
+    let [proved, next] = [running("a", &[testing::HOST_KEY]), running("b", &[NEXT_HOST_KEY])];
+    let unnamed = ReadyPod { uid: None, ..proved.clone() };
+    service.ledger.replace_pod(&lease, &unnamed).await.unwrap();
+    service.cluster.replaced.lock().unwrap().push((pod.clone(), proved.clone()));
+    // While it proves nothing it may be another pod, and nothing is recorded.
+    let progress = Arc::new(UnreachedProgress {
+        failures: 1,
+        silent: Some(running("c", &[])),
+        known: Some(proved.clone()),
+        requests: AtomicUsize::new(0),
+    });
+    let watching = service
+        .start_with(Cluster { progress: progress.clone(), ..service.cluster.clone().into() });
     let stored = until("the pod is not named", async || {
         let stored = service.stored(&lease).await;
-        (stored.pod_uid == silent.uid).then_some(stored)
+        stored.pod_uid.is_some().then_some(stored)
     })
     .await;
-    assert_eq!(stored.host_keys, proved.host_keys, "its proof was silent");
+    assert_eq!((stored.pod_uid, stored.host_keys), (proved.uid, proved.host_keys));
+    assert_eq!(progress.requests.load(Ordering::Relaxed), 2);
     drop(watching);
     service.cluster.replaced.lock().unwrap().push((pod, next));
     let _watching = service.start();
@@ -91,6 +100,7 @@ async fn a_pod_that_was_replaced_is_requested_again_where_the_cluster_was_not_re
     service.cluster.replaced.lock().unwrap().push((lease.pod(), ReadyPod::default()));
     let progress = Arc::new(UnreachedProgress {
         failures: 1,
+        silent: None,
         known: Some(known.clone()),
         requests: AtomicUsize::new(0),
     });
@@ -114,7 +124,7 @@ async fn pods_that_prove_nothing_hold_up_no_other_event() {
     let ended = service.sell(&customer(0), Wants::Nothing, 3_600).await;
     service.cluster.ended.lock().unwrap().insert(ended.pod(), EndReason::OutOfMemory);
     let requests = AtomicUsize::new(0);
-    let progress = Arc::new(UnreachedProgress { failures: 0, known: None, requests });
+    let progress = Arc::new(UnreachedProgress { failures: 0, silent: None, known: None, requests });
     let cluster = Cluster { progress: progress.clone(), ..service.cluster.clone().into() };
     let _watching = service.start_with(cluster);
     until("the end is not recorded", async || service.stored(&ended).await.end).await;
