@@ -189,7 +189,7 @@ fn print_checked(
     });
     print_line("amounts: they agree with each other");
     if !matches!(content.answer, ReceiptKind::Access | ReceiptKind::TopUp) {
-        let follows = |order: &ReceiptOrder| order.due(content.answer).is_some();
+        let follows = |order: &ReceiptOrder| order.refund_due(content.answer).is_some();
         print_line(match content.orders.iter().all(follows) {
             true => "what is due: recomputed",
             false => {

@@ -17,7 +17,7 @@ use crate::check_plan::check_plan;
 use crate::connection::{ConnectError, client, with_timeout};
 use crate::image_program::has_node_port;
 use crate::isolation::NetworkFindings;
-use crate::objects::{EXPIRES, JobSettings, LEASE, Objects, deadline, ttl};
+use crate::objects::{EXPIRES, JobSettings, LEASE, Objects, deadline, selector, ttl};
 use crate::pod_reply::ReplyStep;
 use crate::pod_streams::KubernetesPods;
 use crate::pod_watch::PodWatch;
@@ -42,7 +42,7 @@ use paygress_core::backend::cluster::{
 use paygress_core::backend::pod_streams::PodStreams;
 use paygress_core::limits::ORPHAN_AGE;
 use paygress_core::logged_failures::LoggedFailures;
-use paygress_core::model::ids::{LeaseId, PodName};
+use paygress_core::model::ids::PodName;
 use paygress_core::model::run::{ProgramState, Run};
 use paygress_core::model::units::{Seconds, UnixTime};
 use paygress_sshd::HostKeySecret;
@@ -157,7 +157,7 @@ impl Kubernetes {
         };
         let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
         Ok(Self {
-            pod_watch: PodWatch::new(pods.clone(), settings.selector()),
+            pod_watch: PodWatch::new(pods.clone(), selector(&settings.instance)),
             jobs: Api::namespaced(client.clone(), namespace),
             pods,
             secrets: Api::namespaced(client.clone(), namespace),
@@ -306,12 +306,6 @@ fn lease_selector(pod: &PodName) -> Result<String> {
     Ok(format!("{LEASE}={lease}"))
 }
 
-/// The name by which the ledger knows a pod: that of its Job.
-pub(crate) fn pod_of_lease(pod: &Pod) -> Option<PodName> {
-    let lease = pod.labels().get(LEASE)?;
-    LeaseId::parse(lease.as_str()).ok().map(|lease| lease.pod_name())
-}
-
 /// The pod of a Job; none if the Job cannot be ours.
 fn pod_of(job: &Job) -> Option<PodName> {
     PodName::parse(job.name_any()).ok()
@@ -437,7 +431,8 @@ impl PodObserver for Kubernetes {
                 && finished(job).is_none()
         };
         let mut candidates = Vec::new();
-        let mut params = ListParams::default().labels(&self.settings.selector()).limit(JOBS_PAGE);
+        let mut params =
+            ListParams::default().labels(&selector(&self.settings.instance)).limit(JOBS_PAGE);
         loop {
             let page = request(self.jobs.list(&params)).await?;
             candidates.extend(page.items.iter().filter(|job| is_old(job)).filter_map(pod_of));

@@ -13,7 +13,9 @@ use k8s_openapi::api::batch::v1::{
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec, Secret, Service};
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicySpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use kube::ResourceExt;
 use paygress_core::backend::cluster::LeasePlan;
+use paygress_core::model::ids::{LeaseId, PodName};
 use paygress_core::model::login::Login;
 use paygress_core::model::refusal::Refusal;
 use paygress_core::model::run::Run;
@@ -72,6 +74,17 @@ pub(crate) struct JobSettings<'a> {
     /// None: pods know nothing of the service.
     pub(crate) contact: Option<&'a ServiceContact>,
     pub(crate) reply: ReplyStep,
+}
+
+/// Selects the Jobs of an installation, and their pods.
+pub(crate) fn selector(instance: &str) -> String {
+    format!("{}={},{INSTANCE}={instance}", APP.0, APP.1)
+}
+
+/// The name by which the ledger knows a pod: that of its Job.
+pub(crate) fn pod_of_lease(pod: &Pod) -> Option<PodName> {
+    let lease = pod.labels().get(LEASE)?;
+    LeaseId::parse(lease.as_str()).ok().map(|lease| lease.pod_name())
 }
 
 fn labels(plan: &LeasePlan, instance: &str) -> BTreeMap<String, String> {

@@ -2,7 +2,7 @@
 //! the pods of one lease by its label takes the API server time for each pod of the namespace; to get
 //! one by its name does not.
 
-use crate::kubernetes::pod_of_lease;
+use crate::objects::pod_of_lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::watcher::{self, Event};
@@ -112,12 +112,12 @@ mod tests {
     use paygress_core::model::ids::LeaseId;
     use serde_json::json;
 
-    fn lease(letter: char) -> PodName {
-        LeaseId::parse(letter.to_string().repeat(10)).unwrap().pod_name()
+    fn lease(id: char) -> PodName {
+        LeaseId::parse(id.to_string().repeat(10)).unwrap().pod_name()
     }
 
-    fn pod(letter: char, name: &str) -> Pod {
-        let labels = json!({LEASE: letter.to_string().repeat(10)});
+    fn pod(id: char, name: &str) -> Pod {
+        let labels = json!({LEASE: id.to_string().repeat(10)});
         serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}})).unwrap()
     }
 

@@ -1,7 +1,7 @@
 //! One watch of the pods of all leases, for whoever waits for one of them. With a watch each, the API
 //! server would compare each event of a pod with every one of them.
 
-use crate::kubernetes::pod_of_lease;
+use crate::objects::pod_of_lease;
 use crate::pod_names::PodNames;
 use crate::watches::watch;
 use futures::{Stream, StreamExt};

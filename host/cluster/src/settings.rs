@@ -2,7 +2,6 @@
 
 use crate::capacity::ExtraCapacity;
 use crate::guard::Allowed;
-use crate::objects::{APP, INSTANCE};
 use paygress_core::model::access::AccessModes;
 use paygress_core::model::secret::Secret;
 use paygress_core::model::units::Seconds;
@@ -47,13 +46,6 @@ pub struct Settings {
     pub route: PodRoute,
     /// How customers may reach pods.
     pub access: AccessModes,
-}
-
-impl Settings {
-    /// Selects the Jobs of this installation, and their pods.
-    pub(crate) fn selector(&self) -> String {
-        format!("{}={},{INSTANCE}={}", APP.0, APP.1, self.instance)
-    }
 }
 
 /// Where customers reach pods.

@@ -63,7 +63,7 @@ pub fn check_amounts(answer: ReceiptKind, order: &ReceiptOrder) -> Vec<FieldDiff
     }
     let paid_back = refund.as_ref().map_or(Sat(0), |refund| refund.due);
     // None: it does not follow from the receipt, but that it is not more than was paid.
-    let due = order.due(answer).unwrap_or(paid_back.min(*redeemed));
+    let due = order.refund_due(answer).unwrap_or(paid_back.min(*redeemed));
     expect("refund.due", &sat(&paid_back), &sat(&due));
     if let Some(refund) = refund {
         let least = refund.due.minus(refund.fee);
@@ -240,8 +240,8 @@ mod tests {
             username: "user".to_owned(),
             ..OrderView::default()
         };
-        let now = UnixTime(1_800_000_000);
-        let context = &Context { now, capacity_leases: 10, ..Context::default() };
+        let context =
+            &Context { now: UnixTime(1_800_000_000), capacity_leases: 10, ..Context::default() };
         let mint = MintUrl::of_dry_run();
         let payment = Payment { mint, gross: Sat(101), fee: Sat(1), net: Sat(100) };
         let digests = digests(sources);

@@ -4,10 +4,11 @@
 //! removed: their Jobs do not end. So the lease ends without them. What is left of a pod is deleted as
 //! soon as its node is back.
 
-use super::{Kubernetes, pod_of_lease};
+use super::Kubernetes;
 use crate::capacity::{is_unready, ready_until};
 use crate::node_host::node_name;
 use crate::node_loss::{UnreadyNodes, served_until};
+use crate::objects::{pod_of_lease, selector};
 use crate::requests::{Result, request};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
@@ -96,7 +97,7 @@ impl Kubernetes {
     /// The pods of this installation on a node.
     async fn pods_on(&self, node: &str) -> Result<Vec<PodName>> {
         let params = ListParams::default()
-            .labels(&self.settings.selector())
+            .labels(&selector(&self.settings.instance))
             .fields(&format!("spec.nodeName={node}"));
         let pods = request(self.pods.list(&params)).await?;
         let names: BTreeSet<PodName> = pods.items.iter().filter_map(pod_of_lease).collect();

@@ -1,6 +1,7 @@
 //! The watch of the Jobs: what becomes of their pods.
 
 use super::{Kubernetes, pod_of};
+use crate::objects::selector;
 use crate::status::{cause_in, finished, is_replaced};
 use crate::watches::watch;
 use futures::StreamExt;
@@ -14,7 +15,7 @@ use tokio::sync::mpsc;
 impl Kubernetes {
     /// Reports what becomes of pods, by their Jobs, until the receiver is dropped.
     pub(super) async fn observe_jobs(&self, sink: &mpsc::Sender<ClusterEvent>) {
-        let selector = watcher::Config::default().labels(&self.settings.selector());
+        let selector = watcher::Config::default().labels(&selector(&self.settings.instance));
         let mut events = std::pin::pin!(watch(self.jobs.clone(), selector));
         let (mut listed, failures) = (Vec::new(), LoggedFailures::default());
         while let Some(event) = events.next().await {

@@ -1,7 +1,7 @@
 //! The room of probe pods: they have it only as long as no order needs it.
 
-use super::{Kubernetes, pod_of_lease};
-use crate::objects::{Objects, PROBE};
+use super::Kubernetes;
+use crate::objects::{Objects, PROBE, pod_of_lease, selector};
 use crate::requests::{Result, request};
 use crate::status::unschedulable;
 use k8s_openapi::api::core::v1::Pod;
@@ -41,7 +41,7 @@ impl Kubernetes {
     /// Ends the probe pods of this installation, whichever process has launched them; whether there
     /// are any.
     async fn end_probes(&self) -> Result<bool> {
-        let selector = format!("{},{}", self.settings.selector(), PROBE);
+        let selector = format!("{},{}", selector(&self.settings.instance), PROBE);
         let params = ListParams::default().labels(&selector);
         let pods = request(self.pods.list(&params)).await?.items;
         for pod in pods.iter().filter_map(pod_of_lease) {

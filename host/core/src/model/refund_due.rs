@@ -29,7 +29,7 @@ pub struct PartlyUsed {
 impl PartlyUsed {
     /// What is due of it on these terms, and what the operator adds to that.
     #[must_use]
-    pub fn due(self, terms: RefundTerms, fees: RefundFees) -> (Sat, Option<Sat>) {
+    pub fn refund_due(self, terms: RefundTerms, fees: RefundFees) -> (Sat, Option<Sat>) {
         let Self { gross, redeemed, granted, used } = self;
         let step = terms.step.0.max(1);
         let charged = used.0.checked_next_multiple_of(step).map_or(granted, Seconds);

@@ -1,28 +1,11 @@
 //! The host keys of a running pod that are not known: one that runs in place of another may prove them
 //! only some time after it was reported.
 
+use super::replacements::PodUpdateError;
 use super::{OrderService, RunningLogin};
-use crate::backend::cluster::ClusterError;
-use crate::backend::store::{LedgerError, PodUpdate};
-use crate::limits;
 use crate::model::ids::{Customer, PodName};
-use crate::model::order::{Lease, LeaseState};
 use crate::model::refusal::Refusal;
 use std::sync::Arc;
-
-/// Why what the cluster knows of a pod was not recorded. A later attempt may do it.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum PodUpdateError {
-    #[error(transparent)]
-    Cluster(#[from] ClusterError),
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// The lease is an earlier version's, which did not record which pod it has known.
-    #[error(
-        "it has not proved its host keys, and may be another pod than the one whose keys are known"
-    )]
-    Unproved,
-}
 
 impl OrderService {
     /// The login of a pod whose host keys were not known, with those that its server proves now. All who
@@ -50,34 +33,6 @@ impl OrderService {
             }
             Err(PodUpdateError::Ledger(error)) => {
                 tracing::warn!(%error, %pod, "the host keys of a pod could not be stored");
-            }
-        }
-    }
-
-    /// Records what the cluster knows of the pod that runs for a live lease, and gives the lease as it
-    /// is written; none if nothing is new to customers.
-    pub(super) async fn record_running_pod(
-        &self,
-        pod: &PodName,
-    ) -> Result<Option<Lease>, PodUpdateError> {
-        loop {
-            // Before the cluster is requested: it may answer of a pod that is replaced meanwhile.
-            let before = self.backends.ledger.lease(pod).await?;
-            let Some(before) = before.filter(|lease| lease.state == LeaseState::Live) else {
-                return Ok(None);
-            };
-            let running = self.backends.cluster.progress.running_pod(pod).await?;
-            let Some(mut running) = running else { return Ok(None) };
-            running.host_keys.truncate(limits::HOST_KEYS);
-            let is_unknown = before.pod_uid.is_none() && !before.host_keys.is_empty();
-            if is_unknown && running.host_keys.is_empty() {
-                return Err(PodUpdateError::Unproved);
-            }
-            match self.backends.ledger.replace_pod(&before, &running).await? {
-                PodUpdate::Written(lease) => return Ok(Some(*lease)),
-                PodUpdate::Identified | PodUpdate::Unchanged => return Ok(None),
-                // Of the two answers this one may be the newer.
-                PodUpdate::Outdated => {}
             }
         }
     }

@@ -63,6 +63,7 @@ mod queries;
 mod receipts;
 mod reconcile;
 mod refunds;
+mod replaced_pods;
 mod replacements;
 mod sales;
 mod set_identity;
@@ -118,7 +119,7 @@ use lane::Lane;
 use limiter::MintLimiter;
 use pod_cache::PodCache;
 use probe_state::Probed;
-use replacements::Replacements;
+use replaced_pods::ReplacedPods;
 use sold_out::SoldOut;
 use std::collections::HashMap;
 use std::error::Error;
@@ -217,7 +218,7 @@ pub struct OrderService {
     image_starts: Arc<ImageStarts>,
     program_states: PodCache<Option<ProgramState>>,
     host_key_proofs: PodCache<()>,
-    replacements: Replacements,
+    replaced: ReplacedPods,
     login_times: Mutex<LoginTimes>,
     /// Whether pods start.
     probe: watch::Sender<Probed>,
@@ -261,7 +262,7 @@ impl OrderService {
             image_starts: Arc::default(),
             program_states: PodCache::default(),
             host_key_proofs: PodCache::default(),
-            replacements: Replacements::default(),
+            replaced: ReplacedPods::default(),
             login_times: Mutex::default(),
             probe,
             probe_waits: Arc::new(Semaphore::new(limits::PROBE_WAITS)),

@@ -13,7 +13,6 @@
 //! are due (`show_end`).
 
 use super::OrderService;
-use super::host_key_proofs::PodUpdateError;
 use crate::backend::cluster::{ClusterError, PodExpiry};
 use crate::backend::store::LedgerError;
 use crate::backoff::doubling;
@@ -126,29 +125,6 @@ impl OrderService {
             self.send_notices(lease, recipients(&orders, lease.customer.as_ref()));
         }
         Ok(())
-    }
-
-    /// Records what the cluster knows of a running pod, and sends its owner what is new. The lease, if
-    /// anything is new to customers.
-    pub(super) async fn update_pod(
-        self: &Arc<Self>,
-        pod: &PodName,
-    ) -> Result<Option<Lease>, PodUpdateError> {
-        let Some(lease) = self.record_running_pod(pod).await? else { return Ok(None) };
-        // It knows nothing of what the one before it knew.
-        self.show_end(&lease);
-        match self.backends.ledger.orders_of(&lease.id).await {
-            Ok(orders) => {
-                let mut recipients = recipients(&orders, lease.customer.as_ref());
-                recipients.retain(|to| to.customer == lease.customer);
-                let (service, written) = (Arc::clone(self), lease.clone());
-                self.send_to(recipients, move || service.status_of(&written, &[]).into());
-            }
-            Err(error) => {
-                tracing::warn!(%error, %pod, "the owner of a pod was not notified of its new host keys");
-            }
-        }
-        Ok(Some(lease))
     }
 
     /// Sends the notice of this lease. Whoever has stopped it gets a response.

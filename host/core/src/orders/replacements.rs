@@ -1,64 +1,39 @@
 //! Pods that run in place of others: a task for each finds out what is known of it, beside other events.
 
 use super::OrderService;
+use super::notices::recipients;
+use crate::backend::cluster::ClusterError;
+use crate::backend::store::{LedgerError, PodUpdate};
 use crate::backoff::doubling;
 use crate::limits;
 use crate::model::ids::PodName;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Semaphore;
+use crate::model::order::{Lease, LeaseState};
+use std::sync::Arc;
 
-/// What the task of a pod does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Inspection {
-    /// It has to look at the pod, perhaps again: what it sees now may be older than the last event.
-    Due,
-    UnderWay,
-}
-
-/// The pods that have a task, and the permits of those that request something of the cluster.
-pub(super) struct Replacements {
-    pods: Mutex<HashMap<PodName, Inspection>>,
-    permits: Semaphore,
-}
-
-impl Default for Replacements {
-    fn default() -> Self {
-        Self { pods: Mutex::default(), permits: Semaphore::new(limits::REPLACEMENTS_AT_ONCE) }
-    }
-}
-
-impl Replacements {
-    /// Has this pod looked at from now on. Whether that needs a task: one that is there looks again.
-    fn expect(&self, pod: &PodName) -> bool {
-        self.lock().insert(pod.clone(), Inspection::Due).is_none()
-    }
-
-    /// Whether its task has to look at this pod now; else that is over.
-    fn start(&self, pod: &PodName) -> bool {
-        let mut pods = self.lock();
-        let is_due = pods.remove(pod) == Some(Inspection::Due);
-        if is_due {
-            pods.insert(pod.clone(), Inspection::UnderWay);
-        }
-        is_due
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<PodName, Inspection>> {
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Why what the cluster knows of a pod was not recorded. A later attempt may do it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PodUpdateError {
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The lease is an earlier version's, which did not record which pod it has known.
+    #[error(
+        "it has not proved its host keys, and may be another pod than the one whose keys are known"
+    )]
+    Unproved,
 }
 
 impl OrderService {
     /// Another pod runs in place of this one. Its proof may take seconds, which other events do not wait
     /// for: there is one task for each pod at most, however many events.
     pub(super) fn expect_replacement(self: &Arc<Self>, pod: PodName) {
-        if !self.replacements.expect(&pod) {
+        if !self.replaced.expect(&pod) {
             return;
         }
         let orders = Arc::clone(self);
         tokio::spawn(async move {
-            while orders.replacements.start(&pod) {
+            while orders.replaced.start(&pod) {
                 orders.replace_pod(&pod).await;
             }
         });
@@ -72,7 +47,7 @@ impl OrderService {
         let mut pauses = pauses.take(limits::REPLACEMENT_RETRIES);
         loop {
             let updated = {
-                let _permit = self.replacements.permits.acquire().await;
+                let _permit = self.replaced.permits.acquire().await;
                 self.update_pod(pod).await
             };
             match (updated, pauses.next()) {
@@ -92,27 +67,52 @@ impl OrderService {
             }
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::ids::{LeaseId, OrderId};
+    /// Records what the cluster knows of a running pod, and sends its owner what is new. The lease, if
+    /// anything is new to customers.
+    pub(super) async fn update_pod(
+        self: &Arc<Self>,
+        pod: &PodName,
+    ) -> Result<Option<Lease>, PodUpdateError> {
+        let Some(lease) = self.record_running_pod(pod).await? else { return Ok(None) };
+        // It knows nothing of what the one before it knew.
+        self.show_end(&lease);
+        match self.backends.ledger.orders_of(&lease.id).await {
+            Ok(orders) => {
+                let mut recipients = recipients(&orders, lease.customer.as_ref());
+                recipients.retain(|to| to.customer == lease.customer);
+                let (service, written) = (Arc::clone(self), lease.clone());
+                self.send_to(recipients, move || service.status_of(&written, &[]).into());
+            }
+            Err(error) => {
+                tracing::warn!(%error, %pod, "the owner of a pod was not notified of its new host keys");
+            }
+        }
+        Ok(Some(lease))
+    }
 
-    #[test]
-    fn a_pod_has_one_task_which_looks_again_after_another_event() {
-        let replacements = Replacements::default();
-        let [pod, other] = [(); 2].map(|()| LeaseId::of(&OrderId::random()).pod_name());
-        assert!(replacements.expect(&pod));
-        assert!(!replacements.expect(&pod), "it has a task");
-        assert!(replacements.expect(&other));
-        assert!(replacements.start(&pod));
-        assert!(!replacements.expect(&pod));
-        assert!(replacements.start(&pod), "what was seen may be older");
-        assert!(!replacements.start(&pod));
-        assert!(replacements.start(&other));
-        assert!(!replacements.start(&other));
-        assert!(replacements.lock().is_empty());
-        assert!(replacements.expect(&pod), "its task is over");
+    /// Records what the cluster knows of the pod that runs for a live lease, and gives the lease as it
+    /// is written; none if nothing is new to customers.
+    async fn record_running_pod(&self, pod: &PodName) -> Result<Option<Lease>, PodUpdateError> {
+        loop {
+            // Before the cluster is requested: it may answer of a pod that is replaced meanwhile.
+            let before = self.backends.ledger.lease(pod).await?;
+            let Some(before) = before.filter(|lease| lease.state == LeaseState::Live) else {
+                return Ok(None);
+            };
+            let running = self.backends.cluster.progress.running_pod(pod).await?;
+            let Some(mut running) = running else { return Ok(None) };
+            running.host_keys.truncate(limits::HOST_KEYS);
+            let is_unknown = before.pod_uid.is_none() && !before.host_keys.is_empty();
+            if is_unknown && running.host_keys.is_empty() {
+                return Err(PodUpdateError::Unproved);
+            }
+            match self.backends.ledger.replace_pod(&before, &running).await? {
+                PodUpdate::Written(lease) => return Ok(Some(*lease)),
+                PodUpdate::Identified | PodUpdate::Unchanged => return Ok(None),
+                // Of the two answers this one may be the newer.
+                PodUpdate::Outdated => {}
+            }
+        }
     }
 }

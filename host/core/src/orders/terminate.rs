@@ -240,7 +240,7 @@ fn close(
         let used = elapsed.min(granted);
         elapsed = elapsed.minus(used);
         let payment = PartlyUsed { gross, redeemed: paid.redeemed, granted, used };
-        let (due, added) = terms.map_or((Sat(0), None), |terms| payment.due(terms, fees));
+        let (due, added) = terms.map_or((Sat(0), None), |terms| payment.refund_due(terms, fees));
         let sale = Sale { used: terms.map(|_| used), ..Sale::from(paid) };
         if due == Sat(0) {
             order.state = OrderState::Ended { sale, expires_at };
@@ -457,7 +457,7 @@ mod tests {
                     };
                     let is_paid_back = reason.is_as_a_stop() || reason.is_provider_fault();
                     let due = is_paid_back.then(|| state.refund_due().unwrap_or_default());
-                    assert_eq!(receipt.due(ReceiptKind::Stop), due, "{reason:?} at {now}");
+                    assert_eq!(receipt.refund_due(ReceiptKind::Stop), due, "{reason:?} at {now}");
                 }
             }
         }

@@ -142,7 +142,7 @@ impl ReceiptOrder {
     /// What must be due of it in a receipt of this kind. None where that does not follow from the
     /// receipt: the time that was used, or the terms of a stop, are not in it.
     #[must_use]
-    pub fn due(&self, answer: ReceiptKind) -> Option<Sat> {
+    pub fn refund_due(&self, answer: ReceiptKind) -> Option<Sat> {
         if answer == ReceiptKind::Refusal {
             return Some(self.redeemed);
         }
@@ -153,7 +153,7 @@ impl ReceiptOrder {
         };
         let (gross, redeemed) = (self.payment.gross, self.redeemed);
         let (granted, used) = (self.decision.grant.seconds, self.time_used()?);
-        Some(PartlyUsed { gross, redeemed, granted, used }.due(terms, fees).0)
+        Some(PartlyUsed { gross, redeemed, granted, used }.refund_due(terms, fees).0)
     }
 }
 
