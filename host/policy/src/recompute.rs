@@ -244,7 +244,6 @@ mod tests {
             &Context { now: UnixTime(1_800_000_000), capacity_leases: 10, ..Context::default() };
         let mint = MintUrl::of_dry_run();
         let payment = Payment { mint, gross: Sat(101), fee: Sat(1), net: Sat(100) };
-        let digests = digests(sources);
         let component = |slot| {
             let Source { component, settings } = &sources[&slot];
             Harness::load(engine, slot, component, settings).unwrap()
@@ -276,7 +275,7 @@ mod tests {
             used: None,
             refund: None,
             decision: Decision {
-                digests: digests.clone(),
+                digests: digests(sources),
                 order: order.clone(),
                 context: context.clone(),
                 quote,

@@ -41,7 +41,7 @@ impl OrderService {
     }
 
     /// Lets the pod's open terminals show its end, in the background: no response waits for it.
-    fn show_end(&self, lease: &Lease) {
+    pub(super) fn show_end(&self, lease: &Lease) {
         if let Some(shown) = self.shown_end(lease) {
             tokio::spawn(shown);
         }
@@ -137,7 +137,7 @@ impl OrderService {
     }
 
     /// Sends what nobody waits for, few at once: each is made when it is sent, and tried once.
-    fn send_to(
+    pub(super) fn send_to(
         self: &Arc<Self>,
         recipients: Vec<ReplyTo>,
         notice: impl Fn() -> Response + Send + Sync + 'static,
