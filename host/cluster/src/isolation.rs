@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{EnvVar, Node, Pod};
 use paygress_core::backend::cluster::{Neighbours, NetworkIsolation};
 use paygress_core::model::units::Seconds;
-use paygress_http_client::{CLOSED_NETWORKS, OPEN_NETWORK};
+use paygress_http_client::is_open;
 use paygress_sshd::{MAX_ADDRESSES, REACH_VARIABLE, ReachReport, ReachTask};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -47,17 +47,8 @@ impl NetworkFindings {
     #[must_use]
     pub fn public_addresses(&self) -> BTreeSet<IpNet> {
         let reached = self.reached.iter().map(|address| address.ip().to_canonical());
-        reached.filter(|ip| is_public(*ip)).map(IpNet::from).collect()
+        reached.filter(|ip| is_open(*ip)).map(IpNet::from).collect()
     }
-}
-
-/// Whether this is an address of the internet for `k8s/base/network.yaml`.
-fn is_public(ip: IpAddr) -> bool {
-    let is_global = match ip {
-        IpAddr::V4(_) => true,
-        IpAddr::V6(ip) => OPEN_NETWORK.contains(&ip),
-    };
-    is_global && !CLOSED_NETWORKS.iter().any(|closed| closed.contains(&ip))
 }
 
 /// Lets the pod of these objects try these addresses.

@@ -76,17 +76,22 @@ const fn ipv6([a, b]: [u16; 2], prefix: u8) -> IpNet {
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, 0), prefix))
 }
 
+/// Whether an address is in none of the [`CLOSED_NETWORKS`], nor outside of [`OPEN_NETWORK`].
+#[must_use]
+pub fn is_open(address: IpAddr) -> bool {
+    let is_global = match address {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(address) => OPEN_NETWORK.contains(&address),
+    };
+    is_global && !CLOSED_NETWORKS.iter().any(|network| network.contains(&address))
+}
+
 /// Whether an address is on the public internet, and not a way of writing one that is not. What
 /// customers and registries may make us connect to is decided here, and nowhere else.
 #[must_use]
 pub(crate) fn is_public(address: IpAddr) -> bool {
     let address = canonical(address);
-    let is_global = match address {
-        IpAddr::V4(_) => true,
-        IpAddr::V6(address) => OPEN_NETWORK.contains(&address),
-    };
-    let mut closed = CLOSED_NETWORKS.into_iter().chain(DOCUMENTATION_NETWORKS);
-    is_global && !closed.any(|network| network.contains(&address))
+    is_open(address) && !DOCUMENTATION_NETWORKS.iter().any(|network| network.contains(&address))
 }
 
 /// The address of IPv4 that is written as one of IPv6, also by NAT64 (RFC 6052). Not by its prefix

@@ -77,7 +77,7 @@ mod response;
 mod tls;
 mod url;
 
-pub use address::{CLOSED_NETWORKS, NotPublic, OPEN_NETWORK, Reach};
+pub use address::{CLOSED_NETWORKS, NotPublic, OPEN_NETWORK, Reach, is_open};
 pub use body::{BodyError, read_body};
 pub use client::{HttpClient, Timeouts};
 pub use connect_error::ConnectError;
